@@ -1,0 +1,34 @@
+"""GPU-vectorised DexHand environments. Importing registers the tasks with Gymnasium and loads nothing heavy."""
+
+from __future__ import annotations
+
+from gymnasium.envs.registration import register, registry
+
+__version__ = "0.1.0"
+__all__ = ["register_task", "tasks"]
+
+
+def register_task(id: str, task: str) -> None:
+    """Makes a task of yours known: register_task("My/Spin-v0", "my_package.spin:Spin").
+
+    Then gymnasium.make_vec("My/Spin-v0") makes it and `--task Spin` trains it. `task` names a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv; it is imported when an environment is made.
+    """
+    register(
+        id=id,
+        entry_point="dexhand_gym.envs:make_env",
+        vector_entry_point="dexhand_gym.envs:make_vec_env",
+        kwargs={"task": task},
+    )
+
+
+def tasks() -> dict:
+    """Short name -> "module:Class" of every registered task, as {"BaseTask": "dexhand_gym.envs.base_task:BaseTask"}."""
+    return {
+        id.split("/")[-1].rsplit("-v", 1)[0]: spec.kwargs["task"]
+        for id, spec in registry.items()
+        if spec.vector_entry_point == "dexhand_gym.envs:make_vec_env"
+    }
+
+
+register_task("DexHand/BaseTask-v0", "dexhand_gym.envs.base_task:BaseTask")
+register_task("DexHand/BoxGrasping-v0", "dexhand_gym.envs.box_grasping:BoxGrasping")

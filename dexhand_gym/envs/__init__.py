@@ -1,0 +1,31 @@
+"""Tasks and how to make them. What gymnasium.make and make_vec call."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Optional, Type
+
+from dexhand_gym.envs.config import Config, override
+
+
+def task_class(entry: str) -> Type:
+    """The environment class behind "package.module:Class"."""
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def make_vec_env(task: str, num_envs: int = 1, cfg: Optional[Config] = None, seed: Optional[int] = None, **fields: Any):
+    """The vector environment behind gymnasium.make_vec.
+
+    fields: device, backend and any other config field, by its full name (with ** and a dict) or its last part.
+    """
+    cls = task_class(task)
+    cfg = cfg or Config(task=cls.config())
+    return cls(override(cfg, {"env.num_envs": num_envs, **fields}), seed=seed)
+
+
+def make_env(task: str, cfg: Optional[Config] = None, **fields: Any):
+    """The single NumPy environment behind gymnasium.make."""
+    from dexhand_gym.envs.single import SingleEnv
+
+    return SingleEnv(make_vec_env(task, 1, cfg, **fields))

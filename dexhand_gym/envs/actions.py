@@ -1,0 +1,51 @@
+"""From a policy's action to dof targets, in four stages. Each is a pure function, and an attribute of the environment
+that a user may replace:
+
+| stage               | signature                                              | default                            |
+|---------------------|--------------------------------------------------------|------------------------------------|
+| pre_action_rule     | (measured) -> baseline [N, 18]                         | the start pose of the episode      |
+| action_rule         | (actions, previous, baseline, limits) -> targets [N, A]| position or position_delta         |
+| post_action_filters | each (targets, previous, limits) -> targets [N, 18]    | clamp_velocity, clamp_position     |
+| coupling            | (targets [N, 18]) -> dof targets [N, 26]               | the hand's coupling matrix         |
+
+The 18 targets are hand.ACTION_NAMES: base displacements (m, rad), then finger angles (rad). The action rule sees the
+columns that the policy controls (A of 18); the other columns are the baseline. `measured` is what the task's
+measure() returned for the newest observation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Limits(NamedTuple):
+    """Of the action targets; each field is a tensor with one entry per column."""
+
+    lower: Tensor
+    upper: Tensor
+    max_change: Tensor
+    """Largest change of a target in one control step."""
+
+
+def position(actions: Tensor, previous: Tensor, baseline: Tensor, limits: Limits) -> Tensor:
+    """[-1, 1] spans the range of the target; the way there is clamped by the velocity limit."""
+    targets = limits.lower + (actions + 1.0) * 0.5 * (limits.upper - limits.lower)
+    return clamp_velocity(targets, previous, limits)
+
+
+def position_delta(actions: Tensor, previous: Tensor, baseline: Tensor, limits: Limits) -> Tensor:
+    """An action is the target's speed as a share of the velocity limit."""
+    return torch.addcmul(previous, actions, limits.max_change)
+
+
+def clamp_velocity(targets: Tensor, previous: Tensor, limits: Limits) -> Tensor:
+    """No target moves faster than its limit."""
+    return torch.clamp(targets, previous - limits.max_change, previous + limits.max_change)
+
+
+def clamp_position(targets: Tensor, previous: Tensor, limits: Limits) -> Tensor:
+    """No target leaves its range."""
+    return torch.clamp(targets, limits.lower, limits.upper)

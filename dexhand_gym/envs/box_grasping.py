@@ -1,0 +1,266 @@
+"""BoxGrasping: grasp a 5 cm cube blind, lift it over 20 cm and hold it for two seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import ClassVar, Dict, Tuple
+
+import torch
+from torch import Tensor
+
+from dexhand_gym import rotations
+from dexhand_gym.envs.config import Config, TaskConfig
+from dexhand_gym.envs.quantities import HAND_QUANTITIES, constant
+from dexhand_gym.envs.vec_env import DexHandVecEnv
+from dexhand_gym.sim import Scene
+
+# Open hand around the cube, found by hand: base x y z (m) and rotation (rad), then the twelve finger actions (rad).
+PRE_GRASP = (-0.13, 0, -0.05, -0.02, 0.57, -0.01) + (
+    0.98, 0.33, 0.11, 0.03, 0.30, 0.27, 0.27, 0.17, 0.46, 0.22, 0.17, 0.23
+)  # fmt: skip
+
+
+@dataclass
+class BoxGraspingConfig(TaskConfig):
+    """Blind grasp and lift of a cube."""
+
+    OBSERVATIONS: ClassVar[Dict[str, int]] = {
+        **TaskConfig.OBSERVATIONS,
+        "first_three_fingerpad_centroid": 3,
+        "fingerpad_distances": 10,
+        "object_pos": 3,
+        "object_quat": 4,
+        "object_vel": 6,
+        "finger_to_object_distances": 5,
+        "hand_to_object_distance": 1,
+        "finger_box_contact": 5,
+        "grasp_duration": 1,
+    }
+    SUCCESSES: ClassVar[Tuple[str, ...]] = ("grasp_lift_success",)
+    FAILURES: ClassVar[Tuple[str, ...]] = ("hitting_ground", "box_too_far", "box_pushed_away")
+
+    episode_length: int = 500
+    """Control steps until time-out (10 s)."""
+    max_linear_velocity: float = 0.1
+    """Of the base's targets, m/s."""
+    max_angular_velocity: float = 0.5
+    """Of the base's targets, rad/s."""
+    policy_observation_keys: Tuple[str, ...] = (
+        "base_dof_pos",
+        "base_dof_vel",
+        "base_dof_target",
+        "active_finger_dof_pos",
+        "active_finger_dof_vel",
+        "active_finger_dof_target",
+        "contact_forces",
+        "contact_force_magnitude",
+        "contact_binary",
+        "contact_duration",
+        "prev_actions",
+        "first_three_fingerpad_centroid",
+        "fingerpad_distances",
+    )
+    """What the policy sees, in this order: proprioception and touch, nothing of the object."""
+    box_position_noise: float = 0.02
+    """The box starts within +- this of the origin in x and y, at any yaw, m."""
+    start_height: float = 0.05
+    """The hand starts this far above the pre-grasp pose, m: clear of the ground at any noise below."""
+    hand_position_noise: float = 0.02
+    """The hand starts within +- this of there in x, y and z, m."""
+    hand_rotation_noise: float = 0.1
+    """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
+    success_height: float = 0.2
+    """The box's centre must rise above this, m."""
+    success_duration: float = 2.0
+    """... and stay there in the hand for this long, s."""
+    min_fingers_for_grasp: int = 2
+    """... with at least this many fingers on it."""
+    min_palm_height: float = 0.03
+    """hitting_ground: the palm's frame below this, m."""
+    min_finger_height: float = -0.002
+    """hitting_ground: a fingertip's or pad's frame below this, m. They lie on the skin, and the ground yields by about
+    2 mm to 10 N: touching it is allowed, pushing is not."""
+    max_box_distance: float = 0.6
+    """box_too_far: palm to box, m."""
+    max_box_push: float = 0.12
+    """box_pushed_away: horizontal way of the box from where it started, m."""
+    reward_weights: Dict[str, float] = field(
+        default_factory=lambda: {
+            "reach": 0.3,
+            "thumb_contact": 0.5,
+            "finger_contact": 0.5,
+            "grasp": 2.0,
+            "lift": 3.5,
+            "hold": 5.0,
+            "action": -0.002,
+            "object_height": 0.0,
+            "single_finger_contact": 0.0,
+            "multi_finger_contact": 0.0,
+            "finger_to_object": 0.0,
+            "fingerpad_to_box_centroid": 0.0,
+            "hand_to_object": 0.0,
+            "grasp_duration": 0.0,
+            "termination_success": 3000.0,
+            "termination_failure_penalty": 0.0,
+            "termination_timeout_penalty": 0.0,
+        }
+    )
+    """Weight of each reward term and ending."""
+
+    def validate(self) -> None:
+        super().validate()
+        if not 1 <= self.min_fingers_for_grasp <= 5:
+            raise ValueError(f"task.min_fingers_for_grasp = {self.min_fingers_for_grasp}: allowed is 1 to 5")
+        for name in ("success_height", "success_duration", "max_box_distance", "max_box_push"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"task.{name} = {getattr(self, name)}: allowed is more than 0")
+        for name in ("box_position_noise", "hand_position_noise", "hand_rotation_noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"task.{name} = {getattr(self, name)}: allowed is 0 or more")
+
+
+def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
+    """Distance of each finger pad to the cube's surface [N, 5], m; 0 inside."""
+    box = m["box"].unsqueeze(1)
+    local = rotations.rotate_inverse(box[..., 3:7], m["pads"][..., :3] - box[..., :3])
+    return torch.linalg.vector_norm(local.abs_().sub_(cfg.env.box.size / 2).clamp_(min=0.0), dim=-1)
+
+
+def finger_box_contact(m: Dict[str, Tensor], cfg: Config) -> Tensor:
+    """1 where a finger's distal link is pressed and its pad is within 2 cm of the cube (else it is the ground) [N, 5]."""
+    return m["contact_binary"] * (m["pads_to_surface"] < 0.02)
+
+
+def held_high(m: Dict[str, Tensor], cfg: Config) -> Tensor:
+    """The success condition of this instant [N] bool: high enough, with enough fingers on the cube."""
+    fingers = m["finger_box_contact"].sum(1)
+    return (m["object_pos"][:, 2] > cfg.task.success_height) & (fingers >= cfg.task.min_fingers_for_grasp)
+
+
+def pad_pair_distances(m: Dict[str, Tensor], cfg: Config) -> Tensor:
+    """Distances between pads 1-2, 1-3, 1-4, 1-5, 2-3, ... 4-5 [N, 10]."""
+    pads = m["pads"][..., :3]
+    first, second = (pads.index_select(1, constant(ids, pads.device)) for ids in zip(*combinations(range(5), 2)))
+    return distance(first, second)
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean, over the last axis."""
+    return torch.linalg.vector_norm(a - b, dim=-1)
+
+
+class BoxGrasping(DexHandVecEnv):
+    """Grasp a 5 cm, 100 g cube without seeing it, lift it over 20 cm, hold it for 2 s.
+
+    **Actions** Box(-1, 1, (18,)) as BaseTask's; limits 0.1 m/s, 0.5 rad/s (base), 1.0 rad/s (fingers).
+
+    **Observations** proprioception and touch: `BoxGraspingConfig.policy_observation_keys`. Of the object only privileged
+    ones: object_pos 3, object_quat 4, object_vel 6, finger_to_object_distances 5 (pad to centre), hand_to_object_distance
+    1, finger_box_contact 5, grasp_duration 1 (s that the success condition has held).
+
+    **Rewards** (weights in `BoxGraspingConfig.reward_weights`)
+
+    | term                      | value                                                                                   |
+    |---------------------------|-----------------------------------------------------------------------------------------|
+    | reach                     | mean over the first three pads of exp(-25 / m * distance to the cube's surface)         |
+    | thumb_contact             | thumb on the cube, faded by exp(-10 / m * way the cube was pushed)                      |
+    | finger_contact            | another finger on the cube, faded likewise                                              |
+    | grasp                     | thumb and another finger on the cube                                                    |
+    | lift                      | rise / rise needed, clipped to [0, 1], while grasped                                    |
+    | hold                      | s that the success condition has held / s needed                                        |
+    | action                    | sum of squared actions                                                                  |
+    | object_height             | rise / rise needed, clipped to [0, 1]                                                   |
+    | single_finger_contact     | exactly one finger on the cube                                                          |
+    | multi_finger_contact      | thumb and another finger on the cube                                                    |
+    | finger_to_object          | exp(-5 / m * mean distance of the pads to the cube's centre)                            |
+    | fingerpad_to_box_centroid | exp(-32 / m * distance of the first three pads' centroid to the cube's centre)          |
+    | hand_to_object            | exp(-1 / m * distance of the palm to the cube's centre)                                 |
+    | grasp_duration            | as hold                                                                                 |
+
+    The first seven are this project's; the others are the original task's, kept with weight 0.
+
+    **Start** cube within +-2 cm of the origin at any yaw; hand 5 cm above the pre-grasp
+    pose, +-2 cm and +-0.1 rad.
+
+    **Ends** by success `grasp_lift_success` (held high for 2 s without a break), by failure `hitting_ground`,
+    `box_too_far`, `box_pushed_away`, or by time-out after 500 steps (10 s).
+    """
+
+    config = BoxGraspingConfig
+    quantities = {
+        **HAND_QUANTITIES,
+        "object_pos": lambda m, cfg: m["box"][:, :3],
+        "object_quat": lambda m, cfg: m["box"][:, 3:7],
+        "object_vel": lambda m, cfg: m["box"][:, 7:],
+        "first_three_fingerpad_centroid": lambda m, cfg: m["pads"][:, :3, :3].mean(1),
+        "fingerpad_distances": pad_pair_distances,
+        "finger_to_object_distances": lambda m, cfg: distance(m["pads"][..., :3], m["object_pos"].unsqueeze(1)),
+        "hand_to_object_distance": lambda m, cfg: distance(m["hand_pose"][:, :3], m["object_pos"]).unsqueeze(1),
+        "pads_to_surface": pads_to_surface,
+        "finger_box_contact": finger_box_contact,
+        "held_high": held_high,
+        "push": lambda m, cfg: distance(m["object_pos"][:, :2], m["start_box"][:, :2]),
+    }
+    timers = {**DexHandVecEnv.timers, "grasp_duration": "held_high"}
+
+    def scene(self) -> Scene:
+        """One cube."""
+        env = self.cfg.env
+        return Scene(env.hand_height, boxes=(env.box,), spacing=env.spacing)
+
+    def sample_start(self) -> Dict[str, Tensor]:
+        """Cube near the origin, hand near the pre-grasp pose."""
+        task = self.task
+        hand = constant(PRE_GRASP, self.device).repeat(self.num_envs, 1)
+        hand[:, 2] += task.start_height
+        hand[:, :3] += self.uniform(-task.hand_position_noise, task.hand_position_noise, 3)
+        hand[:, 3:6] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, 3)
+        position = self.uniform(-task.box_position_noise, task.box_position_noise, 3)
+        position[:, 2] = self.cfg.env.box.size / 2
+        yaw = self.uniform(-torch.pi, torch.pi, 1)[:, 0]
+        return {"hand": hand, "box": torch.cat((position, rotations.from_z_angle(yaw)), 1)}
+
+    @staticmethod
+    def rewards(m: Dict[str, Tensor], cfg: Config) -> Dict[str, Tensor]:
+        """Unweighted terms, see the class's table."""
+        task, on_box = cfg.task, m["finger_box_contact"]
+        thumb, others = on_box[:, 0], on_box[:, 1:].amax(1)
+        grasp = thumb * others
+        start_height = m["start_box"][:, 2]
+        rise = ((m["object_pos"][:, 2] - start_height) / (task.success_height - start_height)).clamp(0.0, 1.0)
+        held = (m["grasp_duration"] / task.success_duration).clamp(0.0, 1.0)
+        unpushed = torch.exp(-10.0 * m["push"])
+        centroid_off = distance(m["first_three_fingerpad_centroid"], m["object_pos"])
+        return {
+            "reach": torch.exp(-25.0 * m["pads_to_surface"][:, :3]).mean(1),
+            "thumb_contact": thumb * unpushed,
+            "finger_contact": others * unpushed,
+            "grasp": grasp,
+            "lift": rise * grasp,
+            "hold": held,
+            "action": m["prev_actions"].square().sum(1),
+            "object_height": rise,
+            "single_finger_contact": (on_box.sum(1) == 1).float(),
+            "multi_finger_contact": grasp,
+            "finger_to_object": torch.exp(-5.0 * m["finger_to_object_distances"].mean(1)),
+            "fingerpad_to_box_centroid": torch.exp(-32.0 * centroid_off),
+            "hand_to_object": torch.exp(-m["hand_to_object_distance"][:, 0]),
+            "grasp_duration": held,
+        }
+
+    @staticmethod
+    def successes(m: Dict[str, Tensor], cfg: Config) -> Dict[str, Tensor]:
+        """Held high for long enough."""
+        return {"grasp_lift_success": m["grasp_duration"] >= cfg.task.success_duration - 1e-4}
+
+    @staticmethod
+    def failures(m: Dict[str, Tensor], cfg: Config) -> Dict[str, Tensor]:
+        """Hand into the ground, or the cube lost."""
+        task = cfg.task
+        lowest = torch.minimum(m["tips"][..., 2].amin(1), m["pads"][..., 2].amin(1))
+        return {
+            "hitting_ground": (m["hand_pose"][:, 2] < task.min_palm_height) | (lowest < task.min_finger_height),
+            "box_too_far": m["hand_to_object_distance"][:, 0] > task.max_box_distance,
+            "box_pushed_away": m["push"] > task.max_box_push,
+        }

@@ -1,0 +1,208 @@
+"""What an environment is made of, as dataclasses. Loads neither torch nor an engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Dict, Iterable, Optional, Tuple
+
+from dexhand_gym.sim.base import Box, SimConfig
+
+
+@dataclass
+class EnvConfig:
+    """Where and how many."""
+
+    num_envs: int = 1024
+    """Parallel environments."""
+    device: str = "auto"
+    """Where physics, tensors and learner live: auto, cpu."""
+    backend: str = "auto"
+    """Physics engine: auto, mujoco."""
+    spacing: float = 0.6
+    """Distance between environments where they are shown side by side, m."""
+    hand_height: float = 0.25
+    """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
+    box: Box = field(default_factory=Box)
+    """The object to grasp (tasks that have one)."""
+
+
+@dataclass
+class TaskConfig:
+    """What every task has. A task subclasses this and names its terms: each weight belongs to one reward term."""
+
+    OBSERVATIONS: ClassVar[Dict[str, int]] = {
+        "base_dof_pos": 6,
+        "base_dof_vel": 6,
+        "base_dof_target": 6,
+        "active_finger_dof_pos": 12,
+        "active_finger_dof_vel": 12,
+        "active_finger_dof_target": 12,
+        "all_finger_dof_pos": 20,
+        "all_finger_dof_vel": 20,
+        "all_finger_dof_target": 20,
+        "hand_pose": 7,
+        "hand_pose_arr_aligned": 7,
+        "hand_vel": 6,
+        "contact_forces": 15,
+        "contact_force_magnitude": 5,
+        "contact_binary": 5,
+        "contact_duration": 5,
+        "prev_actions": -1,
+        "rule_targets": 18,
+        "fingertip_poses_world": 35,
+        "fingertip_poses_hand": 35,
+        "fingerpad_poses_world": 35,
+        "fingerpad_poses_hand": 35,
+        "episode_time": 1,
+    }
+    """Name and width of every observation; -1: one per action."""
+    SUCCESSES: ClassVar[Tuple[str, ...]] = ()
+    FAILURES: ClassVar[Tuple[str, ...]] = ()
+
+    episode_length: int = 300
+    """Control steps until time-out."""
+    decimation: int = 2
+    """Simulator steps per control step: control_dt = sim.dt * decimation."""
+    control_mode: str = "position_delta"
+    """position: an action is a target in the dof's range; position_delta: it is a speed of the target."""
+    policy_controls_base: bool = True
+    """Off: the six base dofs follow the pre-action rule (by default they hold their start pose)."""
+    policy_controls_fingers: bool = True
+    """Off: the twelve finger controls follow the pre-action rule."""
+    max_linear_velocity: float = 0.5
+    """Of the base's targets, m/s."""
+    max_angular_velocity: float = 1.5
+    """Of the base's targets, rad/s."""
+    max_finger_velocity: float = 1.0
+    """Of the fingers' targets, rad/s."""
+    contact_binary_threshold: float = 0.1
+    """A finger touches when the force on its distal link exceeds this, N."""
+    policy_observation_keys: Tuple[str, ...] = (
+        "base_dof_pos",
+        "base_dof_vel",
+        "base_dof_target",
+        "active_finger_dof_pos",
+        "active_finger_dof_vel",
+        "active_finger_dof_target",
+        "hand_pose",
+        "contact_force_magnitude",
+        "contact_binary",
+        "prev_actions",
+    )
+    """What the policy sees, in this order; everything else is privileged."""
+    active_success_criteria: Tuple[str, ...] = ()
+    """Successes that end an episode; empty: all the task has."""
+    active_failure_criteria: Tuple[str, ...] = ()
+    """Failures that end an episode; empty: all the task has."""
+    reward_weights: Dict[str, float] = field(default_factory=dict)
+    """Weight of each reward term, and of the endings: termination_success, termination_failure_penalty,
+    termination_timeout_penalty (penalties are positive and subtracted)."""
+
+    @property
+    def num_actions(self) -> int:
+        return 6 * self.policy_controls_base + 12 * self.policy_controls_fingers
+
+    def validate(self) -> None:
+        """Raises ValueError, one line that names the field, its value, what is allowed and the nearest valid name."""
+        speeds = ("max_linear_velocity", "max_angular_velocity", "max_finger_velocity")
+        for name in ("episode_length", "decimation", *speeds):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"task.{name} = {getattr(self, name)}: allowed is more than 0")
+        if self.contact_binary_threshold < 0:
+            raise ValueError(f"task.contact_binary_threshold = {self.contact_binary_threshold}: allowed is 0 or more")
+        check_name("task.control_mode", self.control_mode, ("position", "position_delta"))
+        if not self.policy_observation_keys:
+            raise ValueError(f"task.policy_observation_keys is empty: allowed are {', '.join(self.OBSERVATIONS)}")
+        for key in self.policy_observation_keys:
+            check_name("task.policy_observation_keys", key, self.OBSERVATIONS)
+        for key in self.active_success_criteria:
+            check_name("task.active_success_criteria", key, self.SUCCESSES)
+        for key in self.active_failure_criteria:
+            check_name("task.active_failure_criteria", key, self.FAILURES)
+        defaults = type(self)().reward_weights
+        for key in self.reward_weights:
+            check_name("task.reward_weights", key, defaults)
+        for key in defaults:
+            if key not in self.reward_weights:
+                raise ValueError(f"task.reward_weights.{key} is missing: every term needs a weight (0 is allowed)")
+
+
+@dataclass
+class Config:
+    """Everything that makes an environment."""
+
+    sim: SimConfig = field(default_factory=SimConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    task: Any = field(default_factory=TaskConfig)
+    """The TaskConfig of the task's own class."""
+
+    @property
+    def control_dt(self) -> float:
+        """Seconds per environment step."""
+        return self.sim.dt * self.task.decimation
+
+    def validate(self) -> None:
+        """Raises ValueError, one line, at the first mistake."""
+        if self.env.num_envs < 1:
+            raise ValueError(f"env.num_envs = {self.env.num_envs}: allowed is 1 or more")
+        for name in ("size", "mass", "friction"):
+            if not getattr(self.env.box, name) > 0:
+                raise ValueError(f"env.box.{name} = {getattr(self.env.box, name)}: allowed is more than 0")
+        self.sim.validate()
+        self.task.validate()
+
+
+def check_name(field_name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raises ValueError, one line with the nearest valid name, unless `value` is in `allowed`."""
+    allowed = list(allowed)
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(value, allowed, n=1, cutoff=0.4)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"{field_name}: unknown name '{value}'{hint} Allowed: {', '.join(allowed) or 'none'}")
+
+
+def override(cfg: Config, fields: Dict[str, Any]) -> Config:
+    """A copy of `cfg` with `fields` replaced, each by its full name ("task.episode_length") or its last part.
+
+    Raises TypeError, one line with the nearest name, for a field that does not exist or is not unique.
+    """
+    cfg = dataclasses.replace(cfg)
+    known = _field_paths(cfg)
+    for name, value in fields.items():
+        matches = [path for path in known if path == name or path.split(".")[-1] == name]
+        if len(matches) != 1:
+            names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.5)
+            hint = f"; did you mean {' or '.join(names)}?" if names else ""
+            raise TypeError(f"{'ambiguous' if matches else 'unknown'} environment option '{name}'{hint}")
+        _assign(cfg, matches[0].split("."), value)
+    return cfg
+
+
+def _field_paths(node: Any, prefix: str = "") -> list:
+    paths = []
+    for item in dataclasses.fields(node):
+        path = f"{prefix}{item.name}"
+        value: Optional[Any] = getattr(node, item.name)
+        if prefix:
+            paths.append(path)
+        if dataclasses.is_dataclass(value):
+            paths += _field_paths(value, f"{path}.")
+        elif isinstance(value, dict):
+            paths += [f"{path}.{key}" for key in value]
+    return paths
+
+
+def _assign(node: Any, path: list, value: Any) -> None:
+    """Sets node.a.b.c = value, copying a and b first so that the original keeps its own."""
+    for name in path[:-1]:
+        child = getattr(node, name)
+        child = dict(child) if isinstance(child, dict) else dataclasses.replace(child)
+        setattr(node, name, child)
+        node = child
+    if isinstance(node, dict):
+        node[path[-1]] = value
+    else:
+        setattr(node, path[-1], value)

@@ -1,0 +1,109 @@
+"""Named quantities of one instant. A task's observations, rewards and endings only ever read these, by name, so each of
+them is a small pure function that can be tried on hand-made numbers without a simulator.
+
+The environment puts in the raw ones:
+
+| name                          | shape        | content (world frame, SI, xyzw)                                      |
+|-------------------------------|--------------|----------------------------------------------------------------------|
+| dof_pos, dof_vel              | [N, 26]      | positions and velocities in the order of hand.DOF_NAMES              |
+| dof_targets                   | [N, 26]      | where the drives pull                                                |
+| targets, rule_targets         | [N, 18]      | action targets in force, and what the pre-action rule proposed       |
+| prev_actions                  | [N, A]       | the newest action                                                    |
+| bodies, body_forces           | [N, B, 13/3] | rigid body states and net contact forces                             |
+| <actor>, start_<actor>        | [N, 13 / 7]  | root state now; pose at the start of the episode                     |
+| start_hand                    | [N, 18]      | action targets at the start of the episode                           |
+| prev_<name>                   | as <name>    | a quantity in the task's `remembered`, one control step ago          |
+| <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |
+| episode_time                  | [N, 1]       | s                                                                    |
+
+and everything else is a function of others, in a table name -> function(measured, config).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Callable, Dict, Tuple
+
+import torch
+from torch import Tensor
+
+from dexhand_gym import rotations
+from dexhand_gym.hand import BODY_NAMES, PALM, PALM_MOUNT_QUAT
+
+_PALM = BODY_NAMES.index(PALM)
+_FINGERS = BODY_NAMES.index("r_f_link1_1")  # from here on the bodies stand finger by finger, six each:
+_DISTAL, _TIP, _PAD = 3, 4, 5
+# One column per finger action: the joint that it drives with factor 1, the first where there are two.
+_ACTIVE = (0, 1, 2, 4, 5, 6, 9, 10, 13, 14, 17, 18)
+
+Quantity = Callable[[Dict[str, Tensor], Any], Tensor]
+
+
+class Measured(Dict[str, Tensor]):
+    """The quantities of one instant: raw ones given, the others computed when first asked for, once."""
+
+    def __init__(self, raw: Dict[str, Tensor], quantities: Dict[str, Quantity], cfg: Any):
+        super().__init__(raw)
+        self._quantities, self._cfg = quantities, cfg
+
+    def __missing__(self, name: str) -> Tensor:
+        if name not in self._quantities:
+            raise KeyError(f"no quantity '{name}'; there are {', '.join(sorted({*self, *self._quantities}))}")
+        value = self[name] = self._quantities[name](self, self._cfg)
+        return value
+
+
+@lru_cache(maxsize=None)
+def constant(values: Tuple, device: torch.device) -> Tensor:
+    """A tuple as a tensor on `device`, made once: on a GPU, making one inside a step would stall it."""
+    return torch.tensor(values, device=device)
+
+
+def per_finger(bodies: Tensor) -> Tensor:
+    """[N, B, k] -> [N, 5 fingers, 6 bodies, k], a view."""
+    return bodies[:, _FINGERS : _FINGERS + 30].unflatten(1, (5, 6))
+
+
+def active_fingers(fingers: Tensor) -> Tensor:
+    """[N, 20] finger dofs -> [N, 12], one per finger action."""
+    return fingers.index_select(1, constant(_ACTIVE, fingers.device))
+
+
+def in_hand_frame(m: Dict[str, Tensor], poses: Tensor) -> Tensor:
+    """World poses [N, 5, 7] as seen from the palm [N, 5, 7]."""
+    palm = m["hand_pose"].unsqueeze(1)
+    position = rotations.rotate_inverse(palm[..., 3:], poses[..., :3] - palm[..., :3])
+    quat = rotations.multiply(rotations.conjugate(palm[..., 3:]), poses[..., 3:])
+    return torch.cat((position, quat), -1)
+
+
+def remove_mount(m: Dict[str, Tensor], cfg: Any) -> Tensor:
+    """hand_pose with the palm's 90-degree mount taken out: identity at zero base rotation."""
+    position, quat = m["hand_pose"][:, :3], m["hand_pose"][:, 3:]
+    unmount = rotations.conjugate(constant(PALM_MOUNT_QUAT, quat.device)).expand_as(quat)
+    return torch.cat((position, rotations.multiply(quat, unmount)), -1)
+
+
+HAND_QUANTITIES: Dict[str, Quantity] = {
+    "base_dof_pos": lambda m, cfg: m["dof_pos"][:, :6],
+    "base_dof_vel": lambda m, cfg: m["dof_vel"][:, :6],
+    "base_dof_target": lambda m, cfg: m["targets"][:, :6],
+    "all_finger_dof_pos": lambda m, cfg: m["dof_pos"][:, 6:],
+    "all_finger_dof_vel": lambda m, cfg: m["dof_vel"][:, 6:],
+    "all_finger_dof_target": lambda m, cfg: m["dof_targets"][:, 6:],
+    "active_finger_dof_pos": lambda m, cfg: active_fingers(m["all_finger_dof_pos"]),
+    "active_finger_dof_vel": lambda m, cfg: active_fingers(m["all_finger_dof_vel"]),
+    "active_finger_dof_target": lambda m, cfg: m["targets"][:, 6:],
+    "hand_pose": lambda m, cfg: m["bodies"][:, _PALM, :7],
+    "hand_pose_arr_aligned": remove_mount,
+    "hand_vel": lambda m, cfg: m["bodies"][:, _PALM, 7:],
+    "tips": lambda m, cfg: per_finger(m["bodies"])[:, :, _TIP, :7],
+    "pads": lambda m, cfg: per_finger(m["bodies"])[:, :, _PAD, :7],
+    "finger_forces": lambda m, cfg: per_finger(m["body_forces"])[:, :, _DISTAL],
+    "contact_forces": lambda m, cfg: m["finger_forces"].flatten(1),
+    "contact_force_magnitude": lambda m, cfg: torch.linalg.vector_norm(m["finger_forces"], dim=-1),
+    "fingertip_poses_world": lambda m, cfg: m["tips"].flatten(1),
+    "fingertip_poses_hand": lambda m, cfg: in_hand_frame(m, m["tips"]).flatten(1),
+    "fingerpad_poses_world": lambda m, cfg: m["pads"].flatten(1),
+    "fingerpad_poses_hand": lambda m, cfg: in_hand_frame(m, m["pads"]).flatten(1),
+}

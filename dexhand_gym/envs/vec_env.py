@@ -1,0 +1,345 @@
+"""N DexHands in one simulator as a Gymnasium vector environment: the loop that every task shares."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple, Type
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from dexhand_gym import hand
+from dexhand_gym.envs import actions as stages
+from dexhand_gym.envs.config import Config, TaskConfig, check_name
+from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
+from dexhand_gym.sim import Scene, make_sim
+
+log = logging.getLogger(__name__)
+
+ENDING_WEIGHTS = ("termination_success", "termination_failure_penalty", "termination_timeout_penalty")
+
+
+class DexHandVecEnv(VectorEnv):
+    """Base class of every task. A task gives a config class, five methods and three tables:
+
+    | member                    | what it says                                                                         |
+    |---------------------------|--------------------------------------------------------------------------------------|
+    | `config`                  | its TaskConfig: lengths, limits, weights, observation keys and widths, criteria      |
+    | `scene()`                 | what stands in an environment besides the hand                                       |
+    | `sample_start()`          | random start: {"hand": action targets [N, 18], actor: pose [N, 7], ...}              |
+    | `rewards(m, cfg)`        | {term: [N]} unweighted                                                               |
+    | `successes(m, cfg)`      | {criterion: [N] bool}                                                                |
+    | `failures(m, cfg)`       | {criterion: [N] bool}                                                                |
+    | `quantities`              | {name: function(measured, cfg)}: observations and whatever rewards and endings read       |
+    | `timers`                  | {name: boolean quantity}: seconds that it has held without a break                   |
+    | `remembered`              | quantities whose value one control step ago is wanted, as prev_<name>                |
+
+    Tensors live on the simulator's device. Finished environments restart within the same step (SAME_STEP): `step`
+    returns the new episode's first observation, and info holds
+
+    | key                        | content                                                                              |
+    |----------------------------|--------------------------------------------------------------------------------------|
+    | `final_obs`, `_final_obs`  | [N, O] observation before the restart; [N] bool, the rows that finished              |
+    | `episode`, `_episode`      | {"r": return, "l": length} [N] of the finished rows                                  |
+    | `success`                  | [N] bool, episodes that ended by success in this step                                |
+    | `time_outs`                | [N] bool, equal to truncated (the name rl_games looks for)                           |
+    """
+
+    metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    config: ClassVar[Type[TaskConfig]] = TaskConfig
+    quantities: ClassVar[Dict[str, Quantity]] = HAND_QUANTITIES
+    timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
+    remembered: ClassVar[Tuple[str, ...]] = ()
+
+    def __init__(self, cfg: Config, seed: Optional[int] = None):
+        """Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot run."""
+        cfg.validate()
+        self.cfg, self.task = cfg, cfg.task
+        self.num_envs = cfg.env.num_envs
+        self.sim = make_sim(self.scene(), self.num_envs, cfg.sim, cfg.task.decimation, cfg.env.backend, cfg.env.device)
+        self.device = self.sim.device
+        self.control_dt = cfg.control_dt
+        self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
+        self._init_actions()
+        self._init_buffers()
+        self._generator = torch.Generator(device=self.device)
+        self._generator.seed() if seed is None else self._generator.manual_seed(seed)
+        self._measured = self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        self._init_terms()
+        self._check_observations()
+        width = self._policy_observation(self._measured).shape[1]
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.task.num_actions,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    # What a task says -------------------------------------------------------------------------------------------------
+
+    def scene(self) -> Scene:
+        """What stands in one environment."""
+        return Scene(self.cfg.env.hand_height, spacing=self.cfg.env.spacing)
+
+    def sample_start(self) -> Dict[str, Tensor]:
+        """Start of an episode, drawn for every environment: {"hand": action targets [N, 18], actor: pose [N, 7]}."""
+        return {"hand": torch.zeros(self.num_envs, 18, device=self.device)}
+
+    @staticmethod
+    def rewards(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
+        """Unweighted reward terms, each [N]."""
+        raise NotImplementedError
+
+    @staticmethod
+    def successes(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
+        """Success criteria, each [N] bool."""
+        return {}
+
+    @staticmethod
+    def failures(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
+        """Failure criteria, each [N] bool."""
+        return {}
+
+    def uniform(self, low: float, high: float, columns: int) -> Tensor:
+        """Random numbers [N, columns] of this environment's own generator."""
+        unit = torch.rand(self.num_envs, columns, generator=self._generator, device=self.device)
+        return low + (high - low) * unit
+
+    # Construction -----------------------------------------------------------------------------------------------------
+
+    def _init_actions(self) -> None:
+        task, dt = self.task, self.control_dt
+        speed = [task.max_linear_velocity] * 3 + [task.max_angular_velocity] * 3 + [task.max_finger_velocity] * 12
+        table = torch.tensor([hand.ACTION_LOWER, hand.ACTION_UPPER, [s * dt for s in speed]], device=self.device)
+        self._limits = stages.Limits(*table)
+        base, fingers = task.policy_controls_base, task.policy_controls_fingers
+        self._controlled = slice(0 if base else 6, 18 if fingers else 6)
+        if not base and not fingers:
+            self._controlled = slice(0, 0)
+        self._policy_limits = stages.Limits(*table[:, self._controlled])
+        # Every dof has one action or none (scale 0), so that a gather says it all. A product with the matrix would wake
+        # BLAS threads, whose waiting takes cores from the physics.
+        scale, action = torch.tensor(hand.COUPLING, device=self.device).max(1)
+        self.pre_action_rule: Callable[[Dict[str, Tensor]], Tensor] = lambda m: m["start_hand"]
+        self.action_rule = getattr(stages, task.control_mode)
+        self.post_action_filters: List[Callable] = [stages.clamp_velocity, stages.clamp_position]
+        self.coupling: Callable[[Tensor], Tensor] = lambda targets: targets.index_select(1, action) * scale
+
+    def _init_buffers(self) -> None:
+        """All that outlives a step, one row per environment, written in place."""
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
+
+        self._start: Dict[str, Tensor] = {"hand": zeros(18), **{name: zeros(7) for name in self.sim.actor_names[1:]}}
+        self._targets, self._rule_targets = zeros(18), zeros(18)
+        self._dof_targets = zeros(26)
+        self._prev_actions = zeros(self.task.num_actions)
+        self._timers: Dict[str, Tensor] = {}
+        self._previous: Dict[str, Tensor] = {}
+        self._episode_step = zeros(dtype=torch.int64)
+        self._episode_return = zeros()
+        self.consecutive_successes = zeros(dtype=torch.int64)
+
+    def _init_terms(self) -> None:
+        """Names of terms and criteria as the task's functions return them, held against the config."""
+        weights = self.task.reward_weights
+        self._terms = list(self.rewards(self._measured, self.cfg))
+        for name in self._terms:
+            check_name("reward term without a weight in task.reward_weights", name, weights)
+        for name in weights:
+            check_name("weight in task.reward_weights without a reward term", name, [*self._terms, *ENDING_WEIGHTS])
+        for name in ENDING_WEIGHTS:
+            check_name("ending without a weight in task.reward_weights", name, weights)
+        self._weights = torch.tensor([weights[name] for name in self._terms], device=self.device)
+        successes, failures = self.successes(self._measured, self.cfg), self.failures(self._measured, self.cfg)
+        self._successes = list(self.task.active_success_criteria or successes)
+        self._failures = list(self.task.active_failure_criteria or failures)
+        self._endings = [*self._successes, *self._failures, "time_out", "nonfinite"]
+        self._term_sums = torch.zeros(len(self._terms), dtype=torch.float64, device=self.device)
+        self._ending_sums = torch.zeros(len(self._endings) + 3, dtype=torch.float64, device=self.device)
+        self._steps = 0
+
+    def _check_observations(self) -> None:
+        for name, width in self.task.OBSERVATIONS.items():
+            want = self.task.num_actions if width < 0 else width
+            found = self._measured[name].numel() // self.num_envs
+            if found != want:
+                raise ValueError(f"observation '{name}' is {found} wide, its config says {want}")
+
+    # The loop ---------------------------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: Optional[int] = None, options: Optional[Dict[str, Any]] = None) -> Tuple[Tensor, Dict]:
+        """New episodes, in every environment or in those of options["reset_mask"] ([N] bool, torch or NumPy)."""
+        if seed is not None:
+            self._generator.manual_seed(int(seed))
+        mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        if options and "reset_mask" in options:
+            mask = torch.as_tensor(options["reset_mask"], device=self.device)
+            if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
+                raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
+        self._measured = self._restart(mask)
+        return self._policy_observation(self._measured), {}
+
+    def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
+        """One control step. actions [N, A] in [-1, 1] (clamped) -> obs [N, O], reward [N], terminated [N] bool,
+        truncated [N] bool, info (class docstring)."""
+        self._drive(torch.as_tensor(actions, dtype=torch.float32, device=self.device))
+        self.sim.step(self._dof_targets)
+        self._episode_step += 1
+        m = self._measure(self.control_dt)
+        reward, terminated, truncated, success = self._judge(m)
+        done = terminated | truncated
+        obs = final_obs = torch.nan_to_num(self._policy_observation(m))
+        info = {
+            "final_obs": final_obs,
+            "_final_obs": done,
+            "episode": {"r": self._episode_return.clone(), "l": self._episode_step.clone()},
+            "_episode": done,
+            "success": success,
+            "time_outs": truncated,
+        }
+        if self.device.type != "cpu" or done.any():  # asking a GPU would stall it
+            m = self._restart(done)
+            obs = self._policy_observation(m)
+        else:
+            self._remember(m)
+        self._measured = m
+        return obs, reward, terminated, truncated, info
+
+    def _drive(self, actions: Tensor) -> None:
+        """The four stages: actions to dof targets."""
+        if actions.shape != self._prev_actions.shape:
+            raise ValueError(f"actions: shape {tuple(actions.shape)}, allowed is {tuple(self._prev_actions.shape)}")
+        torch.clamp(actions, -1.0, 1.0, out=self._prev_actions)
+        baseline = self.pre_action_rule(self._measured)
+        self._rule_targets.copy_(baseline)
+        targets, columns = self._rule_targets.clone(), self._controlled
+        targets[:, columns] = self.action_rule(
+            self._prev_actions, self._targets[:, columns], baseline[:, columns], self._policy_limits
+        )
+        for post_filter in self.post_action_filters:
+            targets = post_filter(targets, self._targets, self._limits)
+        self._targets.copy_(targets)
+        self._dof_targets.copy_(self.coupling(targets))
+
+    def _measure(self, elapsed: float) -> Measured:
+        """Quantities of this instant, `elapsed` seconds after the last ones (0 after a restart)."""
+        sim = self.sim
+        raw = {
+            "dof_pos": sim.dof_state[..., 0],
+            "dof_vel": sim.dof_state[..., 1],
+            "dof_targets": self._dof_targets,
+            "targets": self._targets,
+            "rule_targets": self._rule_targets,
+            "prev_actions": self._prev_actions,
+            "bodies": sim.rigid_body_state,
+            "body_forces": sim.net_contact_force,
+            "episode_time": (self._episode_step * self.control_dt).unsqueeze(1),
+        }
+        for i, name in enumerate(sim.actor_names[1:], 1):
+            raw[name] = sim.root_state[:, i]
+        for name, value in self._start.items():
+            raw[f"start_{name}"] = value
+        for name, value in self._previous.items():
+            raw[f"prev_{name}"] = value
+        m = Measured(raw, self.quantities, self.cfg)
+        m["contact_binary"] = (m["contact_force_magnitude"] > self.task.contact_binary_threshold).float()
+        for name, condition in self.timers.items():
+            if name not in self._timers:
+                self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
+            m[name] = self._timers[name].add_(elapsed).mul_(m[condition])
+        return m
+
+    def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Reward and endings of every environment, and their statistics."""
+        weights, bad = self.task.reward_weights, self.sim.nonfinite
+        terms = torch.stack(list(self.rewards(m, self.cfg).values()))
+        terms = torch.where(bad, 0.0, terms)
+        successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
+        none = torch.zeros_like(bad)
+        hit = [successes[name] & ~bad for name in self._successes]
+        success = torch.stack(hit).any(0) if hit else none
+        missed = [failures[name] & ~bad & ~success for name in self._failures]
+        failure = torch.stack(missed).any(0) if missed else none
+        terminated = success | failure | bad
+        truncated = (self._episode_step >= self.task.episode_length) & ~terminated
+        reward = (self._weights.unsqueeze(1) * terms).sum(0)
+        reward += weights["termination_success"] * success
+        reward -= weights["termination_failure_penalty"] * failure
+        reward -= weights["termination_timeout_penalty"] * truncated
+        self._episode_return += reward
+        done = terminated | truncated
+        self.consecutive_successes.add_(success.long()).mul_(success | ~done)
+        self._term_sums += terms.sum(1)
+        counted = torch.stack([*hit, *missed, truncated, bad, success, done, done])
+        counted = torch.where(done, counted, False).double()
+        counted[-1] *= self._episode_step
+        self._ending_sums += counted.sum(1)
+        self._steps += 1
+        return reward, terminated, truncated, success
+
+    def _restart(self, mask: Tensor) -> Measured:
+        """Puts the environments in `mask` at a random start and measures anew."""
+        column = mask.unsqueeze(1)
+        for name, value in self.sample_start().items():
+            self._start[name].copy_(torch.where(column, value, self._start[name]))
+        for buffer in (self._targets, self._rule_targets):
+            buffer.copy_(torch.where(column, self._start["hand"], buffer))
+        self._dof_targets.copy_(torch.where(column, self.coupling(self._targets), self._dof_targets))
+        self._prev_actions.mul_(~column)
+        for timer in self._timers.values():
+            timer.mul_(~mask.view(-1, *[1] * (timer.dim() - 1)))
+        self._episode_step.mul_(~mask)
+        self._episode_return.mul_(~mask)
+        dofs = torch.stack((self._dof_targets, torch.zeros_like(self._dof_targets)), -1)
+        self.sim.dof_state.copy_(torch.where(mask.view(-1, 1, 1), dofs, self.sim.dof_state))
+        for i, name in enumerate(self.sim.actor_names[1:], 1):
+            at_rest = torch.nn.functional.pad(self._start[name], (0, 6))
+            self.sim.root_state[:, i] = torch.where(column, at_rest, self.sim.root_state[:, i])
+        self.sim.write_state(mask)
+        m = self._measure(0.0)
+        self._remember(m)
+        return m
+
+    def _remember(self, m: Measured) -> None:
+        for name in self.remembered:
+            if name not in self._previous:
+                self._previous[name] = m[f"prev_{name}"] = m[name].clone()
+            self._previous[name].copy_(m[name])
+
+    # What a user asks for ---------------------------------------------------------------------------------------------
+
+    def _policy_observation(self, m: Measured) -> Tensor:
+        return torch.cat([m[key].reshape(self.num_envs, -1) for key in self.task.policy_observation_keys], 1)
+
+    def observations(self) -> Dict[str, Tensor]:
+        """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
+        return {name: self._measured[name].reshape(self.num_envs, -1).clone() for name in self.task.OBSERVATIONS}
+
+    def statistics(self) -> Dict[str, float]:
+        """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),
+        success_rate, episode_length, episodes and nonfinite (counts). Costs one transfer from the device."""
+        terms = self._term_sums / max(self._steps * self.num_envs, 1)
+        packed = torch.cat((terms, terms * self._weights, self._ending_sums)).tolist()
+        self._term_sums.zero_()
+        self._ending_sums.zero_()
+        self._steps = 0
+        k = len(self._terms)
+        raw, weighted, (*endings, succeeded, episodes, length) = packed[:k], packed[k : 2 * k], packed[2 * k :]
+        result = {f"reward_raw/{name}": value for name, value in zip(self._terms, raw)}
+        result.update({f"reward/{name}": value for name, value in zip(self._terms, weighted)})
+        result["episodes"] = episodes
+        result["nonfinite"] = endings[-1]
+        if endings[-1]:
+            log.warning("the physics of %d environments blew up; they were restarted with zero reward", endings[-1])
+        if episodes:
+            result.update({f"ending/{name}": value / episodes for name, value in zip(self._endings, endings)})
+            result["success_rate"] = succeeded / episodes
+            result["episode_length"] = length / episodes
+        return result
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self.sim.close()

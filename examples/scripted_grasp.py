@@ -1,0 +1,84 @@
+"""A grasp from a script, no learning and no feedback: the pre-action rule moves the hand through four poses.
+
+    python examples/scripted_grasp.py --num-envs 256 [--physics default|fast|accurate|all]
+
+Shows that BoxGrasping can be solved blind, and how to take control of the hand without a policy: both policy_controls
+switches off, and a rule from the measured quantities to the 18 action targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from typing import Any, Dict
+
+import gymnasium
+import torch
+from torch import Tensor
+
+import dexhand_gym  # noqa: F401  (registers the tasks)
+from dexhand_gym.envs.box_grasping import PRE_GRASP, BoxGraspingConfig
+from dexhand_gym.envs.config import Config
+from dexhand_gym.sim import PHYSICS
+
+FINGERS_CLOSED = (1.88, 0.81, 0.71, 0.02, 1.07, 1.20, 0.57, 1.25, 0.86, 0.41, 0.88, 0.81)
+LIFT = 0.22  # m
+
+
+def scripted_grasp(m: Dict[str, Tensor]) -> Tensor:
+    """Targets [N, 18] at each environment's episode time: go to the pre-grasp pose, close, hold still, raise."""
+    time = m["episode_time"]
+    start = m["start_hand"]
+    pre_grasp = time.new_tensor(PRE_GRASP).expand_as(start)
+    closed = torch.cat((pre_grasp[:, :6], time.new_tensor(FINGERS_CLOSED).expand(len(time), 12)), 1)
+    raised = closed.clone()
+    raised[:, 2] += LIFT
+    targets = start
+    for pose, begin, end in ((pre_grasp, 0.0, 1.0), (closed, 1.2, 1.8), (raised, 2.6, 4.8)):
+        share = ((time - begin) / (end - begin)).clamp(0.0, 1.0)
+        targets = torch.lerp(targets, pose, share)
+    return targets
+
+
+def scripted_env(num_envs: int, seed: int, physics: str = "default", **fields: Any) -> Any:
+    """BoxGrasping under the script: its actions are empty, [N, 0]."""
+    cfg = Config(sim=copy.deepcopy(PHYSICS[physics]), task=BoxGraspingConfig())
+    env: Any = gymnasium.make_vec(
+        "DexHand/BoxGrasping-v0",
+        num_envs=num_envs,
+        seed=seed,
+        cfg=cfg,
+        policy_controls_base=False,
+        policy_controls_fingers=False,
+        **fields,
+    )
+    env.unwrapped.pre_action_rule = scripted_grasp
+    return env
+
+
+def success_rate(env: Any) -> float:
+    """Share of the environments whose first episode succeeds."""
+    env.reset()
+    finished = torch.zeros(env.num_envs, dtype=torch.bool)
+    succeeded = torch.zeros(env.num_envs, dtype=torch.bool)
+    while not finished.all():
+        _, _, terminated, truncated, info = env.step(torch.zeros(env.num_envs, 0))
+        succeeded |= info["success"] & ~finished
+        finished |= terminated | truncated
+    return succeeded.float().mean().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-envs", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--physics", choices=[*PHYSICS, "all"], default="default")
+    args = parser.parse_args()
+    for physics in PHYSICS if args.physics == "all" else [args.physics]:
+        env = scripted_env(args.num_envs, args.seed, physics)
+        print(f"{physics}: {success_rate(env):.1%} of {args.num_envs} random starts end in success")
+        env.close()
+
+
+if __name__ == "__main__":
+    main()

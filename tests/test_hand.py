@@ -1,0 +1,285 @@
+"""The hand's model file and `hand.py` against the published figures in data/dexhand021.json."""
+
+import ast
+import json
+import warnings
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from dexhand_gym import hand
+
+FIGURES = json.loads((Path(__file__).parent / "data" / "dexhand021.json").read_text())
+BODIES = FIGURES["bodies"]
+JOINTS = [body["joint"] for body in BODIES if "joint" in body]
+COUPLING = np.array(hand.COUPLING)
+
+
+@pytest.fixture
+def model():
+    return mujoco.MjModel.from_xml_path(str(hand.HAND_XML))
+
+
+def attached():
+    spec = mujoco.MjSpec.from_file(str(hand.SCENE_XML))
+    spec.attach(mujoco.MjSpec.from_file(str(hand.HAND_XML)), prefix="", frame=spec.worldbody.add_frame())
+    return spec
+
+
+def included():
+    files = {path.name: path.read_bytes() for path in (hand.SCENE_XML, hand.HAND_XML)}
+    return mujoco.MjSpec.from_string(
+        "<mujoco>" + "".join(f'<include file="{name}"/>' for name in files) + "</mujoco>", include=files
+    )
+
+
+def rotation(quat_wxyz):
+    w, x, y, z = np.array(quat_wxyz) / np.linalg.norm(quat_wxyz)
+    u, s = np.array([x, y, z]), np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return (w * w - u @ u) * np.eye(3) + 2 * np.outer(u, u) + 2 * w * s
+
+
+def kinematics(qpos):
+    """Position and rotation matrix of every body, from the published figures alone."""
+    frames = {None: (np.zeros(3), np.eye(3))}
+    angles = dict(zip((joint["name"] for joint in JOINTS), qpos))
+    for body in BODIES:
+        pos, rot = frames[body["parent"]]
+        pos, rot = pos + rot @ body["pos"], rot @ rotation(body["quat_wxyz"])
+        if "joint" in body:
+            axis, q = np.array(body["joint"]["axis"]), angles[body["joint"]["name"]]
+            if body["joint"]["type"] == "slide":
+                pos = pos + rot @ axis * q
+            else:
+                rot = rot @ rotation([np.cos(q / 2), *(np.sin(q / 2) * axis)])
+        frames[body["name"]] = (pos, rot)
+    return frames
+
+
+def names(model, kind, count):
+    return [mujoco.mj_id2name(model, kind, i) for i in range(count)]
+
+
+def test_names_and_order(model):
+    assert list(hand.BODY_NAMES) == [body["name"] for body in BODIES]
+    assert list(hand.DOF_NAMES) == [joint["name"] for joint in JOINTS]
+    assert list(hand.ACTION_NAMES[6:]) == list(FIGURES["coupling"]["finger_actions"])
+    assert hand.ACTION_NAMES[:6] == hand.BASE_DOFS == hand.DOF_NAMES[:6]
+    assert names(model, mujoco.mjtObj.mjOBJ_BODY, model.nbody) == ["world", *hand.BODY_NAMES]
+    assert names(model, mujoco.mjtObj.mjOBJ_JOINT, model.njnt) == list(hand.DOF_NAMES)
+    assert names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, model.nu) == list(hand.DOF_NAMES)
+    assert model.actuator_trnid[:, 0].tolist() == list(range(26))
+    for group in (hand.TIP_BODIES, hand.PAD_BODIES, hand.CONTACT_BODIES):
+        assert [name for name in hand.BODY_NAMES if name in group] == list(group) and len(group) == 5
+    for finger, (tip, pad) in enumerate(zip(hand.TIP_BODIES, hand.PAD_BODIES)):
+        parents = [model.body(model.body(name).parentid[0]).name for name in (tip, pad)]
+        assert parents == [hand.CONTACT_BODIES[finger]] * 2
+    assert hand.PALM in hand.BODY_NAMES
+
+
+def test_limits(model):
+    ranges = [joint["range"] for joint in JOINTS]
+    np.testing.assert_array_equal(np.transpose([hand.DOF_LOWER, hand.DOF_UPPER]), ranges)
+    np.testing.assert_array_equal(model.jnt_range, ranges)
+    np.testing.assert_array_equal(model.actuator_ctrlrange, ranges)
+    assert model.jnt_limited.all() and model.actuator_ctrllimited.all()
+
+
+def test_joint_types(model):
+    slide, hinge = mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE
+    assert model.jnt_type.tolist() == [slide if joint["type"] == "slide" else hinge for joint in JOINTS]
+    np.testing.assert_array_equal(model.jnt_axis, [joint["axis"] for joint in JOINTS])
+    assert not model.jnt_pos.any()
+    assert not model.dof_frictionloss.any()
+
+
+def test_masses_and_inertias(model):
+    """The palm, the tips and the pads carry no mass: no shape that collides or is drawn may add any."""
+    massless = {"mass": 0.0, "pos": [0, 0, 0], "quat_wxyz": [1, 0, 0, 0], "diaginertia": [0, 0, 0]}
+    for body in BODIES:
+        figures, compiled = body.get("inertial", massless), model.body(body["name"])
+        assert compiled.mass[0] == figures["mass"]
+        np.testing.assert_array_equal(compiled.inertia, figures["diaginertia"])
+        if figures["mass"]:
+            np.testing.assert_array_equal(compiled.ipos, figures["pos"])
+            np.testing.assert_allclose(rotation(compiled.iquat), rotation(figures["quat_wxyz"]), atol=1e-12)
+    assert model.body_mass.sum() == pytest.approx(0.157127, abs=5e-7)
+
+
+def test_collision_shapes(model):
+    expected = [body for body in BODIES if "collision" in body]
+    geoms = [model.geom(i) for i in range(model.ngeom) if model.geom_contype[i]]
+    assert [model.body(geom.bodyid[0]).name for geom in geoms] == [body["name"] for body in expected]
+    for geom, body in zip(geoms, expected):
+        shape = body["collision"]
+        if shape["type"] == "box":
+            assert geom.type[0] == mujoco.mjtGeom.mjGEOM_BOX
+            np.testing.assert_array_equal(geom.size, shape["size"])
+            np.testing.assert_allclose(geom.pos, shape["pos"], atol=1e-15)
+        else:
+            assert geom.type[0] == mujoco.mjtGeom.mjGEOM_CAPSULE
+            half = rotation(geom.quat)[:, 2] * geom.size[1]
+            start, end = np.split(np.array(shape["fromto"]), 2)
+            assert geom.size[0] == shape["size"][0]
+            np.testing.assert_allclose(geom.pos, (start + end) / 2, atol=1e-12)
+            np.testing.assert_allclose(abs(half), abs(end - start) / 2, atol=1e-12)
+            assert abs(half @ (end - start)) == pytest.approx((end - start) @ (end - start) / 2)
+        assert geom.condim[0] == 3 and geom.friction[0] == 1.0 and geom.group[0] == 3
+
+
+def test_gains(model):
+    np.testing.assert_array_equal(model.actuator_gainprm[:, 0], hand.STIFFNESS)
+    np.testing.assert_array_equal(model.actuator_biasprm[:, 1], -np.array(hand.STIFFNESS))
+    np.testing.assert_array_equal(model.actuator_biasprm[:, 2], -np.array(hand.DAMPING))
+    np.testing.assert_array_equal(model.actuator_forcerange, np.transpose([-np.array(hand.EFFORT), hand.EFFORT]))
+    assert (hand.STIFFNESS[0], hand.STIFFNESS[3], hand.STIFFNESS[6]) == (1000, 20, 3)
+    assert (hand.DAMPING[0], hand.DAMPING[3], hand.DAMPING[6]) == (80, 1.6, 0.1)
+    assert (hand.EFFORT[0], hand.EFFORT[3], hand.EFFORT[6]) == (500, 100, 0.5)
+
+
+@pytest.mark.parametrize(
+    "action, driven",
+    [
+        ("ARTz", {"ARTz": 1}),
+        ("th_rot", {"r_f_joint1_1": 1}),
+        ("th_dip", {"r_f_joint1_3": 1, "r_f_joint1_4": 1}),
+        ("ff_spr", {"r_f_joint2_1": 1, "r_f_joint4_1": 1, "r_f_joint5_1": 2}),
+        ("mf_mcp", {"r_f_joint3_2": 1}),
+        ("lf_dip", {"r_f_joint5_3": 1, "r_f_joint5_4": 1}),
+    ],
+)
+def test_coupling_columns(action, driven):
+    column = COUPLING[:, hand.ACTION_NAMES.index(action)]
+    assert {hand.DOF_NAMES[i]: column[i] for i in np.flatnonzero(column)} == driven
+
+
+def test_coupling():
+    assert COUPLING.shape == (26, 18)
+    for action, driven in FIGURES["coupling"]["finger_actions"].items():
+        column = COUPLING[:, hand.ACTION_NAMES.index(action)]
+        assert {hand.DOF_NAMES[i]: column[i] for i in np.flatnonzero(column)} == driven
+    sources = (COUPLING != 0).sum(axis=1)  # every dof follows exactly one action, but for the fixed joint
+    assert [hand.DOF_NAMES[i] for i in np.flatnonzero(sources != 1)] == ["r_f_joint3_1"]
+    assert not COUPLING[hand.DOF_NAMES.index("r_f_joint3_1")].any()
+
+
+def test_action_range_fills_the_dof_range():
+    """The bounds map onto the joints' limits exactly: a wider range would leave them, a narrower one waste travel."""
+    free = np.array(hand.DOF_NAMES) != "r_f_joint3_1"
+    np.testing.assert_allclose((COUPLING @ hand.ACTION_LOWER)[free], np.array(hand.DOF_LOWER)[free])
+    np.testing.assert_allclose((COUPLING @ hand.ACTION_UPPER)[free], np.array(hand.DOF_UPPER)[free])
+
+
+def test_mount(model):
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    palm = data.body(hand.PALM)
+    np.testing.assert_allclose(palm.xquat[[1, 2, 3, 0]], hand.PALM_MOUNT_QUAT, atol=1e-12)
+    np.testing.assert_allclose(hand.PALM_MOUNT_QUAT, [0, 0.70710678, 0, 0.70710678], atol=1e-8)
+    for knuckle, tip in zip(("r_f_link2_1", "r_f_link3_1", "r_f_link4_1", "r_f_link5_1"), hand.TIP_BODIES[1:]):
+        reach = data.body(tip).xpos - data.body(knuckle).xpos
+        assert reach[0] > 0.99 * np.linalg.norm(reach)
+    for distal, pad in zip(hand.CONTACT_BODIES[1:], hand.PAD_BODIES[1:]):  # palm down: pads face the ground
+        data.qpos[model.joint(distal.replace("link", "joint")).qposadr[0]] = 1.0
+        before = data.body(pad).xpos[2]
+        mujoco.mj_forward(model, data)
+        assert data.body(pad).xpos[2] < before - 0.01
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kinematics(model, seed):
+    data = mujoco.MjData(model)
+    data.qpos[:] = np.random.default_rng(seed).uniform(hand.DOF_LOWER, hand.DOF_UPPER)
+    mujoco.mj_forward(model, data)
+    for name, (pos, rot) in ((name, frame) for name, frame in kinematics(data.qpos).items() if name):
+        np.testing.assert_allclose(data.body(name).xpos, pos, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(data.body(name).xmat.reshape(3, 3), rot, atol=1e-6, err_msg=name)
+
+
+def test_no_self_collision():
+    fist = [upper if dof in hand.FINGER_DOFS else 0 for dof, upper in zip(hand.DOF_NAMES, hand.DOF_UPPER)]
+
+    def contacts(spec):
+        model = spec.compile()
+        data = mujoco.MjData(model)
+        data.qpos[:] = fist
+        mujoco.mj_forward(model, data)
+        return data.ncon
+
+    spec = mujoco.MjSpec.from_file(str(hand.HAND_XML))
+    assert contacts(spec) == 0
+    for geom in spec.geoms:
+        geom.conaffinity = geom.contype
+    assert contacts(spec) > 0, "the fist should overlap itself, or this test shows nothing"
+
+
+@pytest.mark.parametrize("compose", [attached, included])
+def test_scene_keeps_names_options_and_contacts(model, compose, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # MuJoCo warns of the empty prefix in a log file
+    spec = compose()
+    spec.body("floating_base_root").pos = [0, 0, 0.05]
+    box = spec.worldbody.add_body(name="box", pos=[0, 0, 0.0245])
+    box.add_freejoint()
+    box.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.025] * 3, contype=2, conaffinity=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        scene = spec.compile()
+    assert names(scene, mujoco.mjtObj.mjOBJ_BODY, scene.nbody) == ["world", *hand.BODY_NAMES, "box"]
+    assert names(scene, mujoco.mjtObj.mjOBJ_ACTUATOR, scene.nu) == list(hand.DOF_NAMES)
+    assert scene.camera("watch") and scene.geom("ground")
+    for m in (model, scene):
+        opt = m.opt
+        assert opt.timestep == 0.005 and opt.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+        assert opt.solver == mujoco.mjtSolver.mjSOL_NEWTON and opt.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL
+        assert opt.jacobian == mujoco.mjtJacobian.mjJAC_DENSE
+        assert opt.disableflags == mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    data = mujoco.MjData(scene)
+    data.qpos[0] = -0.11  # the palm comes down on the box, the fingers on the ground
+    data.qpos[2] = -0.03
+    data.qpos[7:10] = 0.5
+    data.qpos[[11, 15, 19, 23]] = 0.3
+    mujoco.mj_forward(scene, data)
+    bodies = {frozenset(scene.body(scene.geom_bodyid[g]).name for g in pair) for pair in data.contact.geom}
+    assert {frozenset(("world", "box")), frozenset((hand.PALM, "box"))} <= bodies
+    assert any("world" in pair and pair & set(hand.CONTACT_BODIES) for pair in bodies)
+
+
+def test_visuals_are_free_of_physics(model):
+    visual = model.geom_group == 2
+    assert visual.any() and (visual | (model.geom_contype == 1)).all()
+    assert not model.geom_contype[visual].any() and not model.geom_conaffinity.any()
+
+
+def test_hand_is_weightless(model):
+    """Gravity compensation is exact: without any drive force the hand hovers."""
+    data = mujoco.MjData(model)
+    data.qpos[:] = data.ctrl[:] = np.random.default_rng(0).uniform(hand.DOF_LOWER, hand.DOF_UPPER)
+    start = data.qpos.copy()
+    mujoco.mj_step(model, data, 100)
+    np.testing.assert_allclose(data.qpos, start, atol=1e-9)
+    model.body_gravcomp[:] = 0
+    mujoco.mj_step(model, data, 100)
+    assert abs(data.qpos - start).max() > 1e-3
+
+
+@pytest.mark.parametrize("timestep", [0.005, 0.01])
+@pytest.mark.parametrize("step", [0.02, 0.3, 1.0])
+def test_drives_are_calm(model, timestep, step):
+    """A step of every finger's target ends at the target without overshoot, even at the drives' force limit."""
+    model.opt.timestep = timestep
+    data = mujoco.MjData(model)
+    fingers = np.array([dof in hand.FINGER_DOFS and dof != "r_f_joint3_1" for dof in hand.DOF_NAMES])
+    data.ctrl[fingers] = np.minimum(step, np.array(hand.DOF_UPPER)[fingers])
+    path = []
+    for _ in range(round(0.5 / timestep)):
+        mujoco.mj_step(model, data)
+        path.append(data.qpos[fingers])
+    assert (np.array(path) - data.ctrl[fingers]).max() < 1e-3
+    np.testing.assert_allclose(data.qpos, data.ctrl, atol=1e-3)
+    assert abs(data.qvel).max() < 0.05
+
+
+def test_runs_on_python_38():
+    ast.parse(Path(hand.__file__).read_text(), feature_version=(3, 8))

@@ -1,0 +1,226 @@
+"""The Simulator contract (dexhand_gym/sim/base.py), held by every engine."""
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from dexhand_gym import hand
+from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, make_sim
+from dexhand_gym.sim.mjcf import build_model
+
+N, DECIMATION, GRAVITY = 4, 2, 9.81
+CONTROL_DT = SimConfig().dt * DECIMATION
+SCENE = Scene(hand_height=0.25, boxes=(Box(),))
+BOX = -1  # the box is the last body and the last actor
+EVERY = torch.ones(N, dtype=torch.bool)
+
+
+@pytest.fixture(params=["mujoco"])
+def sim(request):
+    simulator = make_sim(SCENE, N, SimConfig(), DECIMATION, backend=request.param)
+    yield simulator
+    simulator.close()
+
+
+def place_box(sim, position, quat=(0, 0, 0, 1), linear=(0, 0, 0), angular=(0, 0, 0), mask=EVERY):
+    sim.root_state[mask, 1] = torch.tensor([*position, *quat, *linear, *angular], dtype=torch.float32)
+    sim.write_state(mask)
+
+
+def targets(sim):
+    """Drives hold where they are."""
+    return sim.dof_state[..., 0].clone()
+
+
+def snapshot(sim):
+    return [x.clone() for x in (sim.root_state, sim.dof_state, sim.rigid_body_state, sim.net_contact_force)]
+
+
+def mujoco_reference(sim, row, ctrl):
+    """A plain mj_forward of the reported state: what bodies and contacts must be at that very instant."""
+    model = build_model(SCENE, SimConfig())
+    data = mujoco.MjData(model)
+    dofs, root = sim.dof_state[row].double().numpy(), sim.root_state[row, 1].double().numpy()
+    data.qpos[:26], data.qvel[:26] = dofs[:, 0], dofs[:, 1]
+    data.qpos[26:29], data.qpos[29:] = root[:3], np.roll(root[3:7], 1)
+    data.qvel[26:29] = root[7:10]
+    rotation = np.zeros(9)
+    mujoco.mju_quat2Mat(rotation, data.qpos[29:33])
+    data.qvel[29:] = rotation.reshape(3, 3).T @ root[10:]
+    data.ctrl[:] = ctrl
+    mujoco.mj_forward(model, data)
+    return model, data
+
+
+def assert_bodies_match(sim, row, ctrl, force_tolerance):
+    model, data = mujoco_reference(sim, row, ctrl)
+    for i, name in enumerate(sim.body_names):
+        state = sim.rigid_body_state[row, i].double().numpy()
+        velocity = np.zeros(6)
+        mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, i + 1, velocity, 0)
+        np.testing.assert_allclose(state[:3], data.xpos[i + 1], atol=2e-6, err_msg=name)
+        assert abs(state[3:7] @ np.roll(data.xquat[i + 1], -1)) > 1 - 1e-6, name
+        np.testing.assert_allclose(state[7:10], velocity[3:], atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(state[10:], velocity[:3], atol=2e-4, err_msg=name)
+    forces = np.zeros((model.nbody, 3))
+    for i in range(data.ncon):
+        wrench = np.zeros(6)
+        mujoco.mj_contactForce(model, data, i, wrench)
+        world = data.contact[i].frame.reshape(3, 3).T @ wrench[:3]  # acts on the second geom's body
+        forces[model.geom_bodyid[data.contact[i].geom2]] += world
+        forces[model.geom_bodyid[data.contact[i].geom1]] -= world
+    found = sim.net_contact_force[row].double().numpy()
+    np.testing.assert_allclose(found, forces[1:], atol=force_tolerance)
+    return np.abs(forces[1:]).max()
+
+
+def test_names_and_shapes(sim):
+    assert tuple(sim.dof_names) == hand.DOF_NAMES
+    assert sim.body_names == [*hand.BODY_NAMES, "box"]
+    assert sim.actor_names == ["hand", "box"]
+    assert sim.root_state.shape == (N, 2, 13)
+    assert sim.dof_state.shape == (N, 26, 2)
+    assert sim.rigid_body_state.shape == (N, 40, 13)
+    assert sim.net_contact_force.shape == (N, 40, 3)
+    assert all(x.dtype == torch.float32 for x in snapshot(sim))
+
+
+def test_resting_box_weighs_m_g(sim):
+    for _ in range(50):
+        sim.step(targets(sim))
+    force = sim.net_contact_force[:, BOX]
+    assert force[:, 2].numpy() == pytest.approx(0.1 * GRAVITY, rel=1e-3)
+    assert force[:, :2].abs().max() < 1e-3
+    assert sim.root_state[:, BOX, 2].numpy() == pytest.approx(0.025, abs=5e-4)
+
+
+def test_free_fall_from_the_first_step_on(sim):
+    """Every control step lasts control_dt, the first after a write too: v = -g t to rounding."""
+    place_box(sim, (0.5, 0.0, 3.0))
+    for k in range(1, 11):
+        sim.step(targets(sim))
+        t = k * CONTROL_DT
+        assert sim.root_state[:, BOX, 9].numpy() == pytest.approx(-GRAVITY * t, rel=1e-4)
+        # Semi-implicit Euler falls g t dt / 2 further than the parabola; dt is the physics step.
+        fallen = 0.5 * GRAVITY * t * (t + 0.005)
+        assert sim.root_state[:, BOX, 2].numpy() == pytest.approx(3.0 - fallen, abs=1e-4)
+        assert sim.net_contact_force.abs().max() == 0
+
+
+def test_spinning_box_off_the_axis(sim):
+    """A box tilted, moving and turning about the world's z axis: velocities come back in world axes and rotate it."""
+    tilt = (0.5**0.5, 0.0, 0.0, 0.5**0.5)  # 90 degrees about x: body axes are not the world's
+    place_box(sim, (0.4, 0.3, 2.0), quat=tilt, linear=(0.2, -0.1, 0.0), angular=(0.0, 0.0, 3.0))
+    assert sim.rigid_body_state[0, BOX, 7:].tolist() == pytest.approx([0.2, -0.1, 0, 0, 0, 3], abs=1e-5)
+    for _ in range(5):
+        sim.step(targets(sim))
+    assert sim.root_state[0, BOX, :2].tolist() == pytest.approx([0.4 + 0.02, 0.3 - 0.01], abs=1e-4)
+    assert sim.root_state[0, BOX, 10:].tolist() == pytest.approx([0, 0, 3], abs=1e-3)
+    half = 3.0 * 5 * CONTROL_DT / 2  # z turn by 0.3 rad, after the tilt
+    expected = torch.tensor([np.cos(half), np.sin(half), np.sin(half), np.cos(half)]) * 0.5**0.5
+    assert abs(float(sim.root_state[0, BOX, 3:7] @ expected.float())) > 1 - 1e-5
+
+
+def test_written_state_is_read_back_with_fresh_kinematics(sim):
+    torch.manual_seed(0)
+    low, high = torch.tensor(hand.DOF_LOWER), torch.tensor(hand.DOF_UPPER)
+    sim.dof_state[..., 0] = low + torch.rand(N, 26) * (high - low)
+    sim.dof_state[..., 1] = torch.randn(N, 26)
+    sim.root_state[:, 1] = torch.tensor([0.3, -0.2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 0.2, 0.3, 1.0, 2.0, 3.0])
+    root, dofs = sim.root_state.clone(), sim.dof_state.clone()
+    sim.write_state(EVERY)
+    assert torch.equal(sim.dof_state, dofs)
+    torch.testing.assert_close(sim.root_state, root, atol=1e-6, rtol=1e-5)
+    for row in range(N):
+        assert_bodies_match(sim, row, dofs[row, :, 0].double().numpy(), force_tolerance=1e-2)
+
+
+def test_everything_describes_the_same_instant_after_a_step(sim):
+    """Hand moving, fingers closing on a box that slides: poses, velocities and forces are those of the reported state."""
+    torch.manual_seed(1)
+    place_box(sim, (0.2, 0.0, 0.29), linear=(0.2, 0.0, -0.3), angular=(1.0, 2.0, 3.0))
+    pressed = 0.0
+    for _ in range(12):
+        goal = targets(sim) + 0.1 * torch.rand(N, 26)
+        sim.step(goal)
+        pressed = max(pressed, assert_bodies_match(sim, 0, goal[0].double().numpy(), force_tolerance=0.1))
+    assert pressed > 1.0, "nothing was touched, so forces went untested"
+
+
+def test_memory_stays_where_it_is(sim):
+    tensors = (sim.root_state, sim.dof_state, sim.rigid_body_state, sim.net_contact_force, sim.nonfinite)
+    before = [x.data_ptr() for x in tensors]
+    box_view = sim.root_state[:, BOX]
+    place_box(sim, (0.5, 0.0, 1.0))
+    sim.step(targets(sim))
+    after = (sim.root_state, sim.dof_state, sim.rigid_body_state, sim.net_contact_force, sim.nonfinite)
+    assert [x.data_ptr() for x in after] == before
+    assert box_view[0, 2] < 1.0
+
+
+def test_a_write_leaves_neighbours_alone(sim):
+    """Row 0 is rewritten in one of two equal simulators: all other rows stay equal to the bit, now and later."""
+    twin = make_sim(SCENE, N, SimConfig(), DECIMATION)
+    goal = 0.3 * torch.rand(N, 26, generator=torch.Generator().manual_seed(0))
+    only_first = torch.tensor([True, False, False, False])
+    for k in range(10):
+        if k == 4:
+            sim.root_state[1:, 1, 2] = 9.0  # edited, but not in the mask: forgotten
+            place_box(sim, (0.2, 0.1, 0.4), mask=only_first)
+            assert float(sim.root_state[0, 1, 2]) == pytest.approx(0.4)
+        if k != 4:
+            for mine, other in zip(snapshot(sim), snapshot(twin)):
+                assert torch.equal(mine[1:], other[1:])
+        sim.step(goal)
+        twin.step(goal)
+    assert not torch.equal(sim.root_state[0], twin.root_state[0])
+
+
+def test_drives_hold_a_written_pose_and_reach_their_targets(sim):
+    pose = torch.zeros(N, 26)
+    pose[:, 2], pose[:, 6:] = 0.1, 0.2
+    pose[:, hand.DOF_NAMES.index("r_f_joint3_1")] = 0.0
+    sim.dof_state[..., 0], sim.dof_state[..., 1] = pose, 0.0
+    sim.write_state(EVERY)
+    for _ in range(10):
+        sim.step(pose)
+    assert (sim.dof_state[..., 0] - pose).abs().max() < 1e-3
+    for _ in range(100):
+        sim.step(pose + 0.05)
+    reached = sim.dof_state[..., 0] - pose - 0.05
+    reached[:, hand.DOF_NAMES.index("r_f_joint3_1")] = 0.0  # fixed
+    assert reached.abs().max() < 2e-3
+
+
+def test_a_state_that_blows_up_stays_in_its_row(sim):
+    twin = make_sim(SCENE, N, SimConfig(), DECIMATION)
+    goal = targets(sim)
+    third = torch.tensor([False, False, True, False])
+    sim.dof_state[2, 7, 1] = float("inf")
+    sim.write_state(third)
+    assert torch.equal(sim.nonfinite, third)
+    sim.step(goal)
+    twin.step(goal)
+    assert torch.equal(sim.nonfinite, third)
+    for mine, other in zip(snapshot(sim), snapshot(twin)):
+        assert torch.equal(mine[~third], other[~third])
+    sim.dof_state[2] = 0.0
+    sim.root_state[2, 1] = torch.tensor([0.0, 0.0, 0.025, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+    sim.write_state(third)
+    assert not sim.nonfinite.any()
+    sim.step(goal)
+    assert not sim.nonfinite.any()
+    assert all(torch.isfinite(x).all() for x in snapshot(sim))
+
+
+@pytest.mark.parametrize("name", list(PHYSICS))
+def test_physics_presets_last_equally_long(name):
+    cfg = PHYSICS[name]
+    cfg.validate()
+    assert cfg.dt * DECIMATION == CONTROL_DT
+
+
+def test_unknown_backend_names_the_nearest():
+    with pytest.raises(ValueError, match=r"env.backend = 'mujoko': allowed is auto, mujoco; did you mean 'mujoco'\?"):
+        make_sim(SCENE, 1, SimConfig(), 1, backend="mujoko")
