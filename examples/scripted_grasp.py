@@ -1,6 +1,7 @@
 """A grasp from a script, no learning and no feedback: the pre-action rule moves the hand through four poses.
 
-    python examples/scripted_grasp.py --num-envs 256 [--physics default|fast|accurate|all]
+    python -m examples.scripted_grasp --num-envs 256 [--physics default|fast|accurate|all]
+    MUJOCO_GL=egl python -m examples.scripted_grasp --picture grasp.png
 
 Shows that BoxGrasping can be solved blind, and how to take control of the hand without a policy: both policy_controls
 switches off, and a rule from the measured quantities to the 18 action targets.
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,12 +70,33 @@ def success_rate(env: Any) -> float:
     return succeeded.float().mean().item()
 
 
+def save_picture(path: str, times: Tuple[float, ...] = (0.4, 1.1, 2.5, 4.8)) -> None:
+    """Four moments of one grasp, side by side."""
+    from PIL import Image
+
+    from dexhand_gym.render import Renderer
+
+    env = scripted_env(1, seed=4)
+    renderer = Renderer(env.unwrapped, width=400, height=440)
+    frames = []
+    for step in range(1, round(times[-1] / env.unwrapped.control_dt) + 1):
+        env.step(torch.zeros(1, 0))
+        if any(abs(step * env.unwrapped.control_dt - time) < 1e-6 for time in times):
+            frames.append(renderer.image())
+    Image.fromarray(np.concatenate(frames, 1)).save(path)
+    renderer.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-envs", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--physics", choices=[*PHYSICS, "all"], default="default")
+    parser.add_argument("--picture", metavar="FILE.png", help="draw one grasp instead")
     args = parser.parse_args()
+    if args.picture:
+        save_picture(args.picture)
+        return
     for physics in PHYSICS if args.physics == "all" else [args.physics]:
         env = scripted_env(args.num_envs, args.seed, physics)
         print(f"{physics}: {success_rate(env):.1%} of {args.num_envs} random starts end in success")

@@ -192,7 +192,7 @@ def test_a_state_that_blows_up_ends_only_its_own_episode(caplog):
         e.reset(seed=1)
     env.sim.dof_state[1, 8, 1] = float("nan")
     env.sim.write_state(torch.tensor([False, True, False]))
-    obs, reward, terminated, truncated, info = env.step(torch.zeros(3, 18))
+    obs, reward, terminated, _, info = env.step(torch.zeros(3, 18))
     _, expected, *_ = twin.step(torch.zeros(3, 18))
     assert terminated.tolist() == [False, True, False]
     assert reward[1] == 0
@@ -420,7 +420,7 @@ def test_a_grasp_is_thumb_and_another_finger(touching, grasp, single):
 
 
 def test_fingers_on_the_ground_are_not_on_the_box():
-    m, cfg = box_scene(touching=(0, 1))
+    m, _ = box_scene(touching=(0, 1))
     m["pads"][0, 1, 0] = 0.046  # 2.1 cm from the face
     assert m["finger_box_contact"].tolist() == [[1, 0, 0, 0, 0]]
 

@@ -1,0 +1,161 @@
+"""Checkpoints in the layout of rl_games 1.6 (.pth): a crash never harms an old one, and no file is trusted."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import OrderedDict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import torch
+from torch import nn
+
+TEMPORARY_NAME = ".checkpoint.tmp"  # one per folder: what a killed process leaves is overwritten by the next save
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one line that says why."""
+
+
+def save(
+    path: str | Path,
+    agent: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    frame: int,
+    best_reward: float,
+    env_state: Any = None,
+    ppo_state: Any = None,
+) -> None:
+    """Writes one file. At every moment `path` is either the old file or the new one, whole."""
+    adam = optimizer.state_dict()
+    # The learning rate as a tensor and `capturable` serve CUDA graphs; rl_games writes a float and False.
+    groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in adam["param_groups"]]
+    content = {
+        "model": agent.state_dict(),
+        "epoch": epoch,  # iterations done
+        "frame": frame,  # environment steps done
+        "optimizer": {"state": adam["state"], "param_groups": groups},
+        "last_mean_rewards": float(best_reward),  # rl_games' name for the best mean reward so far
+        "env_state": env_state,
+        "ppo_state": ppo_state or {},  # ours, ignored by rl_games: what else a true resume needs
+    }
+    write_atomically(Path(path), portable(content, "checkpoint"))
+
+
+def portable(value: Any, name: str) -> Any:
+    """`value` with its tensors on the CPU, for any machine to read. Refuses what load() would refuse to read back."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if type(value) in (dict, OrderedDict):
+        return type(value)((key, portable(entry, f"{name}.{key}")) for key, entry in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(portable(entry, f"{name}[{i}]") for i, entry in enumerate(value))
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise CheckpointError(f"{name} is a {type(value)}: allowed are tensors, numbers, text, and dicts and lists of them")
+
+
+def write_atomically(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / TEMPORARY_NAME
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)  # the renaming must reach the disk too
+    os.close(folder)
+
+
+def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
+    """Reads a file of ours or of rl_games as the dict that save() writes; nothing in it is executed, whoever wrote it.
+    In a file that holds a model only, epoch and frame become 0 and the optimizer None."""
+    try:
+        with numpy_stand_ins():
+            content = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+    except Exception as error:  # what a damaged or foreign file raises depends on which of its bytes is wrong
+        foreign = "Unsupported global" in str(error)
+        why = "it holds code or objects, not only data" if foreign else "it is damaged or not a checkpoint"
+        raise CheckpointError(f"{path}: not loaded, {why}") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or not all(isinstance(x, torch.Tensor) for x in model.values()):
+        raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
+    empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
+    model = {key.replace("_orig_mod.", ""): x for key, x in model.items()}  # torch.compile's prefix, in rl_games 1.6.5
+    return {**empty, **content, "model": model}
+
+
+def load_weights(agent: nn.Module, content: dict[str, Any]) -> None:
+    """Weights and normalisers, in place. CheckpointError names the first tensor that does not fit."""
+    ours, theirs = agent.state_dict(), content["model"]
+    for key in [*ours, *theirs]:
+        here, there = (list(tensors[key].shape) if key in tensors else "absent" for tensors in (ours, theirs))
+        if here != there:
+            raise CheckpointError(f"the checkpoint does not fit: its {key} is {there}, this agent's is {here}")
+    agent.load_state_dict(theirs)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+    """Adam's moments and the learning rate, if the file has them; other options remain those of `optimizer`."""
+    if content["optimizer"] is None:
+        return
+    group, learning_rate = optimizer.param_groups[0], optimizer.param_groups[0]["lr"]
+    try:
+        state, saved_group = content["optimizer"]["state"], content["optimizer"]["param_groups"][0]
+        if any(moments["exp_avg"].shape != group["params"][i].shape for i, moments in state.items()):
+            raise IndexError("sizes differ")
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        learning_rate.fill_(saved_group["lr"])
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the checkpoint's optimizer does not fit its model ({error!r})") from error
+    optimizer.param_groups[0]["lr"] = learning_rate  # load_state_dict has put a copy in its place
+
+
+class NumpyDType:
+    """Stands in for np.dtype while a stock rl_games file is read, see numpy_stand_ins()."""
+
+    def __init__(self, code: str, *_: Any):
+        self.format = {"f4": "<f", "f8": "<d", "i4": "<i", "i8": "<q"}[code]
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and alignment, not needed."""
+
+
+@contextmanager
+def numpy_stand_ins() -> Iterator[None]:
+    """Stock rl_games files hold one NumPy scalar, last_mean_rewards. The functions they name to build it are replaced
+    by harmless ones of ours, so that reading needs neither NumPy nor trust: np.float32(3.5) is read as 3.5."""
+
+    def named(name: str, call: Callable) -> Callable:
+        def stand_in(*args: Any) -> Any:
+            return call(*args)
+
+        stand_in.__module__, _, stand_in.__name__ = name.rpartition(".")
+        stand_in.__qualname__ = stand_in.__name__
+        return stand_in
+
+    def scalar(dtype: NumpyDType, data: bytes) -> float:
+        return struct.unpack(dtype.format, data)[0]
+
+    stand_ins = [NumpyDType, named("numpy.dtype", NumpyDType), named("numpy.core.multiarray.scalar", scalar)]
+    stand_ins += [named("numpy._core.multiarray.scalar", scalar)]  # NumPy 2's name of it
+    stand_ins += [named("_codecs.encode", lambda text, _: text.encode("latin1"))]  # how pickle stores bytes
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(stand_ins)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)

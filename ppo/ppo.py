@@ -1,0 +1,634 @@
+"""Proximal Policy Optimization (PPO) in one file, to be read from top to bottom.
+
+The arithmetic is that of rl_games 1.6.5 (`a2c_continuous`), so that its configs and checkpoints carry over; comments
+mark what a textbook would do otherwise. The one deliberate difference is `value_bootstrap` (see PPOConfig).
+
+The environment is any `gymnasium.vector.VectorEnv` on torch tensors in SAME_STEP autoreset mode: where an episode
+ends, `step` returns the first observation of the next one, and `info["final_obs"]` [N, O] has the last one of the old
+(on a GPU the key is there at every step). Its `statistics() -> dict[str, float]`, `get_state()` and `set_state(state)`
+are used if it has them.
+
+Letters: T steps per iteration, N environments, O observations, A actions, B = T * N rows, M = B / num_minibatches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
+
+import torch
+from gymnasium.spaces import Box
+from gymnasium.vector import VectorEnv
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from ppo import checkpoint as checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "selu": nn.SELU, "tanh": nn.Tanh, "swish": nn.SiLU, "gelu": nn.GELU}
+LOSSES = ("a_loss", "c_loss", "entropy", "b_loss", "kl")  # what a minibatch reports, in this order
+MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
+SOFT_BOUND = 1.1  # means of actions beyond this are pulled back by the bounds loss
+GAMES_TO_TRACK = 100  # finished episodes in the moving averages of reward and length
+
+# rl_games' TensorBoard tags for our metrics; a metric that is not listed keeps its own name.
+TENSORBOARD_TAGS = {
+    "steps_per_second": "performance/step_inference_rl_update_fps",
+    "rollout_seconds": "performance/step_inference_time",
+    "update_seconds": "performance/rl_update_time",
+    "a_loss": "losses/a_loss",
+    "c_loss": "losses/c_loss",
+    "entropy": "losses/entropy",
+    "b_loss": "losses/bounds_loss",
+    "kl": "info/kl",
+    "lr": "info/last_lr",
+    "iteration": "info/epochs",
+    "reward": "rewards/step",
+    "episode_length": "episode_lengths/step",
+}
+
+
+@dataclass
+class PPOConfig:
+    """Everything PPO can be told. Names are those of rl_games wherever it has one."""
+
+    name: str = "policy"
+    """Checkpoints are called NAME.pth (the best) and last_NAME_ep_EPOCH_rew_REWARD.pth."""
+    seed: int = 42
+    """Random seed; -1 draws one."""
+    max_iterations: int = 10000
+    """Iterations (rollout and update) in all, those before a resume included."""
+    horizon_length: int = 32
+    """Steps of every environment per iteration."""
+    num_minibatches: int = 8
+    """Parts into which num_envs * horizon_length rows are cut; one optimizer step each."""
+    mini_epochs: int = 4
+    """Passes over the rows per iteration."""
+    learning_rate: float = 5e-4
+    """Learning rate of Adam; where the schedule starts."""
+    lr_schedule: Literal["adaptive", "linear", "fixed"] = "adaptive"
+    """adaptive: follow kl_threshold; linear: fall to 1e-6 at max_iterations; fixed: stay."""
+    schedule_type: Literal["legacy", "standard"] = "standard"
+    """When the schedule acts: legacy after every minibatch, standard after every mini-epoch."""
+    kl_threshold: float = 0.016
+    """The adaptive rate falls when policies move by more than twice this KL divergence, rises below half of it."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    e_clip: float = 0.2
+    """PPO's clipping range, of the probability ratio and (clip_value) of the normalised value."""
+    clip_value: bool = True
+    """Clip the value loss too."""
+    critic_coef: float = 4.0
+    """Weight of the value loss (which also carries a factor 0.5)."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    bounds_loss_coef: float = 1e-4
+    """Weight of the penalty on mean actions beyond +-1.1."""
+    truncate_grads: bool = True
+    """Clip the gradient to grad_norm."""
+    grad_norm: float = 1.0
+    """Largest L2 norm of the gradient, all parameters together."""
+    normalize_input: bool = True
+    """Normalise observations by their running mean and variance."""
+    normalize_value: bool = True
+    """Let the critic predict normalised returns."""
+    normalize_advantage: bool = True
+    """Normalise advantages over the rows of an iteration."""
+    value_bootstrap: Literal["final_obs", "rl_games", "none"] = "final_obs"
+    """What a time-out adds to the reward, for the future it cut off. final_obs: gamma * V(final observation), which is
+    right; rl_games: gamma * V(observation before the step); none: nothing, so that a time-out counts as a death."""
+    reward_scale: float = 1.0
+    """Factor on rewards before learning (rl_games: scale_value); logged rewards are unscaled."""
+    units: Tuple[int, ...] = (256, 128, 64)
+    """Sizes of the hidden layers."""
+    activation: Literal["elu", "relu", "selu", "tanh", "swish", "gelu"] = "elu"
+    """Activation after every hidden layer."""
+    separate: bool = True
+    """Give the critic hidden layers of its own instead of sharing the actor's."""
+    sigma_init: float = 0.0
+    """Initial logarithm of the actions' standard deviation."""
+    save_frequency: int = 100
+    """Iterations between two periodic checkpoints; 0 for none."""
+    save_best_after: int = 100
+    """The best checkpoint is kept from this iteration on."""
+    log_interval: int = 10
+    """Iterations between two lines on the console; for the logger, which is called at every iteration."""
+
+    def validate(self, num_envs: int) -> None:
+        """Raises ValueError, one line that names the field, its value and what is allowed."""
+        batch = num_envs * self.horizon_length
+        for allowed, good, names in (
+            ("1 or more", lambda x: x >= 1, "max_iterations horizon_length mini_epochs log_interval"),
+            ("0 or more", lambda x: x >= 0, "critic_coef entropy_coef bounds_loss_coef save_frequency save_best_after"),
+            ("more than 0", lambda x: x > 0, "learning_rate kl_threshold e_clip grad_norm"),
+            ("0 to 1", lambda x: 0 <= x <= 1, "gamma tau"),
+            ("a finite number", math.isfinite, "reward_scale sigma_init"),
+            ("0 or more, or -1 for a random one", lambda x: x >= -1, "seed"),
+            ("one or more sizes of 1 or more", lambda x: len(x) > 0 and min(x) >= 1, "units"),
+            ("a file name without slashes", lambda x: x and not set(x) & set("/\\"), "name"),
+            (f"a divisor of num_envs * horizon_length = {batch}", lambda x: x > 0 and not batch % x, "num_minibatches"),
+        ):
+            for name in names.split():
+                if not good(getattr(self, name)):
+                    raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is {allowed}")
+        for name, hint in get_type_hints(PPOConfig).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is {', '.join(get_args(hint))}")
+
+
+# --- The agent -------------------------------------------------------------------------------------------------------
+
+
+class RunningMeanStd(nn.Module):
+    """Running mean and variance of rows of `size` numbers, and normalisation by them (clamped to +-5)."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    count: Tensor
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("running_var", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.ones((), dtype=torch.float64))  # the initial guess counts as one row
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Adds the rows of x ([n, size], or [n] if size is 1) to the statistics, in place."""
+        n = x.shape[0]
+        delta = x.mean(0) - self.running_mean
+        total = self.count + n
+        spread = self.running_var * self.count + x.var(0, unbiased=False) * n + delta**2 * self.count * n / total
+        self.running_var.copy_(spread / total)
+        self.running_mean.add_(delta * n / total)
+        self.count.copy_(total)
+
+    def std(self) -> Tensor:
+        return torch.sqrt(self.running_var.float() + 1e-5)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        return ((x - self.running_mean.float()) / self.std()).clamp(-5.0, 5.0)
+
+    def denormalize(self, y: Tensor) -> Tensor:
+        return self.std() * y.clamp(-5.0, 5.0) + self.running_mean.float()
+
+
+class ActorCritic(nn.Module):
+    """Observation -> mean and log standard deviation of the actions, value. (rl_games calls the logarithm `sigma`.)"""
+
+    def __init__(self, obs_size: int, action_size: int, cfg: PPOConfig):
+        super().__init__()
+        torch.rand(1, obs_size)  # rl_games draws this, to measure its layers; so a seed gives its weights, bit for bit
+        self.sigma = nn.Parameter(torch.full((action_size,), cfg.sigma_init))
+        self.actor_mlp = self.mlp(obs_size, cfg)
+        self.critic_mlp = self.mlp(obs_size, cfg) if cfg.separate else None
+        self.value = nn.Linear(cfg.units[-1], 1)
+        self.mu = nn.Linear(cfg.units[-1], action_size)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    @staticmethod
+    def mlp(obs_size: int, cfg: PPOConfig) -> nn.Sequential:
+        layers = []
+        for size_in, size_out in zip((obs_size, *cfg.units), cfg.units):
+            layers += [nn.Linear(size_in, size_out), ACTIVATIONS[cfg.activation]()]
+        return nn.Sequential(*layers)
+
+    def critic(self, obs: Tensor) -> Tensor:
+        mlp = self.actor_mlp if self.critic_mlp is None else self.critic_mlp
+        return self.value(mlp(obs)).squeeze(-1)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.actor_mlp(obs)
+        mu = self.mu(features)
+        value = self.value(features).squeeze(-1) if self.critic_mlp is None else self.critic(obs)
+        return mu, self.sigma.expand_as(mu), value
+
+
+class Agent(nn.Module):
+    """Normalisers and network. `state_dict()` is "model" in an rl_games checkpoint, key for key and in its order."""
+
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(self, obs_space: Any, action_space: Any, cfg: PPOConfig):
+        super().__init__()
+        for what, space in (("observation", obs_space), ("action", action_space)):
+            if not isinstance(space, Box) or len(space.shape) != 1:
+                raise ValueError(f"{what} space = {space}: allowed is a flat Box")
+        if not action_space.is_bounded():
+            raise ValueError(f"action space = {action_space}: allowed is a Box with finite bounds")
+        self.value_mean_std = RunningMeanStd(1) if cfg.normalize_value else None
+        self.running_mean_std = RunningMeanStd(obs_space.shape[0]) if cfg.normalize_input else None
+        self.a2c_network = ActorCritic(obs_space.shape[0], action_space.shape[0], cfg)
+        self.register_buffer("action_low", torch.as_tensor(action_space.low, dtype=torch.float32), persistent=False)
+        self.register_buffer("action_high", torch.as_tensor(action_space.high, dtype=torch.float32), persistent=False)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw observations -> mean [N, A] and log standard deviation [N, A] of the action, value [N] (normalised)."""
+        return self.a2c_network(self.normalize_obs(obs))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """A random action (unbounded), its negative log probability, the value, and the action's mean and deviation."""
+        mu, logstd, value = self(obs)
+        sigma = logstd.exp()
+        action = mu + sigma * torch.randn_like(mu)
+        return action, neglogp(action, mu, logstd), self.denormalize_value(value), mu, sigma
+
+    @torch.no_grad()
+    def act_deterministic(self, obs: Tensor) -> Tensor:
+        return self(obs)[0]
+
+    @torch.no_grad()
+    def value(self, obs: Tensor) -> Tensor:
+        """Expected discounted return [N], in units of the (scaled) reward."""
+        return self.denormalize_value(self.a2c_network.critic(self.normalize_obs(obs)))
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """What the environment gets: [-1, 1] is its whole action space."""
+        half_range, middle = (self.action_high - self.action_low) / 2.0, (self.action_high + self.action_low) / 2.0
+        return action.clamp(-1.0, 1.0) * half_range + middle
+
+    def normalize_obs(self, obs: Tensor) -> Tensor:
+        return obs if self.running_mean_std is None else self.running_mean_std.normalize(obs)
+
+    def denormalize_value(self, value: Tensor) -> Tensor:
+        return value if self.value_mean_std is None else self.value_mean_std.denormalize(value)
+
+
+def neglogp(action: Tensor, mu: Tensor, logstd: Tensor) -> Tensor:
+    """-log N(action; mu, exp(logstd)), summed over action dimensions."""
+    squares = ((action - mu) / logstd.exp()) ** 2
+    return 0.5 * squares.sum(-1) + 0.5 * math.log(2 * math.pi) * action.shape[-1] + logstd.sum(-1)
+
+
+def policy_kl(mu: Tensor, sigma: Tensor, old_mu: Tensor, old_sigma: Tensor) -> Tensor:
+    """Mean KL(new || old) of diagonal Gaussians, with rl_games' 1e-5 against division by zero."""
+    logs = torch.log(old_sigma / sigma + 1e-5)
+    return (logs + (sigma**2 + (old_mu - mu) ** 2) / (2.0 * (old_sigma**2 + 1e-5)) - 0.5).sum(-1).mean()
+
+
+# --- Rollout ---------------------------------------------------------------------------------------------------------
+
+
+class Rollout(NamedTuple):
+    """The experience of one iteration. Allocated once, overwritten by every iteration."""
+
+    obs: Tensor  # [T, N, O] raw
+    actions: Tensor  # [T, N, A] unbounded, as sampled
+    neglogp: Tensor  # [T, N]
+    values: Tensor  # [T, N] in units of reward
+    mu: Tensor  # [T, N, A]
+    sigma: Tensor  # [T, N, A]
+    rewards: Tensor  # [T, N] scaled, time-outs bootstrapped
+    dones: Tensor  # [T, N] 1.0 where the step ended an episode, in whatever way
+
+
+@dataclass
+class Progress:
+    """Where training stands, apart from weights and optimizer: what a resumed run needs to go on."""
+
+    obs: Tensor  # [N, O] the newest observation
+    episode: Tensor  # [2, N] reward and length so far of the running episodes
+    epoch: int = 0  # iterations done
+    frame: int = 0  # environment steps done
+    best_reward: float = -1e9
+    mean_reward: float = math.nan  # of the last finished episodes; NaN before the first
+    mean_length: float = math.nan
+    games: int = 0  # how many episodes the means stand for
+
+
+def allocate_rollout(num_envs: int, obs_size: int, action_size: int, cfg: PPOConfig, device: torch.device) -> Rollout:
+    def tensor(*shape: int) -> Tensor:
+        # In memory environment comes before step, so that rl_games' order of rows (env * T + t) is a view: see rows().
+        return torch.zeros(num_envs, cfg.horizon_length, *shape, device=device).transpose(0, 1)
+
+    return Rollout(
+        obs=tensor(obs_size),
+        actions=tensor(action_size),
+        neglogp=tensor(),
+        values=tensor(),
+        mu=tensor(action_size),
+        sigma=tensor(action_size),
+        rewards=tensor(),
+        dones=tensor(),
+    )
+
+
+def rows(x: Tensor) -> Tensor:
+    """[T, N, ...] -> [N * T, ...], environment by environment."""
+    return x.transpose(0, 1).flatten(0, 1)
+
+
+@torch.no_grad()
+def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
+    """Fills `store` by T steps. Returns the value of the observation after the last [N], and of the episodes that ended
+    the sum of their rewards, the sum of their lengths and their number [3]. Nothing in here waits for a GPU."""
+    finished = torch.zeros(3, device=progress.obs.device)
+    for t in range(cfg.horizon_length):
+        store.obs[t] = progress.obs
+        action, store.neglogp[t], value, store.mu[t], store.sigma[t] = agent.act(progress.obs)
+        store.actions[t], store.values[t] = action, value
+
+        progress.obs, reward, terminated, truncated, info = env.step(agent.to_env(action))
+        timed_out = truncated & ~terminated
+        store.rewards[t] = reward * cfg.reward_scale + time_out_value(agent, value, timed_out, info, cfg)
+        store.dones[t] = done = terminated | truncated
+
+        progress.episode[0] += reward
+        progress.episode[1] += 1
+        finished[:2] += (progress.episode * done).sum(1)
+        finished[2] += done.sum()
+        progress.episode.masked_fill_(done, 0.0)
+    return agent.value(progress.obs), finished
+
+
+def time_out_value(agent: Agent, value: Tensor, timed_out: Tensor, info: dict[str, Any], cfg: PPOConfig) -> Any:
+    """What the clock cut off: the discounted value of the last state, 0 where no time-out happened."""
+    if cfg.value_bootstrap == "none":
+        return 0.0
+    if cfg.value_bootstrap == "final_obs":
+        if not timed_out.is_cuda and not timed_out.any():  # on a GPU looking would cost more than computing
+            return 0.0
+        value = agent.value(info["final_obs"])
+    return torch.where(timed_out, cfg.gamma * value, 0.0)
+
+
+# --- Update ----------------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """What the update learns from: B rows, or the M rows of one minibatch as views into them."""
+
+    obs: Tensor  # [B, O]
+    actions: Tensor  # [B, A]
+    neglogp: Tensor  # [B]
+    mu: Tensor  # [B, A] of the policy that visited the rows last
+    sigma: Tensor  # [B, A]
+    values: Tensor  # [B] normalised
+    returns: Tensor  # [B] normalised
+    advantages: Tensor  # [B]
+
+
+def gae(rewards: Tensor, values: Tensor, dones: Tensor, last_value: Tensor, gamma: float, tau: float) -> Tensor:
+    """Generalised advantage estimation. All [T, N] but last_value [N]; dones[t] = 1 if step t ended the episode."""
+    advantages = torch.empty_like(rewards)
+    next_value, advantage = last_value, torch.zeros_like(last_value)
+    for t in reversed(range(len(rewards))):
+        goes_on = 1.0 - dones[t]
+        delta = rewards[t] + gamma * next_value * goes_on - values[t]
+        advantages[t] = advantage = delta + gamma * tau * goes_on * advantage
+        next_value = values[t]
+    return advantages
+
+
+def make_batch(agent: Agent, store: Rollout, last_value: Tensor, cfg: PPOConfig) -> Batch:
+    """Advantages and returns of a rollout, normalised, as rows."""
+    advantages = rows(gae(store.rewards, store.values, store.dones, last_value, cfg.gamma, cfg.tau))
+    values = rows(store.values)
+    returns = advantages + values
+    if agent.value_mean_std is not None:
+        # Two updates: values and returns are normalised by different statistics, as in rl_games.
+        agent.value_mean_std.update(values)
+        values = agent.value_mean_std.normalize(values)
+        agent.value_mean_std.update(returns)
+        returns = agent.value_mean_std.normalize(returns)
+    if cfg.normalize_advantage:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    obs, actions, mu, sigma = rows(store.obs), rows(store.actions), rows(store.mu), rows(store.sigma)
+    return Batch(obs, actions, rows(store.neglogp), mu, sigma, values, returns, advantages)
+
+
+def minibatch_step(agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, cfg: PPOConfig) -> Tensor:
+    """One optimizer step on the M rows of `batch`; returns LOSSES as a tensor. Shapes and addresses never change."""
+    if agent.running_mean_std is not None:
+        agent.running_mean_std.update(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
+    mu, logstd, value = agent(batch.obs)
+
+    ratio = torch.exp(batch.neglogp - neglogp(batch.actions, mu, logstd))
+    clipped_ratio = ratio.clamp(1.0 - cfg.e_clip, 1.0 + cfg.e_clip)
+    a_loss = torch.max(-batch.advantages * ratio, -batch.advantages * clipped_ratio).mean()
+
+    c_loss = (value - batch.returns) ** 2
+    if cfg.clip_value:
+        clipped_value = batch.values + (value - batch.values).clamp(-cfg.e_clip, cfg.e_clip)
+        c_loss = torch.max(c_loss, (clipped_value - batch.returns) ** 2)
+    c_loss = c_loss.mean()
+
+    entropy = (0.5 + 0.5 * math.log(2 * math.pi) + logstd).sum(-1).mean()
+    b_loss = ((mu.abs() - SOFT_BOUND).clamp(min=0.0) ** 2).sum(-1).mean()
+    loss = a_loss + 0.5 * cfg.critic_coef * c_loss - cfg.entropy_coef * entropy + cfg.bounds_loss_coef * b_loss
+
+    with torch.no_grad():  # before the step, which changes logstd: it is a view of the parameter
+        sigma = logstd.exp()
+        kl = policy_kl(mu, sigma, batch.mu, batch.sigma)
+        batch.mu.copy_(mu)  # the next visit measures its KL from here, not from the policy that acted
+        batch.sigma.copy_(sigma)
+
+    optimizer.zero_grad()
+    loss.backward()
+    if cfg.truncate_grads:
+        nn.utils.clip_grad_norm_(agent.parameters(), cfg.grad_norm)
+    optimizer.step()
+    return torch.stack((a_loss, c_loss, entropy, b_loss, kl)).detach()
+
+
+@torch.no_grad()
+def schedule_learning_rate(lr: Tensor, kl: Tensor, iteration: int, cfg: PPOConfig) -> None:
+    """Changes `lr` in place. It is a tensor on the device of the weights, so that no rule has to wait for a GPU."""
+    if cfg.lr_schedule == "adaptive":
+        slower = (lr / 1.5).clamp(min=MIN_LEARNING_RATE)
+        faster = (lr * 1.5).clamp(max=MAX_LEARNING_RATE)
+        unchanged_or_faster = torch.where(kl < 0.5 * cfg.kl_threshold, faster, lr)
+        lr.copy_(torch.where(kl > 2.0 * cfg.kl_threshold, slower, unchanged_or_faster))
+    elif cfg.lr_schedule == "linear":
+        left = 1.0 - iteration / cfg.max_iterations
+        lr.fill_(MIN_LEARNING_RATE + (cfg.learning_rate - MIN_LEARNING_RATE) * left)
+
+
+def update(agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, iteration: int, cfg: PPOConfig) -> Tensor:
+    """All mini-epochs over one batch; returns the mean of LOSSES. Nothing in here waits for a GPU."""
+    lr: Tensor = optimizer.param_groups[0]["lr"]
+    size = len(batch.obs) // cfg.num_minibatches
+    # Contiguous blocks in fixed order, as in rl_games: a minibatch is a set of environments, never shuffled.
+    minibatches = [Batch(*(x[start : start + size] for x in batch)) for start in range(0, len(batch.obs), size)]
+    losses = torch.empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES), device=batch.obs.device)
+    for mini_epoch in losses:
+        for minibatch, result in zip(minibatches, mini_epoch):
+            result.copy_(minibatch_step(agent, optimizer, minibatch, cfg))
+            if cfg.schedule_type == "legacy":
+                schedule_learning_rate(lr, result[LOSSES.index("kl")], iteration, cfg)
+        if cfg.schedule_type == "standard":
+            schedule_learning_rate(lr, mini_epoch[:, LOSSES.index("kl")].mean(), iteration, cfg)
+    return losses.mean((0, 1))
+
+
+# --- Training --------------------------------------------------------------------------------------------------------
+
+
+def make_optimizer(agent: Agent, cfg: PPOConfig) -> torch.optim.Adam:
+    """Adam whose learning rate is a tensor beside the weights (see schedule_learning_rate)."""
+    lr = torch.tensor(cfg.learning_rate, device=agent.action_low.device)
+    return torch.optim.Adam(agent.parameters(), lr=lr, eps=1e-8, fused=True, capturable=lr.is_cuda)
+
+
+def iterate(
+    env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, store: Rollout, progress: Progress, cfg: PPOConfig
+) -> dict[str, float]:
+    """One rollout and one update; returns the metrics."""
+    start = clock(progress.obs.device)
+    last_value, finished = rollout(env, agent, store, progress, cfg)
+    middle = clock(progress.obs.device)
+    batch = make_batch(agent, store, last_value, cfg)
+    losses = update(agent, optimizer, batch, progress.epoch + 1, cfg)
+    lr = optimizer.param_groups[0]["lr"].reshape(1)
+    numbers = torch.cat((losses, lr, finished)).tolist()  # all that leaves the GPU in an iteration, in one transfer
+    end = time.perf_counter()
+
+    progress.epoch += 1
+    progress.frame += env.num_envs * cfg.horizon_length
+    track_finished_episodes(progress, *numbers[-3:])
+    metrics: dict[str, float] = dict(zip((*LOSSES, "lr"), numbers))
+    metrics["reward"], metrics["episode_length"] = progress.mean_reward, progress.mean_length
+    metrics["rollout_seconds"], metrics["update_seconds"] = middle - start, end - middle
+    metrics["steps_per_second"] = env.num_envs * cfg.horizon_length / (end - start)
+    metrics["iteration"], metrics["frames"] = progress.epoch, progress.frame
+    return {**metrics, **getattr(env, "statistics", dict)()}
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, with a GPU's work counted where it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def track_finished_episodes(progress: Progress, reward_sum: float, length_sum: float, count: float) -> None:
+    """Moves the means on by the episodes that ended in an iteration; they stand for the last GAMES_TO_TRACK."""
+    new = min(int(count), GAMES_TO_TRACK)
+    old = min(GAMES_TO_TRACK - new, progress.games)
+    if new:
+        progress.games = old + new
+        for name, total in (("mean_reward", reward_sum), ("mean_length", length_sum)):
+            before = getattr(progress, name) * old if old else 0.0
+            setattr(progress, name, (before + total / count * new) / progress.games)
+
+
+def write_tensorboard(writer: SummaryWriter, metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        if name != "frames" and math.isfinite(value):
+            writer.add_scalar(TENSORBOARD_TAGS.get(name, name), value, metrics["frames"])
+
+
+def save(
+    path: Path, env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
+) -> None:
+    """Writes a checkpoint that rl_games reads and from which resume() goes on."""
+    ppo_state: dict[str, Any] = {
+        "network": describe_network(cfg),
+        "means": [progress.mean_reward, progress.mean_length, progress.games],
+        "rng": [torch.get_rng_state()],
+    }
+    if progress.obs.is_cuda:
+        ppo_state["rng"].append(torch.cuda.get_rng_state(progress.obs.device))
+    get_env_state = getattr(env, "get_state", None)
+    if get_env_state is not None:  # only an environment that goes on where it stopped has a use for these
+        ppo_state["obs"], ppo_state["episode"] = progress.obs, progress.episode
+    checkpoints.save(
+        path,
+        agent,
+        optimizer,
+        epoch=progress.epoch,
+        frame=progress.frame,
+        best_reward=progress.best_reward,
+        env_state=get_env_state() if get_env_state is not None else None,
+        ppo_state=ppo_state,
+    )
+
+
+def resume(
+    path: str | Path, env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
+) -> None:
+    """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
+    rl_games gives weights, optimizer, counters and best reward."""
+    saved = checkpoints.load(path)
+    ppo_state = saved["ppo_state"]
+    if ppo_state.get("network", describe_network(cfg)) != describe_network(cfg):
+        raise checkpoints.CheckpointError(f"{path} has {ppo_state['network']}, the config {describe_network(cfg)}")
+    checkpoints.load_weights(agent, saved)
+    checkpoints.load_optimizer(optimizer, saved)
+    progress.epoch, progress.frame = saved["epoch"], saved["frame"]
+    progress.best_reward = float(saved["last_mean_rewards"])
+    if progress.epoch >= cfg.max_iterations:
+        raise ValueError(f"max_iterations = {cfg.max_iterations}: allowed is more than {path} has, {progress.epoch}")
+    if not ppo_state:
+        return
+    device = progress.obs.device
+    progress.mean_reward, progress.mean_length, progress.games = ppo_state["means"]
+    if "obs" in ppo_state and ppo_state["obs"].shape == progress.obs.shape:  # else num_envs has changed: start afresh
+        env.set_state(saved["env_state"])  # type: ignore[attr-defined]
+        progress.obs, progress.episode = ppo_state["obs"].to(device), ppo_state["episode"].to(device)
+    torch.set_rng_state(ppo_state["rng"][0])
+    if progress.obs.is_cuda and len(ppo_state["rng"]) > 1:
+        torch.cuda.set_rng_state(ppo_state["rng"][1], device)
+
+
+def describe_network(cfg: PPOConfig) -> dict[str, Any]:
+    return {"units": list(cfg.units), "activation": cfg.activation, "separate": cfg.separate}
+
+
+def train(
+    env: VectorEnv,
+    cfg: PPOConfig,
+    run_dir: str | Path,
+    logger: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: str | Path | None = None,
+) -> dict[str, float]:
+    """Trains until cfg.max_iterations and returns the last metrics, which `logger` gets at every iteration.
+    Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries."""
+    cfg.validate(env.num_envs)
+    seed = cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31
+    torch.manual_seed(seed)
+    agent = Agent(env.single_observation_space, env.single_action_space, cfg)
+    obs, _ = env.reset(seed=seed)
+    optimizer = make_optimizer(agent.to(obs.device), cfg)
+    store = allocate_rollout(env.num_envs, obs.shape[1], len(agent.action_low), cfg, obs.device)
+    progress = Progress(obs, episode=torch.zeros(2, env.num_envs, device=obs.device))
+    if checkpoint is not None:
+        resume(checkpoint, env, agent, optimizer, progress, cfg)
+
+    def save_as(name: str) -> None:
+        save(Path(run_dir) / "nn" / f"{name}.pth", env, agent, optimizer, progress, cfg)
+
+    def save_last() -> None:
+        save_as(f"last_{cfg.name}_ep_{progress.epoch}_rew_{progress.mean_reward:.3f}")
+
+    metrics: dict[str, float] = {}
+    try:
+        with SummaryWriter(str(Path(run_dir) / "summaries")) as writer:
+            while progress.epoch < cfg.max_iterations:
+                metrics = iterate(env, agent, optimizer, store, progress, cfg)
+                write_tensorboard(writer, metrics)
+                if logger is not None:
+                    logger(metrics)
+                if not all(math.isfinite(metrics[name]) for name in LOSSES):
+                    raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
+                if metrics["reward"] > progress.best_reward and progress.epoch >= cfg.save_best_after:
+                    progress.best_reward = metrics["reward"]
+                    save_as(cfg.name)
+                if cfg.save_frequency and progress.epoch % cfg.save_frequency == 0:
+                    save_last()
+    except KeyboardInterrupt:
+        save_last()  # perhaps in the middle of an iteration: good to go on from, but not to the bit
+        raise
+    save_last()
+    return metrics
