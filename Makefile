@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 # On two CPU cores: about 3 million steps in five minutes, enough to grasp and to begin to lift.
-ARGS ?= --task BoxGrasping --num-envs 512 --max-iterations 180
+ARGS ?= --task BoxGrasping --num-envs 512 --max-iterations 170
 
 .PHONY: train test test-fast lint clean
 

@@ -8,6 +8,9 @@ with the same dof targets, substeps, warm starts and threads. --memory then take
 prints the process's resident memory along the way.
 """
 
+# mujoco fills its namespace from compiled modules, which the type checker does not see:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import argparse

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 from gymnasium.envs.registration import register, registry
 
 __version__ = "0.1.0"
@@ -11,6 +13,7 @@ __all__ = ["register_task", "tasks"]
 def register_task(id: str, task: str) -> None:
     """Makes a task of yours known: register_task("My/Spin-v0", "my_package.spin:Spin").
 
+    An installed package can do the same by an entry point in the group "dexhand_gym.tasks", with the id as its name.
     Then gymnasium.make_vec("My/Spin-v0") makes it and `--task Spin` trains it. `task` names a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv; it is imported when an environment is made.
     """
     register(
@@ -32,3 +35,9 @@ def tasks() -> dict:
 
 register_task("DexHand/BaseTask-v0", "dexhand_gym.envs.base_task:BaseTask")
 register_task("DexHand/BoxGrasping-v0", "dexhand_gym.envs.box_grasping:BoxGrasping")
+
+_found = entry_points()
+for _entry in (
+    _found.select(group="dexhand_gym.tasks") if hasattr(_found, "select") else _found.get("dexhand_gym.tasks", ())
+):
+    register_task(_entry.name, _entry.value)

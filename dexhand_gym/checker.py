@@ -18,8 +18,12 @@ def check_vector_env(env: VectorEnv, steps: int = 20) -> None:
     assert env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP, "metadata['autoreset_mode'] is not SAME_STEP"
     for name in ("observation_space", "action_space", "single_observation_space", "single_action_space"):
         assert isinstance(getattr(env, name), gym.spaces.Box), f"{name} is not a Box"
-    assert obs_shape == (n, *env.single_observation_space.shape), "observation_space is not the batch"
-    assert action_shape == (n, *env.single_action_space.shape), "action_space is not the batch"
+    single_obs_shape, single_action_shape = (
+        env.single_observation_space.shape or (),
+        env.single_action_space.shape or (),
+    )
+    assert obs_shape == (n, *single_obs_shape), "observation_space is not the batch"
+    assert action_shape == (n, *single_action_shape), "action_space is not the batch"
 
     first, info = env.reset(seed=1)
     _check_tensor("reset's observation", first, obs_shape, torch.float32)

@@ -200,6 +200,9 @@ def test_a_state_that_blows_up_ends_only_its_own_episode(caplog):
     assert torch.isfinite(obs).all()
     assert torch.isfinite(info["final_obs"]).all()
     assert not info["success"].any()
+    assert {name: hit.tolist() for name, hit in info["endings"].items() if hit.any()} == {
+        "nonfinite": [False, True, False]
+    }
     for _ in range(3):
         obs, reward, terminated, *_ = env.step(torch.zeros(3, 18))
         assert torch.isfinite(obs).all()

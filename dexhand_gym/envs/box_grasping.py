@@ -64,7 +64,7 @@ class BoxGraspingConfig(TaskConfig):
     """What the policy sees, in this order: proprioception and touch, nothing of the object."""
     box_position_noise: float = 0.02
     """The box starts within +- this of the origin in x and y, at any yaw, m."""
-    start_height: float = 0.05
+    start_height: float = 0.04
     """The hand starts this far above the pre-grasp pose, m: clear of the ground at any noise below."""
     hand_position_noise: float = 0.02
     """The hand starts within +- this of there in x, y and z, m."""
@@ -91,7 +91,7 @@ class BoxGraspingConfig(TaskConfig):
             "thumb_contact": 0.5,
             "finger_contact": 0.5,
             "grasp": 2.0,
-            "lift": 3.5,
+            "lift": 10.0,
             "hold": 5.0,
             "action": -0.002,
             "object_height": 0.0,
@@ -180,7 +180,7 @@ class BoxGrasping(DexHandVecEnv):
 
     The first seven are this project's; the others are the original task's, kept with weight 0.
 
-    **Start** cube within +-2 cm of the origin at any yaw; hand 5 cm above the pre-grasp
+    **Start** cube within +-2 cm of the origin at any yaw; hand 4 cm above the pre-grasp
     pose, +-2 cm and +-0.1 rad.
 
     **Ends** by success `grasp_lift_success` (held high for 2 s without a break), by failure `hitting_ground`,

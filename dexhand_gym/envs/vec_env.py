@@ -46,6 +46,7 @@ class DexHandVecEnv(VectorEnv):
     | `final_obs`, `_final_obs`  | [N, O] observation before the restart; [N] bool, the rows that finished              |
     | `episode`, `_episode`      | {"r": return, "l": length} [N] of the finished rows                                  |
     | `success`                  | [N] bool, episodes that ended by success in this step                                |
+    | `endings`                  | {criterion, time_out, nonfinite: [N] bool}, what ended them                          |
     | `time_outs`                | [N] bool, equal to truncated (the name rl_games looks for)                           |
     """
 
@@ -190,7 +191,7 @@ class DexHandVecEnv(VectorEnv):
         self.sim.step(self._dof_targets)
         self._episode_step += 1
         m = self._measure(self.control_dt)
-        reward, terminated, truncated, success = self._judge(m)
+        reward, terminated, truncated, success, endings = self._judge(m)
         done = terminated | truncated
         obs = final_obs = torch.nan_to_num(self._policy_observation(m))
         info = {
@@ -199,6 +200,7 @@ class DexHandVecEnv(VectorEnv):
             "episode": {"r": self._episode_return.clone(), "l": self._episode_step.clone()},
             "_episode": done,
             "success": success,
+            "endings": endings,
             "time_outs": truncated,
         }
         if self.device.type != "cpu" or done.any():  # asking a GPU would stall it
@@ -253,9 +255,9 @@ class DexHandVecEnv(VectorEnv):
             m[name] = self._timers[name].add_(elapsed).mul_(m[condition])
         return m
 
-    def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Tensor]]:
         """Reward and endings of every environment, and their statistics."""
-        weights, bad = self.task.reward_weights, self.sim.nonfinite
+        weights, bad = self.task.reward_weights, self.sim.nonfinite.clone()
         terms = torch.stack(list(self.rewards(m, self.cfg).values()))
         terms = torch.where(bad, 0.0, terms)
         successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
@@ -274,12 +276,12 @@ class DexHandVecEnv(VectorEnv):
         done = terminated | truncated
         self.consecutive_successes.add_(success.long()).mul_(success | ~done)
         self._term_sums += terms.sum(1)
-        counted = torch.stack([*hit, *missed, truncated, bad, success, done, done])
-        counted = torch.where(done, counted, False).double()
+        endings = [*hit, *missed, truncated, bad]
+        counted = torch.stack([*endings, success, done, done]).double()
         counted[-1] *= self._episode_step
         self._ending_sums += counted.sum(1)
         self._steps += 1
-        return reward, terminated, truncated, success
+        return reward, terminated, truncated, success, dict(zip(self._endings, endings))
 
     def _restart(self, mask: Tensor) -> Measured:
         """Puts the environments in `mask` at a random start and measures anew."""
@@ -342,4 +344,5 @@ class DexHandVecEnv(VectorEnv):
         return result
 
     def close_extras(self, **kwargs: Any) -> None:
-        self.sim.close()
+        if hasattr(self, "sim"):  # else there was none to be had
+            self.sim.close()

@@ -1,0 +1,349 @@
+"""What a run is made of, and every way to say it: flags, key=value, presets, YAML files.
+
+All of them are first written as settings, {full name of a field: its words}, of which the later win; tyro then turns the
+words into the values of a RunConfig.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Literal, NoReturn, Optional, Sequence, Tuple, get_args, get_origin, get_type_hints
+
+import tyro
+import yaml
+
+from dexhand_gym import tasks
+from dexhand_gym.envs import task_class
+from dexhand_gym.envs.config import Config, check_name
+from dexhand_gym.sim import PHYSICS
+from ppo import workspace
+from ppo.ppo import PPOConfig
+
+Settings = Dict[str, List[str]]
+NONE = (["None"], ["none"], ["null"])  # how people write that there is no value
+
+
+@dataclass
+class ExperimentConfig:
+    """The run's folder."""
+
+    name: Optional[str] = None
+    """What the folder's name begins with; by default the task."""
+    use_clean_workspace: bool = True
+    """Folders in runs_all/, links to the newest of them in runs/. False: folders in runs/."""
+    max_train_runs: int = 10
+    """Training runs that keep a link in runs/."""
+    max_test_runs: int = 10
+    """Test runs that keep a link in runs/."""
+
+
+@dataclass
+class TrainConfig(PPOConfig):
+    """PPO, testing, logging."""
+
+    test: bool = False
+    """Test the policy of `checkpoint` instead of training."""
+    test_episodes: int = 256
+    """Episodes of a test; 0 plays round after round, for ever."""
+    reload_interval: float = 0.0
+    """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
+    this many seconds have passed."""
+    checkpoint: Optional[str] = None
+    """Policy to test or training to go on with: latest, latest_train, latest_test, a run, or a .pth file."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much the console and train.log tell."""
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+
+    def validate(self, num_envs: int) -> None:
+        """Raises ValueError, one line with the field's full name."""
+        try:
+            # A test has no minibatches: any batch that they divide will do.
+            super().validate(self.num_minibatches if self.test else num_envs)
+            if self.experiment.name is not None:
+                workspace.check_run_name(self.experiment.name)
+        except ValueError as error:
+            raise ValueError(f"train.{error}") from None
+        if self.test and not self.checkpoint:
+            raise ValueError("train.checkpoint is missing: a test needs one, for example --checkpoint latest")
+        for name, value, least in (
+            ("test_episodes", self.test_episodes, 0),
+            ("reload_interval", self.reload_interval, 0),
+            ("experiment.max_train_runs", self.experiment.max_train_runs, 1),
+            ("experiment.max_test_runs", self.experiment.max_test_runs, 1),
+        ):
+            if not value >= least:
+                raise ValueError(f"train.{name} = {value}: allowed is {least} or more")
+
+
+@dataclass
+class RunConfig(Config):
+    """Everything that makes a run."""
+
+    task_name: str = "BaseTask"
+    """One of dexhand_gym.tasks()."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def validate(self) -> None:
+        super().validate()
+        self.train.validate(self.env.num_envs)
+
+
+TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": {"reward_scale": 0.02}}
+"""Where a task trains with other numbers than PPOConfig's."""
+
+PRESETS: Dict[str, Dict[str, Any]] = {
+    "train_headless": {"num_envs": 8192},
+    "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
+}
+"""What --config can say besides a file: fields by short or full name."""
+
+SHORT_NAMES: Dict[str, Tuple[str, str]] = {
+    "task": ("task_name", "what to learn: {tasks}"),
+    "num_envs": ("env.num_envs", "parallel environments"),
+    "max_iterations": ("train.max_iterations", "length of the training"),
+    "test": ("train.test", "test a policy instead of training one"),
+    "checkpoint": (
+        "train.checkpoint",
+        "policy to test or training to go on with; it starts from its run's config.yaml",
+    ),
+    "seed": ("train.seed", "-1 draws one"),
+    "device": ("env.device", "where physics and learner live"),
+    "log_level": ("train.log_level", "debug, info, warning, error"),
+}
+"""Short name -> full name and a line of help."""
+
+STARTING_POINTS: Dict[str, Tuple[str, Dict]] = {
+    "physics": ("speed against precision", PHYSICS),
+    "config": ("a YAML file, such as a run's config.yaml, or a preset", PRESETS),
+}
+"""Names that stand for many settings, which single ones override, with a line of help and the values."""
+
+# The original's names, in snake_case.
+GROUPS = {"training.": "train.", "testing.": "train.", "logging.": "train.", "experiment.": "train.experiment."}
+ALIASES = {
+    "max_iter": "train.max_iterations",
+    "train.experiment_name": "train.experiment.name",
+    "config_name": "config",
+    "cn": "config",
+}
+
+
+def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
+    """A task's own configuration."""
+    check_name("task", task_name, tasks())
+    task = task_class(tasks()[task_name]).config()
+    return RunConfig(task=task, task_name=task_name, train=TrainConfig(**TRAIN_DEFAULTS.get(task_name, {})))
+
+
+def parse(argv: Sequence[str]) -> RunConfig:
+    """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
+    given = read_command_line(argv)
+    settings = {**with_physics(starting_point(given)), **with_physics(given)}
+    cfg = apply(default_config(only_word("task", settings.pop("task_name", [RunConfig.task_name]))), settings)
+    cfg.validate()
+    if cfg.train.checkpoint:
+        cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint))
+    return cfg
+
+
+def read_command_line(argv: Sequence[str]) -> Settings:
+    """["--num-envs", "64", "task.episodeLength=400"] -> {"env.num_envs": ["64"], "task.episode_length": ["400"]}"""
+    settings: Settings = {}
+    words: Optional[List[str]] = None
+    for token in argv:
+        option = re.fullmatch(r"(-{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
+        if option and (option[1] or option[3]):
+            words = settings[full_name(option[2])] = [option[3][1:]] if option[3] else []
+        elif words is None:
+            raise ValueError(f"{token!r} is not an option: allowed are --name value and name=value (see --help)")
+        else:
+            words.append(token)
+    return settings
+
+
+def full_name(name: str) -> str:
+    """num-envs, numEnvs, env.numEnvs -> env.num_envs"""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("-", "_")).lower()
+    for group, section in GROUPS.items():
+        if name.startswith(group):
+            name = section + name[len(group) :]
+    return SHORT_NAMES[name][0] if name in SHORT_NAMES else ALIASES.get(name, name)
+
+
+def starting_point(given: Settings) -> Settings:
+    """The settings of --config (taken out of `given`), or else those of the run that --checkpoint comes from."""
+    if "config" in given:
+        name = only_word("config", given.pop("config"))
+        if Path(name).suffix in (".yaml", ".yml"):
+            return read_yaml(Path(name))
+        check_name("config (a preset or a .yaml file)", name, PRESETS)
+        return flatten(PRESETS[name])
+    if given.get("train.checkpoint", ["None"]) not in NONE:
+        checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]))
+        file = checkpoint.parent.parent / "config.yaml"
+        settings = read_yaml(file) if file.is_file() else {}
+        if given.get("task_name", settings.get("task_name")) == settings.get("task_name"):
+            return settings
+    return {}
+
+
+def with_physics(settings: Settings) -> Settings:
+    """`physics` replaced by the sim settings it stands for."""
+    if "physics" not in settings:
+        return settings
+    name = only_word("physics", settings["physics"])
+    check_name("physics", name, PHYSICS)
+    rest = {other: words for other, words in settings.items() if other != "physics"}
+    return {**flatten({"sim": dataclasses.asdict(PHYSICS[name])}), **rest}
+
+
+def only_word(name: str, words: List[str]) -> str:
+    if len(words) != 1:
+        raise ValueError(f"{name} = {' '.join(words)!r}: allowed is one value")
+    return words[0]
+
+
+def read_yaml(path: Path) -> Settings:
+    """Settings of a file: all of a RunConfig, as to_yaml() writes it, or a part, short names included."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ValueError(f"config = '{path}': {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config = '{path}' is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"config = '{path}': allowed are names and values, such as 'num_envs: 64'")
+    return flatten(tree)
+
+
+def to_yaml(cfg: RunConfig) -> str:
+    """For --config to read."""
+    return yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False)
+
+
+def flatten(tree: Dict[str, Any], prefix: str = "") -> Settings:
+    """{"sim": {"dt": 0.01}} -> {"sim.dt": ["0.01"]}"""
+    settings: Settings = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            settings.update(flatten(value, f"{name}."))
+        else:
+            name = SHORT_NAMES[name][0] if name in SHORT_NAMES else name
+            settings[name] = [str(x) for x in (value if isinstance(value, (list, tuple)) else [value])]
+    return settings
+
+
+def apply(cfg: RunConfig, settings: Settings) -> RunConfig:
+    """A copy of `cfg` with the settings in place. Raises ValueError, one line that names the first that is wrong."""
+    types = field_types(cfg)
+    for name in settings:
+        if name not in types:
+            raise ValueError(unknown_option(name, list(types)))
+    names = list(settings)
+    flags = [flag for name in names for flag in to_flag(name, settings[name], types[name])]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(RunConfig, default=cfg, args=flags, config=(tyro.conf.FlagConversionOff,))
+    except SystemExit:
+        pass
+    if len(names) == 1:
+        reject(names[0], " ".join(settings[names[0]]), types[names[0]])
+    for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+        apply(cfg, {name: settings[name] for name in half})  # raises in one of them: tyro does not tell which it was
+    raise ValueError(f"these options do not go together: {', '.join(names)}")
+
+
+def field_types(node: Any, prefix: str = "") -> Dict[str, Any]:
+    """Full name -> type, of every field and of every entry of a dict."""
+    types: Dict[str, Any] = {}
+    hints = get_type_hints(type(node))
+    for item in dataclasses.fields(node):
+        name, value = f"{prefix}{item.name}", getattr(node, item.name)
+        if dataclasses.is_dataclass(value):
+            types.update(field_types(value, f"{name}."))
+        elif isinstance(value, dict):
+            types.update({f"{name}.{key}": get_args(hints[item.name])[1] for key in value})
+        else:
+            types[name] = hints[item.name]
+    return types
+
+
+def unknown_option(name: str, known: List[str]) -> str:
+    section = name.rpartition(".")[0]
+    siblings = [other for other in known if section and other.rpartition(".")[0] == section]
+    near = difflib.get_close_matches(name, [*SHORT_NAMES, *STARTING_POINTS, *known], n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    allowed = ", ".join([other.split(".")[-1] for other in siblings] or [*SHORT_NAMES, *STARTING_POINTS])
+    return f"unknown option {name}{hint} Allowed: {allowed} (--help-all lists every one)"
+
+
+def to_flag(name: str, words: List[str], hint: Any) -> List[str]:
+    """What tyro reads. Also `--test`, `test=true`, `checkpoint=null`, `train.units=[64,64]`."""
+    if hint is bool:
+        words = [word.capitalize() for word in words or ["true"]]
+    elif get_origin(hint) is tuple and len(words) == 1:
+        words = [word for word in re.split(r"[,\s]+", words[0].strip("[]()")) if word]
+    elif type(None) in get_args(hint) and words in NONE:
+        words = ["None"]
+    return [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
+
+
+def reject(name: str, given: str, hint: Any) -> NoReturn:
+    if get_origin(hint) is Literal:
+        check_name(name, given, get_args(hint))
+    raise ValueError(f"{name} = {given!r}: allowed is {describe(hint)}")
+
+
+def describe(hint: Any) -> str:
+    """What a user may write for a value of this type."""
+    args = get_args(hint)
+    if get_origin(hint) is tuple:
+        return f"{'any number of' if Ellipsis in args else len(args)} values, each {describe(args[0])}"
+    if type(None) in args:
+        return f"{describe(args[0])}, or None"
+    return {bool: "True, False", int: "a whole number", float: "a number"}.get(hint, "one word")
+
+
+# --- Help ------------------------------------------------------------------------------------------------------------
+
+HELP = """Trains or tests a policy for the DexHand.
+
+  python train_ppo.py --task BoxGrasping                train
+  python train_ppo.py --test --checkpoint latest        test what the newest training has learned
+  python train_ppo.py task=BoxGrasping numEnvs=2048     key=value and camelCase do, too
+
+Short names
+{short_names}
+
+Starting points, which single options override
+{starting_points}
+
+All other settings have full names: --sim.dt 0.005 --task.reward-weights.alive 0.2 --train.units 64 64
+  --help-all          lists them, with their defaults for --task
+"""
+
+
+def show_help(argv: Sequence[str]) -> None:
+    """The short names, or with --help-all among `argv` every field."""
+    if "--help-all" not in argv:
+        return print(help_text(), end="")
+    cfg = parse([word for word in argv if word not in ("--help-all", "--help", "-h")])
+    with contextlib.suppress(SystemExit):
+        tyro.cli(RunConfig, default=cfg, args=["--help"], prog="train_ppo.py", config=(tyro.conf.FlagConversionOff,))
+
+
+def help_text() -> str:
+    defaults = flatten(dataclasses.asdict(default_config()))
+    short_names = [
+        f"  --{short.replace('_', '-'):<18}{text.format(tasks=', '.join(tasks()))} [{' '.join(defaults[name])}]"
+        for short, (name, text) in SHORT_NAMES.items()
+    ]
+    points = [f"  --{name:<18}{text}: {', '.join(known)}" for name, (text, known) in STARTING_POINTS.items()]
+    return HELP.format(short_names="\n".join(short_names), starting_points="\n".join(points))

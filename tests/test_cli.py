@@ -1,0 +1,442 @@
+"""The command line: what it accepts, what it refuses, and that it trains and tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import configs
+import train_ppo
+from configs import RunConfig, default_config, parse, to_yaml
+from dexhand_gym.sim import PHYSICS
+from ppo.workspace import resolve_checkpoint
+
+ROOT = Path(__file__).parent.parent
+TINY = "--task BoxGrasping --num-envs 8 --train.horizon-length 4 --train.num-minibatches 2 --task.episode-length 5"
+
+
+def value(cfg: RunConfig, name: str):
+    for part in name.split("."):
+        cfg = cfg[part] if isinstance(cfg, dict) else getattr(cfg, part)
+    return cfg
+
+
+# --- What it accepts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {"task_name": "BaseTask", "env.num_envs": 1024, "train.seed": 42, "train.max_iterations": 10000}),
+        ("--task BoxGrasping", {"task_name": "BoxGrasping", "task.episode_length": 500, "train.reward_scale": 0.02}),
+        ("task=BoxGrasping numEnvs=2048", {"task_name": "BoxGrasping", "env.num_envs": 2048}),
+        ("--num-envs 64 --seed -1 --device cpu", {"env.num_envs": 64, "train.seed": -1, "env.device": "cpu"}),
+        ("--num_envs=64 --max_iterations=7", {"env.num_envs": 64, "train.max_iterations": 7}),
+        ("maxIter=100 logLevel=debug", {"train.max_iterations": 100, "train.log_level": "debug"}),
+        ("max_iterations=9 log_level=warning", {"train.max_iterations": 9, "train.log_level": "warning"}),
+        ("training.maxIterations=5 training.seed=1", {"train.max_iterations": 5, "train.seed": 1}),
+        ("train.maxIterations=5000 train.seed=123", {"train.max_iterations": 5000, "train.seed": 123}),
+        ("logging.logLevel=error logging.log_interval=3", {"train.log_level": "error", "train.log_interval": 3}),
+        ("testing.reloadInterval=30", {"train.reload_interval": 30.0}),
+        ("logging.experiment_name=abc", {"train.experiment.name": "abc"}),
+        ("experiment.useCleanWorkspace=false", {"train.experiment.use_clean_workspace": False}),
+        ("--train.experiment.max-train-runs 3", {"train.experiment.max_train_runs": 3}),
+        ("sim.dt=0.01 sim.substeps=8", {"sim.dt": 0.01, "sim.substeps": 8}),
+        ("--sim.dt 5e-3 --train.learning-rate=3e-4", {"sim.dt": 0.005, "train.learning_rate": 3e-4}),
+        ("--sim.gravity 0 0 -1.62", {"sim.gravity": (0.0, 0.0, -1.62)}),
+        ("--sim.gravity -1 -2 -3 --num-envs 64", {"sim.gravity": (-1.0, -2.0, -3.0), "env.num_envs": 64}),
+        ("--train.units 64 32", {"train.units": (64, 32)}),
+        ("train.units=[64,32]", {"train.units": (64, 32)}),
+        ("train.units=64", {"train.units": (64,)}),
+        (
+            "task=BoxGrasping task.episodeLength=400 task.rewardWeights.object_height=2.0",
+            {"task.episode_length": 400, "task.reward_weights.object_height": 2.0},
+        ),
+        ("--task.reward-weights.alive 0.5", {"task.reward_weights.alive": 0.5, "task.reward_weights.joint_limit": 0.5}),
+        (
+            "task.policyObservationKeys=[hand_pose,hand_vel]",
+            {"task.policy_observation_keys": ("hand_pose", "hand_vel")},
+        ),
+        (
+            "--task BoxGrasping --task.active-failure-criteria hitting_ground",
+            {"task.active_failure_criteria": ("hitting_ground",)},
+        ),
+        ("--task.policy-controls-base False", {"task.policy_controls_base": False}),
+        ("--task.policy-controls-base=false", {"task.policy_controls_base": False}),
+        ("checkpoint=null", {"train.checkpoint": None}),
+        ("--train.lr-schedule fixed", {"train.lr_schedule": "fixed"}),
+        ("--physics fast", {"sim": PHYSICS["fast"]}),
+        ("physics=accurate sim.substeps=3", {"sim.substeps": 3, "sim.solver.cone": "elliptic"}),
+        ("sim.substeps=3 physics=accurate", {"sim.substeps": 3, "sim.solver.cone": "elliptic"}),
+        ("config=train_headless", {"env.num_envs": 8192}),
+        ("-cn train_headless --num-envs 4096", {"env.num_envs": 4096}),
+        ("--config debug", {"env.num_envs": 4, "train.log_level": "debug", "train.log_interval": 1}),
+        ("--num-envs 64 --num-envs 128", {"env.num_envs": 128}),
+    ],
+)
+def test_what_a_command_line_means(line, expected):
+    cfg = parse(line.split())
+    assert {name: value(cfg, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "flag", ["--test", "--test True", "--test=true", "test=True", "test=true", "training.test=true"]
+)
+def test_spellings_of_true(tmp_path, flag):
+    (tmp_path / "a.pth").touch()
+    assert parse([*flag.split(), "--checkpoint", str(tmp_path / "a.pth")]).train.test is True
+
+
+def test_a_test_needs_no_minibatches(tmp_path):
+    (tmp_path / "a.pth").touch()
+    assert (
+        parse(["--test", f"--checkpoint={tmp_path / 'a.pth'}", "--train.num-minibatches=7"]).train.num_minibatches == 7
+    )
+
+
+def test_only_what_is_said_changes():
+    cfg = default_config("BoxGrasping")
+    assert parse(["--task", "BoxGrasping"]) == cfg
+    cfg.sim.dt, cfg.task.reward_weights["lift"] = 0.005, 9.5
+    assert parse(["--task", "BoxGrasping", "--sim.dt", "0.005", "--task.reward-weights.lift", "9.5"]) == cfg
+
+
+def test_presets_are_valid_and_stay_as_they_are():
+    before = repr((PHYSICS, configs.PRESETS))
+    for physics in PHYSICS:
+        for preset in configs.PRESETS:
+            cfg = parse(["--physics", physics, "--config", preset])
+            assert cfg.sim == PHYSICS[physics]
+            cfg.sim.dt = cfg.sim.solver.impratio = 7.0
+    assert repr((PHYSICS, configs.PRESETS)) == before
+
+
+# --- YAML ------------------------------------------------------------------------------------------------------------
+
+
+def test_yaml_gives_the_same_configuration_back(tmp_path):
+    line = "--task BoxGrasping --physics accurate --sim.gravity 0 0 -1 --task.reward-weights.lift 1e-7 --seed 7"
+    cfg = parse([*line.split(), "--train.units", "8", "--train.experiment.name", "2024"])
+    (tmp_path / "config.yaml").write_text(to_yaml(cfg))
+    assert parse(["--config", str(tmp_path / "config.yaml")]) == cfg
+    assert yaml.safe_load(to_yaml(cfg))["task_name"] == "BoxGrasping"
+    changed = parse(["--config", str(tmp_path / "config.yaml"), "--seed", "8", "--physics", "fast"])
+    assert (changed.train.seed, changed.sim, changed.task) == (8, PHYSICS["fast"], cfg.task)
+
+
+def test_a_file_may_say_a_part(tmp_path):
+    text = "task: BoxGrasping\nnum_envs: 64\nphysics: fast\nsim: {dt: 0.02}\ntrain:\n  learning_rate: 1e-4\n  units: [8, 4]\n"
+    (tmp_path / "a.yml").write_text(text)
+    cfg = parse([f"config={tmp_path / 'a.yml'}"])
+    assert (cfg.task_name, cfg.env.num_envs, cfg.sim.dt, cfg.sim.substeps) == ("BoxGrasping", 64, 0.02, 1)
+    assert (cfg.train.learning_rate, cfg.train.units) == (1e-4, (8, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sim: {dtt: 0.1}", "unknown option sim.dtt; did you mean sim.dt?"),
+        ("sims: {dt: 0.1}", "unknown option sims.dt; did you mean sim.dt?"),
+        ("sim: 3", "unknown option sim"),
+        ("sim: {dt: {a: 1}}", "unknown option sim.dt.a"),
+        ("sim: {dt: quick}", "sim.dt = 'quick': allowed is a number"),
+        ("train: {seed: 1.5}", "train.seed = '1.5': allowed is a whole number"),
+        ("train: {seed: null}", "train.seed = 'None': allowed is a whole number"),
+        ("train: {seed: [1, 2]}", "train.seed = '1 2': allowed is a whole number"),
+        ("train: {test: 1}", "train.test = '1': allowed is True, False"),
+        ("task: BaseTsk", "task: unknown name 'BaseTsk'; did you mean 'BaseTask'?"),
+        ("- 1", "allowed are names and values"),
+        ("a: [", "is not YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path, capsys, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    assert message in refused(["--config", str(tmp_path / "a.yaml")], capsys)
+
+
+# --- What it refuses -------------------------------------------------------------------------------------------------
+
+
+def refused(argv: list, capsys) -> str:
+    """The one line on stderr with which main() ends at once."""
+    assert train_ppo.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err
+
+
+MISTAKES = [
+    ("--nun-envs 4", "unknown option nun_envs; did you mean num_envs? Allowed: task, num_envs"),
+    ("numEnv=4", "unknown option num_env; did you mean num_envs?"),
+    ("--learning-rate 1", "did you mean train.learning_rate?"),
+    ("task.rewardWeights.alife=2", "did you mean task.reward_weights.alive? Allowed: alive, height_safety"),
+    ("--env.box.sise 1", "unknown option env.box.sise; did you mean env.box.size? Allowed: name, size, mass"),
+    (
+        "--task BoxGraspng",
+        "task: unknown name 'BoxGraspng'; did you mean 'BoxGrasping'? Allowed: BaseTask, BoxGrasping",
+    ),
+    ("--physics fst", "physics: unknown name 'fst'; did you mean 'fast'? Allowed: default, fast, accurate"),
+    ("config=tran_headless", "unknown name 'tran_headless'; did you mean 'train_headless'?"),
+    ("--config no.yaml", "config = 'no.yaml': No such file"),
+    ("--physics", "physics = '': allowed is one value"),
+    ("--num-envs many", "env.num_envs = 'many': allowed is a whole number"),
+    ("--num-envs 1 2", "env.num_envs = '1 2': allowed is a whole number"),
+    ("--seed", "train.seed = '': allowed is a whole number"),
+    ("sim.dt=fast", "sim.dt = 'fast': allowed is a number"),
+    ("--sim.gravity 0 1", "sim.gravity = '0 1': allowed is 3 values, each a number"),
+    ("--train.units 64 x", "train.units = '64 x': allowed is any number of values, each a whole number"),
+    ("--test maybe", "train.test = 'maybe': allowed is True, False"),
+    ("--train.lr-schedule adaptve", "train.lr_schedule: unknown name 'adaptve'; did you mean 'adaptive'?"),
+    ("--log-level loud", "train.log_level: unknown name 'loud'"),
+    ("--num-envs 4 --sim.dt 0.01 --train.tau a --seed 1", "train.tau = 'a': allowed is a number"),
+    ("BoxGrasping", "'BoxGrasping' is not an option"),
+    ("--num-envs 0", "env.num_envs = 0: allowed is 1 or more"),
+    ("--sim.dt -1", "sim.dt = -1.0: allowed is more than 0"),
+    ("--task.episode-length 0", "task.episode_length = 0: allowed is more than 0"),
+    ("--train.gamma 2", "train.gamma = 2.0: allowed is 0 to 1"),
+    (
+        "--num-envs 10 --train.num-minibatches 7",
+        "train.num_minibatches = 7: allowed is a divisor of num_envs * horizon_length = 320",
+    ),
+    ("--train.test-episodes -1", "train.test_episodes = -1: allowed is 0 or more"),
+    ("--train.experiment.max-test-runs 0", "train.experiment.max_test_runs = 0: allowed is 1 or more"),
+    ("experiment.name=../x", "train.experiment.name = '../x': allowed are letters"),
+    (
+        "--task.policy-observation-keys hand_pos",
+        "task.policy_observation_keys: unknown name 'hand_pos'; did you mean 'hand_pose'?",
+    ),
+    ("--task.control-mode velocity", "task.control_mode: unknown name 'velocity'"),
+    ("--test", "train.checkpoint is missing"),
+    ("--test --checkpoint latest", "checkpoint = 'latest': there is no training run"),
+    ("--checkpoint no.pth", "checkpoint = 'no.pth': no such file or run"),
+    ("--env.backend mujco", "env.backend = 'mujco': allowed is auto, mujoco"),
+    ("--device cuda:99", "env.device = 'cuda:99'"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES)
+def test_a_mistake_costs_one_line(tmp_path, monkeypatch, capsys, line, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(line.split(), capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_found_before_the_simulator_loads(tmp_path):
+    code = "import sys, train_ppo\nfor line in sys.argv[1:]: assert train_ppo.main(line.split()) == 2"
+    code += "\nprint('mujoco' in sys.modules)"
+    lines = [line for line, _ in MISTAKES]
+    done = subprocess.run([sys.executable, "-c", code, *lines], cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+    assert done.stderr.count("\n") == len(lines)
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.pth").write_text("nonsense")
+    assert "a.pth: not loaded" in refused(["--checkpoint", "a.pth"], capsys)
+
+
+def test_help(capsys):
+    assert train_ppo.main(["--help"]) == 0
+    short = capsys.readouterr().out
+    assert all(
+        f"--{name.replace('_', '-')} " in short for name in [*configs.SHORT_NAMES, "physics", "config", "help-all"]
+    )
+    assert "BaseTask, BoxGrasping" in short
+    assert train_ppo.main(["--task", "BoxGrasping", "--help-all"]) == 0
+    everything = capsys.readouterr().out
+    for name in configs.field_types(default_config("BoxGrasping")):
+        assert f"--{name}".replace("_", "-") in everything
+
+
+# --- Training and testing --------------------------------------------------------------------------------------------
+
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+def start(line: str, folder: Path) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train_ppo.py"), *line.split()]
+    return subprocess.Popen(
+        command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def wait_for(text: str, process: subprocess.Popen) -> None:
+    """Reads the output until a line has `text`."""
+    timer = threading.Timer(60, process.kill)
+    timer.start()
+    assert any(text in line for line in process.stdout), process.stderr.read()
+    timer.cancel()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with one training of two iterations, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    status, out, err = finish(start(f"{TINY} --max-iterations 2 --seed -1 --train.log-interval 1", folder))
+    assert (status, err) == (0, "")
+    return folder, out
+
+
+def test_a_training_run(trained):
+    folder, out = trained
+    run = (folder / "runs" / "latest_train").resolve()
+    assert run.parent == folder / "runs_all"
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "train.log", "nn", "summaries", "result.json"}
+    (saved,) = (run / "nn").iterdir()
+    assert torch.load(saved, weights_only=True)["epoch"] == 2
+
+    lines = [line for line in out.splitlines() if "iteration " in line]
+    assert len(lines) == 2
+    for name in ("reward", "episode length", "success rate", "learning rate", "policy loss", "value loss", "entropy"):
+        assert all(f"| {name} " in line for line in lines)
+    assert "iteration 2/2 | reward " in lines[1]
+    assert "| episode length 5 | success rate 0.0% |" in lines[1], "the fifth step is in the second iteration"
+    assert "| steps/s " in lines[1]
+    assert lines[1].endswith("| time left 0:00:00")
+    assert "success rate: 0.0% (95% interval: 0.0% to 32.4%)" in out
+    assert f"--test --checkpoint runs/{run.name}" in out
+    log = (run / "train.log").read_text()
+    assert all(line.split(" ", 1)[1] in log for line in out.splitlines()), "train.log has what the console showed"
+
+
+def test_a_run_can_be_repeated_from_its_config(trained):
+    folder, _ = trained
+    file = folder / "runs" / "latest_train" / "config.yaml"
+    cfg = parse(["--config", str(file)])
+    assert to_yaml(cfg) == file.read_text()
+    assert cfg.train.seed >= 0, "the seed that was drawn"
+
+
+def test_testing_a_checkpoint(trained):
+    folder, _ = trained
+    # The task, and whatever else shapes the policy, is the run's own.
+    status, out, err = finish(start("test=true checkpoint=latest --train.test-episodes 11 numEnvs=4", folder))
+    assert (status, err) == (0, "")
+    run = (folder / "runs" / "latest_test").resolve()
+    result = json.loads((run / "result.json").read_text())
+    assert result["episodes"] == 12, "three in each of four environments"
+    assert (result["length_mean"], result["length_std"]) == (5.0, 0.0)
+    assert (result["success_rate"], result["endings"]["time_out"]) == (0.0, 1.0)
+    assert result["checkpoint"].startswith(str(folder / "runs_all"))
+    assert "12 episodes" in out
+    assert f"reward: {result['reward_mean']:.2f} +- {result['reward_std']:.2f}" in out
+    assert parse(["--config", str(run / "config.yaml")]).task_name == "BoxGrasping"
+    assert str(resolve_checkpoint("latest_test", folder)) == result["checkpoint"], (
+        "a test run stands for what it tested"
+    )
+
+
+def test_reloading_goes_on_until_interrupted(trained):
+    folder, _ = trained
+    nn = (folder / "runs" / "latest_train" / "nn").resolve()
+    (last,) = nn.glob("last_*.pth")
+    process = start("--test --checkpoint latest_train --train.test-episodes 3 --train.reload-interval 0.01", folder)
+    wait_for("tested: last_policy_ep_2", process)
+    (nn / "policy.tmp").write_bytes(last.read_bytes())
+    (nn / "policy.tmp").rename(nn / "policy.pth")
+    wait_for("tested: policy.pth, 3 episodes", process)  # so there were 3 environments, not 8
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    (nn / "policy.pth").unlink()
+    assert (status, err) == (130, "")
+    assert out.endswith("interrupted\n")
+
+
+def test_an_interrupted_training_goes_on(trained, tmp_path):
+    process = start(f"{TINY} --max-iterations 1000000 --train.log-interval 1", tmp_path)
+    wait_for("iteration 3/", process)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, err) == (130, "")
+    message, checkpoint = out.splitlines()[-1].rsplit(" ", 1)
+    assert message.endswith("interrupted, checkpoint saved; to go on: --checkpoint")
+    epoch = torch.load(tmp_path / checkpoint, weights_only=True)["epoch"]
+    assert epoch >= 3
+
+    too_few = finish(start(f"--checkpoint {checkpoint} --max-iterations {epoch}", tmp_path))
+    assert too_few == (2, "", f"error: train.max_iterations = {epoch}: allowed is more than the {epoch} done\n")
+    status, out, err = finish(start(f"--checkpoint {checkpoint} --max-iterations {epoch + 1}", tmp_path))
+    assert (status, err) == (0, "")
+    assert f"iteration {epoch + 1}/{epoch + 1} | " in out
+
+
+# --- Arithmetic ------------------------------------------------------------------------------------------------------
+
+
+class TwoLengths:
+    """Environment 0 succeeds at every step, environment 1 fails at every fifth; the reward of a step is 1."""
+
+    num_envs = 2
+
+    class task:
+        SUCCESSES = ("s",)
+
+    def reset(self):
+        self.steps = 0
+        return torch.zeros(2, 1), {}
+
+    def step(self, action):
+        self.steps += 1
+        done = torch.tensor([True, self.steps % 5 == 0])
+        length = torch.tensor([1, (self.steps - 1) % 5 + 1])
+        info = {
+            "_episode": done,
+            "episode": {"r": length.float(), "l": length},
+            "success": done & torch.tensor([True, False]),
+            "endings": {"won": done & torch.tensor([True, False]), "lost": done & torch.tensor([False, True])},
+        }
+        return torch.zeros(2, 1), torch.ones(2), done, torch.zeros(2, dtype=torch.bool), info
+
+
+class Still:
+    def act_deterministic(self, obs):
+        return obs
+
+    def to_env(self, action):
+        return action
+
+
+def test_short_episodes_count_no_more_than_long_ones():
+    result = train_ppo.evaluate(TwoLengths(), Still(), episodes=3)
+    assert result["episodes"] == 4, "two of each; the first four that end would all be successes"
+    assert result["success_rate"] == 0.5
+    assert result["endings"] == {"won": 0.5, "lost": 0.5}
+    assert (result["length_mean"], result["length_std"]) == (3.0, 2.0)
+    assert (result["reward_mean"], result["reward_std"]) == (3.0, 2.0)
+
+
+def test_wilson_interval():
+    # 8 of 10, Newcombe 1998: 0.4902 to 0.9433; none of 10 gives 0 to z^2 / (n + z^2)
+    assert train_ppo.wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert train_ppo.wilson(0.0, 10) == pytest.approx((0.0, 1.96**2 / (10 + 1.96**2)))
+
+
+def test_averages_over_an_interval():
+    first = {"episodes": 1, "success_rate": 1.0, "ending/a": 1.0, "episode_length": 10, "reward": 1.0, "kl": 0.1}
+    second = {"episodes": 3, "success_rate": 0.0, "ending/a": 0.0, "episode_length": 30, "reward": 3.0, "kl": 0.3}
+    idle = {"episodes": 0, "episode_length": 7.0, "reward": 3.0, "kl": 0.2}
+    time = ({"rollout_seconds": 1.0, "update_seconds": 0.0, "steps_per_second": 300.0},)
+    time += ({"rollout_seconds": 1.0, "update_seconds": 1.0, "steps_per_second": 150.0},) * 2
+    result = train_ppo.average([{**a, **b} for a, b in zip((first, second, idle), time)])
+    assert (result["success_rate"], result["ending/a"]) == (0.25, 0.25), "by episodes: 1 of 4"
+    assert result["episode_length"] == 25.0, "(10 + 3 * 30) / 4"
+    assert result["reward"] == 3.0
+    assert result["kl"] == pytest.approx(0.2)
+    assert result["steps_per_second"] == 180.0, "900 steps in 5 s"

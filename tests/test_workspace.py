@@ -1,0 +1,157 @@
+"""Runs, their links and what --checkpoint may be called."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from ppo import workspace
+from ppo.workspace import create_run, resolve_checkpoint
+
+
+def shown(root: Path) -> set:
+    return {path.name for path in (root / "runs").iterdir()}
+
+
+def with_checkpoints(run: Path, *names: str) -> Path:
+    """Empty checkpoints, the first the oldest."""
+    (run / "nn").mkdir(exist_ok=True)
+    for age, name in enumerate(names):
+        (run / "nn" / name).touch()
+        os.utime(run / "nn" / name, (1000 + age, 1000 + age))
+    return run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Tells the time that `clock.time` says, a second later each time."""
+
+    class Clock:
+        time = 0
+
+        def strftime(self, form):
+            self.time += 1
+            return f"20260102_{self.time:06d}"
+
+    monkeypatch.setattr(workspace, "time", Clock())
+    return workspace.time
+
+
+def test_a_run_is_a_folder_and_two_links(tmp_path):
+    run = create_run("BoxGrasping", "train", root=tmp_path)
+    assert run.parent == tmp_path / "runs_all"
+    assert workspace.RUN.fullmatch(run.name)
+    assert shown(tmp_path) == {run.name, "latest_train", "pinned"}
+    assert (tmp_path / "runs" / run.name).resolve() == (tmp_path / "runs" / "latest_train").resolve() == run
+    test = create_run("BoxGrasping", "test", root=tmp_path)
+    assert (tmp_path / "runs" / "latest_train").resolve() == run
+    assert (tmp_path / "runs" / "latest_test").resolve() == test
+
+
+def test_runs_of_the_same_second_get_a_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace.time, "strftime", lambda form: "20260102_150000")
+    names = [create_run("Box", "train", keep=2, root=tmp_path).name for _ in range(11)]
+    assert names[:2] == ["Box_train_20260102_150000", "Box_train_20260102_150000_2"]
+    assert shown(tmp_path) == {names[9], names[10], "latest_train", "pinned"}, "_11 is newer than _9"
+
+
+def make_runs(root: Path) -> list:
+    return [create_run("Box", "train", keep=3, root=root).name for _ in range(20)]
+
+
+def test_processes_may_start_at_once(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        names = [name for names in pool.map(make_runs, [tmp_path] * 4) for name in names]
+    assert len(set(names)) == 80
+    assert {path.name for path in (tmp_path / "runs_all").iterdir()} == set(names)
+    links = shown(tmp_path) - {"latest_train", "pinned"}
+    assert len(links) == 3
+    assert links <= set(names)
+    assert (tmp_path / "runs" / "latest_train").resolve().name in names
+
+
+def test_only_the_links_of_old_runs_go(tmp_path, clock):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "Box_train_20250101_000000").mkdir()  # a folder is no link
+    (tmp_path / "runs" / "notes").symlink_to(tmp_path)
+    test = create_run("Box", "test", keep=2, root=tmp_path)
+    trains = [create_run(name, "train", keep=2, root=tmp_path) for name in ("Zebra", "Box", "Apple", "Cup")]
+    stay = {"Box_train_20250101_000000", "notes", "pinned", "latest_train", "latest_test", test.name}
+    assert shown(tmp_path) == stay | {trains[2].name, trains[3].name}
+    assert all(run.is_dir() for run in trains)
+
+
+def test_a_moved_link_is_pinned(tmp_path, clock):
+    run = with_checkpoints(create_run("Box", "train", keep=1, root=tmp_path), "policy.pth")
+    pinned = tmp_path / "runs" / "pinned" / "best"
+    (tmp_path / "runs" / run.name).rename(pinned)
+    create_run("Box", "train", keep=1, root=tmp_path)
+    assert pinned.resolve() == run
+    for name in ("runs/pinned/best", "best", f"runs/{run.name}"):
+        assert resolve_checkpoint(name, tmp_path) == run / "nn" / "policy.pth"
+
+
+def test_links_are_found_again_when_the_project_has_moved(tmp_path):
+    run = with_checkpoints(create_run("Box", "train", root=tmp_path / "old"), "policy.pth")
+    (tmp_path / "old" / "runs" / run.name).rename(tmp_path / "old" / "runs" / "pinned" / "best")
+    (tmp_path / "old").rename(tmp_path / "new")
+    for name in ("best", "latest", run.name):
+        path = resolve_checkpoint(name, tmp_path / "new")
+        assert path == tmp_path / "new" / "runs_all" / run.name / "nn" / "policy.pth"
+
+
+def test_without_the_clean_workspace_runs_are_folders(tmp_path, clock):
+    runs = [with_checkpoints(create_run("Box", "train", keep=1, clean=False, root=tmp_path), "a.pth") for _ in range(3)]
+    assert all(run.parent == tmp_path / "runs" and not run.is_symlink() and run.is_dir() for run in runs)
+    assert resolve_checkpoint("latest", tmp_path) == runs[-1] / "nn" / "a.pth"
+    assert list((tmp_path / "runs_all").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "a\\b", "/tmp/x", ".hidden", "a b", "a\n", "x" * 81])
+def test_no_name_leads_out_of_the_archive(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^experiment.name = .*: allowed are letters, digits and"):
+        create_run(name, "train", root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_names_of_a_checkpoint(tmp_path, monkeypatch, clock):
+    monkeypatch.chdir(tmp_path)
+    old = with_checkpoints(
+        create_run("Box", "train", keep=1), "last_policy_ep_9.pth", "policy.pth", "last_policy_ep_20.pth"
+    )
+    new = with_checkpoints(create_run("Box", "train", keep=1), "last_policy_ep_9.pth", "last_policy_ep_10.pth")
+    test = with_checkpoints(create_run("Box", "test"), "policy.pth")
+    best, newest = old / "nn" / "policy.pth", new / "nn" / "last_policy_ep_10.pth"
+    for name, path in {
+        "latest": newest,
+        "latest_train": newest,
+        "runs/latest_train": newest,
+        "latest_test": test / "nn" / "policy.pth",
+        new.name: newest,
+        f"runs/{new.name}/": newest,
+        f"./runs_all/{new.name}/nn": newest,
+        old.name: best,
+        f"runs/{old.name}": best,  # no longer linked there
+        f"runs/{old.name}/nn/last_policy_ep_9.pth": old / "nn" / "last_policy_ep_9.pth",
+        f"{old.name}/nn/policy.pth": best,
+        str(best.resolve()): best,
+    }.items():
+        assert resolve_checkpoint(name) == path.resolve(), name
+
+
+def test_wrong_names_of_a_checkpoint(tmp_path, monkeypatch, clock):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="'latest': there is no training run in runs/ yet"):
+        resolve_checkpoint("latest")
+    with pytest.raises(ValueError, match="'BoxGrasping': no such file or run. Allowed"):
+        resolve_checkpoint("BoxGrasping")
+    run = create_run("BoxGrasping", "train")
+    with pytest.raises(ValueError, match=rf"no \.pth file in .*{run.name} yet"):
+        resolve_checkpoint("latest")
+    for name, near in {"latest_trian": "latest_train", f"runs/{run.name[:-1]}": run.name, "lates": "latest"}.items():
+        with pytest.raises(ValueError, match=f"did you mean '{near}'") as error:
+            resolve_checkpoint(name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="'latest_test': there is no test run in runs/ yet"):
+        resolve_checkpoint("latest_test")
