@@ -21,6 +21,7 @@ from torch import Tensor
 import dexhand_gym  # noqa: F401  (registers the tasks)
 from dexhand_gym.envs.box_grasping import PRE_GRASP, BoxGraspingConfig
 from dexhand_gym.envs.config import Config
+from dexhand_gym.envs.quantities import constant
 from dexhand_gym.sim import PHYSICS
 
 FINGERS_CLOSED = (1.88, 0.81, 0.71, 0.02, 1.07, 1.20, 0.57, 1.25, 0.86, 0.41, 0.88, 0.81)
@@ -31,8 +32,8 @@ def scripted_grasp(m: Dict[str, Tensor]) -> Tensor:
     """Targets [N, 18] at each environment's episode time: go to the pre-grasp pose, close, hold still, raise."""
     time = m["episode_time"]
     start = m["start_hand"]
-    pre_grasp = time.new_tensor(PRE_GRASP).expand_as(start)
-    closed = torch.cat((pre_grasp[:, :6], time.new_tensor(FINGERS_CLOSED).expand(len(time), 12)), 1)
+    pre_grasp = constant(PRE_GRASP, time.device).expand_as(start)
+    closed = torch.cat((pre_grasp[:, :6], constant(FINGERS_CLOSED, time.device).expand(len(time), 12)), 1)
     raised = closed.clone()
     raised[:, 2] += LIFT
     targets = start
@@ -61,10 +62,11 @@ def scripted_env(num_envs: int, seed: int, physics: str = "default", **fields: A
 def success_rate(env: Any) -> float:
     """Share of the environments whose first episode succeeds."""
     env.reset()
-    finished = torch.zeros(env.num_envs, dtype=torch.bool)
-    succeeded = torch.zeros(env.num_envs, dtype=torch.bool)
+    actions = torch.zeros(env.num_envs, 0, device=env.unwrapped.device)
+    finished = torch.zeros(env.num_envs, dtype=torch.bool, device=actions.device)
+    succeeded = finished.clone()
     while not finished.all():
-        _, _, terminated, truncated, info = env.step(torch.zeros(env.num_envs, 0))
+        _, _, terminated, truncated, info = env.step(actions)
         succeeded |= info["success"] & ~finished
         finished |= terminated | truncated
     return succeeded.float().mean().item()

@@ -463,7 +463,7 @@ def test_a_hold_is_counted_without_a_break_and_ends_the_episode():
     held_before, broke = torch.zeros(16), False
     for _ in range(420):
         *_, info = env.step(torch.zeros(16, 0))
-        m = env._measured
+        m = env.measured
         high, duration = m["held_high"], m["grasp_duration"]
         assert torch.equal(duration > 0, high & (env._episode_step > 0))
         grows = high & (held_before > 0) & ~info["_final_obs"]
@@ -481,7 +481,7 @@ def test_weights_and_endings_add_up_to_the_reward():
     for step in range(1, 4):
         _, reward, _, truncated, _ = env.step(torch.zeros(4, 18))
         if step < 3:
-            terms = BoxGrasping.rewards(env._measured, env.cfg)
+            terms = BoxGrasping.rewards(env.measured, env.cfg)
             expected = sum(env.task.reward_weights[name] * value for name, value in terms.items())
             torch.testing.assert_close(reward, expected)
     assert truncated.all()
@@ -505,7 +505,7 @@ def test_a_grasp_survives_exploration_noise():
         return (on_box[:, 0] > 0) & (on_box[:, 1:].amax(1) > 0)
 
     for _ in range(120):
-        m = env._measured
+        m = env.measured
         env.step((scripted_grasp(m) - m["targets"]) / env._limits.max_change)
     at_first = grasping()
     assert at_first.float().mean() > 0.9

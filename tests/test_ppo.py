@@ -147,18 +147,18 @@ def test_policy_kl():
 )
 def test_adaptive_learning_rate(lr, kl, expected):
     rate = torch.tensor(lr)
-    schedule_learning_rate(rate, torch.tensor(kl), iteration=1, cfg=PPOConfig(kl_threshold=0.01))
+    schedule_learning_rate(rate, torch.tensor(kl), torch.tensor(1.0), PPOConfig(kl_threshold=0.01))
     assert rate.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_linear_and_fixed_learning_rate():
     rate, kl = torch.tensor(123.0), torch.tensor(1.0)
     linear = PPOConfig(lr_schedule="linear", learning_rate=1e-3 + 1e-6, max_iterations=10)
-    schedule_learning_rate(rate, kl, 4, linear)  # six of ten iterations are left
+    schedule_learning_rate(rate, kl, torch.tensor(4.0), linear)  # six of ten iterations are left
     assert rate.item() == pytest.approx(0.6e-3 + 1e-6)
-    schedule_learning_rate(rate, kl, 10, linear)
+    schedule_learning_rate(rate, kl, torch.tensor(10.0), linear)
     assert rate.item() == pytest.approx(1e-6)
-    schedule_learning_rate(rate, kl, 1, PPOConfig(lr_schedule="fixed"))
+    schedule_learning_rate(rate, kl, torch.tensor(1.0), PPOConfig(lr_schedule="fixed"))
     assert rate.item() == pytest.approx(1e-6)
 
 
@@ -268,7 +268,7 @@ def test_rollout_and_update_never_look_at_a_number(schedule):
     optimizer, progress = make_optimizer(agent, cfg), Progress(torch.zeros(8, 2), torch.zeros(2, 8))
     with NoReadback():
         last_value, _ = rollout(env, agent, store, progress, cfg)
-        update(agent, optimizer, make_batch(agent, store, last_value, cfg), 1, cfg)
+        update(agent, optimizer, make_batch(agent, store, last_value, cfg), torch.tensor(1.0), cfg)
 
 
 def test_learning_rate_keeps_its_address():
@@ -276,7 +276,7 @@ def test_learning_rate_keeps_its_address():
     agent, store, last_value, _ = collect(cfg, PointMass())
     optimizer = make_optimizer(agent, cfg)
     rate = optimizer.param_groups[0]["lr"]
-    update(agent, optimizer, make_batch(agent, store, last_value, cfg), 1, cfg)
+    update(agent, optimizer, make_batch(agent, store, last_value, cfg), torch.tensor(1.0), cfg)
     assert optimizer.param_groups[0]["lr"] is rate
     assert rate.item() != pytest.approx(cfg.learning_rate)
 

@@ -17,9 +17,11 @@ class EnvConfig:
     num_envs: int = 1024
     """Parallel environments."""
     device: str = "auto"
-    """Where physics, tensors and learner live: auto, cpu."""
+    """Where physics, tensors and learner live: auto (a GPU if there is one), cpu, cuda, cuda:1 ..."""
     backend: str = "auto"
-    """Physics engine: auto, mujoco."""
+    """Physics engine: auto, mujoco (CPU threads), mjwarp (MuJoCo Warp, GPU)."""
+    cuda_graphs: bool = True
+    """On a GPU: replay the environment's logic as CUDA graphs. Off: run it eagerly, for debugging."""
     spacing: float = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand_height: float = 0.25

@@ -102,6 +102,7 @@ HAND_QUANTITIES: Dict[str, Quantity] = {
     "finger_forces": lambda m, cfg: per_finger(m["body_forces"])[:, :, _DISTAL],
     "contact_forces": lambda m, cfg: m["finger_forces"].flatten(1),
     "contact_force_magnitude": lambda m, cfg: torch.linalg.vector_norm(m["finger_forces"], dim=-1),
+    "contact_binary": lambda m, cfg: (m["contact_force_magnitude"] > cfg.task.contact_binary_threshold).float(),
     "fingertip_poses_world": lambda m, cfg: m["tips"].flatten(1),
     "fingertip_poses_hand": lambda m, cfg: in_hand_frame(m, m["tips"]).flatten(1),
     "fingerpad_poses_world": lambda m, cfg: m["pads"].flatten(1),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dexhand_gym import hand
 from dexhand_gym.envs import actions as stages
+from dexhand_gym.envs.captured import Captured
 from dexhand_gym.envs.config import Config, TaskConfig, check_name
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
 from dexhand_gym.sim import Scene, make_sim
@@ -68,11 +69,17 @@ class DexHandVecEnv(VectorEnv):
         self._init_actions()
         self._init_buffers()
         self._generator = torch.Generator(device=self.device)
+        graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
+        self._drive = Captured(self._drive_dofs, graphs)
+        self._finish = Captured(self._finish_step, graphs)
+        self._place = Captured(self._place_starts, graphs, self._generator)
+        self._observe = Captured(self._observe_starts, graphs)
         self._generator.seed() if seed is None else self._generator.manual_seed(seed)
-        self._measured = self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        self._observe()
         self._init_terms()
         self._check_observations()
-        width = self._policy_observation(self._measured).shape[1]
+        width = self._policy_observation(self.measured).shape[1]
         self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.task.num_actions,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -142,12 +149,14 @@ class DexHandVecEnv(VectorEnv):
         self._previous: Dict[str, Tensor] = {}
         self._episode_step = zeros(dtype=torch.int64)
         self._episode_return = zeros()
+        self._beginning = zeros(dtype=torch.bool)
         self.consecutive_successes = zeros(dtype=torch.int64)
 
     def _init_terms(self) -> None:
         """Names of terms and criteria as the task's functions return them, held against the config."""
         weights = self.task.reward_weights
-        self._terms = list(self.rewards(self._measured, self.cfg))
+        m = self.measured
+        self._terms = list(self.rewards(m, self.cfg))
         for name in self._terms:
             check_name("reward term without a weight in task.reward_weights", name, weights)
         for name in weights:
@@ -155,7 +164,7 @@ class DexHandVecEnv(VectorEnv):
         for name in ENDING_WEIGHTS:
             check_name("ending without a weight in task.reward_weights", name, weights)
         self._weights = torch.tensor([weights[name] for name in self._terms], device=self.device)
-        successes, failures = self.successes(self._measured, self.cfg), self.failures(self._measured, self.cfg)
+        successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
         self._successes = list(self.task.active_success_criteria or successes)
         self._failures = list(self.task.active_failure_criteria or failures)
         self._endings = [*self._successes, *self._failures, "time_out", "nonfinite"]
@@ -164,9 +173,10 @@ class DexHandVecEnv(VectorEnv):
         self._steps = 0
 
     def _check_observations(self) -> None:
+        m = self.measured
         for name, width in self.task.OBSERVATIONS.items():
             want = self.task.num_actions if width < 0 else width
-            found = self._measured[name].numel() // self.num_envs
+            found = m[name].numel() // self.num_envs
             if found != want:
                 raise ValueError(f"observation '{name}' is {found} wide, its config says {want}")
 
@@ -181,42 +191,38 @@ class DexHandVecEnv(VectorEnv):
             mask = torch.as_tensor(options["reset_mask"], device=self.device)
             if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
                 raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
-        self._measured = self._restart(mask)
-        return self._policy_observation(self._measured), {}
+        self._begin_episodes(mask)
+        return self._observe(), {}
 
     def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
         """One control step. actions [N, A] in [-1, 1] (clamped) -> obs [N, O], reward [N], terminated [N] bool,
         truncated [N] bool, info (class docstring)."""
-        self._drive(torch.as_tensor(actions, dtype=torch.float32, device=self.device))
+        if actions.shape != self._prev_actions.shape:
+            raise ValueError(f"actions: shape {tuple(actions.shape)}, allowed is {tuple(self._prev_actions.shape)}")
+        torch.clamp(torch.as_tensor(actions, device=self.device), -1.0, 1.0, out=self._prev_actions)
+        self._drive.again_if_changed(self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
+        self._drive()
         self.sim.step(self._dof_targets)
-        self._episode_step += 1
-        m = self._measure(self.control_dt)
-        reward, terminated, truncated, success, endings = self._judge(m)
-        done = terminated | truncated
-        obs = final_obs = torch.nan_to_num(self._policy_observation(m))
+        self._steps += 1
+        final_obs, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
+        obs, done = final_obs, terminated | truncated
+        if self._drive.on_gpu or done.any():  # asking a GPU would stall it
+            self._begin_episodes(done)
+            obs = self._observe()
         info = {
             "final_obs": final_obs,
             "_final_obs": done,
-            "episode": {"r": self._episode_return.clone(), "l": self._episode_step.clone()},
+            "episode": {"r": episode_return, "l": episode_length},
             "_episode": done,
             "success": success,
-            "endings": endings,
+            "endings": dict(zip(self._endings, endings)),
             "time_outs": truncated,
         }
-        if self.device.type != "cpu" or done.any():  # asking a GPU would stall it
-            m = self._restart(done)
-            obs = self._policy_observation(m)
-        else:
-            self._remember(m)
-        self._measured = m
         return obs, reward, terminated, truncated, info
 
-    def _drive(self, actions: Tensor) -> None:
-        """The four stages: actions to dof targets."""
-        if actions.shape != self._prev_actions.shape:
-            raise ValueError(f"actions: shape {tuple(actions.shape)}, allowed is {tuple(self._prev_actions.shape)}")
-        torch.clamp(actions, -1.0, 1.0, out=self._prev_actions)
-        baseline = self.pre_action_rule(self._measured)
+    def _drive_dofs(self) -> None:
+        """The four stages: the newest action to dof targets."""
+        baseline = self.pre_action_rule(self.measured)
         self._rule_targets.copy_(baseline)
         targets, columns = self._rule_targets.clone(), self._controlled
         targets[:, columns] = self.action_rule(
@@ -227,8 +233,32 @@ class DexHandVecEnv(VectorEnv):
         self._targets.copy_(targets)
         self._dof_targets.copy_(self.coupling(targets))
 
-    def _measure(self, elapsed: float) -> Measured:
-        """Quantities of this instant, `elapsed` seconds after the last ones (0 after a restart)."""
+    def _finish_step(self) -> Tuple[Tensor, ...]:
+        """What the step came to: observation, reward, terminated, truncated, return and length so far, success, endings
+        [J, N]."""
+        self._episode_step += 1
+        m = self._measure(self.control_dt)
+        reward, terminated, truncated, success, endings = self._judge(m)
+        obs = torch.nan_to_num(self._policy_observation(m))
+        self._remember(m)
+        length = self._episode_step.clone()
+        return obs, reward, terminated, truncated, self._episode_return.clone(), length, success, endings
+
+    def _begin_episodes(self, mask: Tensor) -> None:
+        """New episodes where `mask` says so."""
+        self._beginning.copy_(mask)
+        self._place()
+        self.sim.write_state(self._beginning)
+
+    def _observe_starts(self) -> Tensor:
+        """The policy's observation anew, after episodes have begun."""
+        m = self._measure(0.0)
+        self._remember(m)
+        return self._policy_observation(m)
+
+    @property
+    def measured(self) -> Measured:
+        """The quantities of the newest instant, by name (quantities.py)."""
         sim = self.sim
         raw = {
             "dof_pos": sim.dof_state[..., 0],
@@ -240,6 +270,7 @@ class DexHandVecEnv(VectorEnv):
             "bodies": sim.rigid_body_state,
             "body_forces": sim.net_contact_force,
             "episode_time": (self._episode_step * self.control_dt).unsqueeze(1),
+            **self._timers,
         }
         for i, name in enumerate(sim.actor_names[1:], 1):
             raw[name] = sim.root_state[:, i]
@@ -247,15 +278,18 @@ class DexHandVecEnv(VectorEnv):
             raw[f"start_{name}"] = value
         for name, value in self._previous.items():
             raw[f"prev_{name}"] = value
-        m = Measured(raw, self.quantities, self.cfg)
-        m["contact_binary"] = (m["contact_force_magnitude"] > self.task.contact_binary_threshold).float()
+        return Measured(raw, self.quantities, self.cfg)
+
+    def _measure(self, elapsed: float) -> Measured:
+        """Quantities of this instant, `elapsed` seconds after the last ones (0 after a restart), timers moved on."""
+        m = self.measured
         for name, condition in self.timers.items():
             if name not in self._timers:
                 self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
             m[name] = self._timers[name].add_(elapsed).mul_(m[condition])
         return m
 
-    def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Tensor]]:
+    def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Reward and endings of every environment, and their statistics."""
         weights, bad = self.task.reward_weights, self.sim.nonfinite.clone()
         terms = torch.stack(list(self.rewards(m, self.cfg).values()))
@@ -276,15 +310,15 @@ class DexHandVecEnv(VectorEnv):
         done = terminated | truncated
         self.consecutive_successes.add_(success.long()).mul_(success | ~done)
         self._term_sums += terms.sum(1)
-        endings = [*hit, *missed, truncated, bad]
-        counted = torch.stack([*endings, success, done, done]).double()
+        endings = torch.stack([*hit, *missed, truncated, bad])
+        counted = torch.cat((endings, torch.stack((success, done, done)))).double()
         counted[-1] *= self._episode_step
         self._ending_sums += counted.sum(1)
-        self._steps += 1
-        return reward, terminated, truncated, success, dict(zip(self._endings, endings))
+        return reward, terminated, truncated, success, endings
 
-    def _restart(self, mask: Tensor) -> Measured:
-        """Puts the environments in `mask` at a random start and measures anew."""
+    def _place_starts(self) -> None:
+        """Puts the environments in `_beginning` at a random start, as far as tensors go: the simulator is told after."""
+        mask = self._beginning
         column = mask.unsqueeze(1)
         for name, value in self.sample_start().items():
             self._start[name].copy_(torch.where(column, value, self._start[name]))
@@ -301,10 +335,6 @@ class DexHandVecEnv(VectorEnv):
         for i, name in enumerate(self.sim.actor_names[1:], 1):
             at_rest = torch.nn.functional.pad(self._start[name], (0, 6))
             self.sim.root_state[:, i] = torch.where(column, at_rest, self.sim.root_state[:, i])
-        self.sim.write_state(mask)
-        m = self._measure(0.0)
-        self._remember(m)
-        return m
 
     def _remember(self, m: Measured) -> None:
         for name in self.remembered:
@@ -319,7 +349,8 @@ class DexHandVecEnv(VectorEnv):
 
     def observations(self) -> Dict[str, Tensor]:
         """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
-        return {name: self._measured[name].reshape(self.num_envs, -1).clone() for name in self.task.OBSERVATIONS}
+        m = self.measured
+        return {name: m[name].reshape(self.num_envs, -1).clone() for name in self.task.OBSERVATIONS}
 
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),

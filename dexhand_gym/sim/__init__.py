@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from importlib.util import find_spec
 
-from dexhand_gym.sim.base import PHYSICS, Box, Scene, SimConfig, Simulator, SolverConfig
+from dexhand_gym.sim.base import PHYSICS, Box, Scene, SimConfig, Simulator, SolverConfig, WarpConfig
 
-__all__ = ["BACKENDS", "PHYSICS", "Box", "Scene", "SimConfig", "Simulator", "SolverConfig", "make_sim"]
+__all__ = ["BACKENDS", "PHYSICS", "Box", "Scene", "SimConfig", "Simulator", "SolverConfig", "WarpConfig", "make_sim"]
 
-BACKENDS = ("auto", "mujoco")
+BACKENDS = ("auto", "mujoco", "mjwarp")
 
 
-def make_sim(scene: Scene, num_envs: int, cfg: SimConfig, decimation: int, backend: str = "auto", device: str = "auto"):
+def make_sim(
+    scene: Scene, num_envs: int, cfg: SimConfig, decimation: int, backend: str = "auto", device: str = "auto"
+) -> Simulator:
     """A Simulator of `num_envs` copies of `scene`; one step of it lasts cfg.dt * decimation seconds.
 
-    backend "auto" and device "auto" take the fastest engine there is. Raises ValueError for names it does not know,
-    RuntimeError when the engine or device asked for is not usable.
+    backend "auto" and device "auto" take the fastest engine there is: MuJoCo Warp on a CUDA device, else MuJoCo on CPU
+    threads. Raises ValueError for names it does not know, RuntimeError when what was asked for cannot be used here.
     """
+    backend, device = choose_engine(backend, device)
+    if backend == "mjwarp":
+        from dexhand_gym.sim.mjwarp import WarpSimulator
+
+        return WarpSimulator(scene, num_envs, cfg, decimation, device)
+    from dexhand_gym.sim.mujoco import MuJoCoSimulator
+
+    return MuJoCoSimulator(scene, num_envs, cfg, decimation)
+
+
+def choose_engine(backend: str, device: str) -> tuple[str, str]:
+    """What "auto" means here; errors as make_sim's. Loads torch, but no engine."""
+    import torch
+
     if backend not in BACKENDS:
         near = difflib.get_close_matches(backend, BACKENDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"env.backend = '{backend}': allowed is {', '.join(BACKENDS)}{hint}")
-    if device not in ("auto", "cpu"):
-        raise ValueError(f"env.device = '{device}': the MuJoCo engine runs on the CPU, allowed is auto, cpu")
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    devices = ["auto", "cpu", *(["cuda", *gpus] if gpus else [])]
+    if device not in devices:
+        missing = "" if gpus else " (PyTorch finds no CUDA device)"
+        raise ValueError(f"env.device = '{device}': allowed here is {', '.join(devices)}{missing}")
     if find_spec("mujoco") is None:
-        raise RuntimeError("no physics engine found: pip install mujoco==4.0.0 (Python 3.11 or newer)")
-    from dexhand_gym.sim.mujoco import MuJoCoSimulator
-
-    return MuJoCoSimulator(scene, num_envs, cfg, decimation)
+        python = "" if sys.version_info >= (3, 11) else " on Python 3.11 or newer"
+        raise RuntimeError(f"no physics engine found: pip install mujoco==4.0.0{python}")
+    has_warp = find_spec("mujoco_warp") is not None
+    if backend == "auto":
+        wants_gpu = device.startswith("cuda") or (device == "auto" and gpus)
+        backend = "mjwarp" if wants_gpu and (has_warp or device != "auto") else "mujoco"
+    if backend == "mjwarp" and not has_warp:
+        raise RuntimeError("env.backend = 'mjwarp': MuJoCo Warp is not installed; pip install 'dexhand-gym[gpu]'")
+    if backend == "mujoco":
+        if device.startswith("cuda"):
+            raise ValueError(f"env.device = '{device}': the engine 'mujoco' runs on the CPU, allowed is auto, cpu")
+        return backend, "cpu"
+    if device in ("auto", "cuda"):
+        device = gpus[0] if gpus else "cpu"
+    return backend, device

@@ -27,6 +27,16 @@ class SolverConfig:
 
 
 @dataclass
+class WarpConfig:
+    """Buffers of MuJoCo Warp. What does not fit is dropped, counted and reported (statistics: overflow)."""
+
+    nconmax: int = 0
+    """Contacts per environment, on average over all; 0: from the model."""
+    njmax: int = 0
+    """Constraints per environment, at most; 0: from the model."""
+
+
+@dataclass
 class SimConfig:
     """Physics. `--physics` picks one of PHYSICS as the starting point; single fields override it."""
 
@@ -39,6 +49,7 @@ class SimConfig:
     threads: int = 0
     """CPU threads for MuJoCo; 0 takes every core."""
     solver: SolverConfig = field(default_factory=SolverConfig)
+    warp: WarpConfig = field(default_factory=WarpConfig)
 
     def validate(self) -> None:
         """Raises ValueError, one line that names the field, its value and what is allowed."""
@@ -46,6 +57,8 @@ class SimConfig:
             ("sim.dt", self.dt, self.dt > 0, "more than 0"),
             ("sim.substeps", self.substeps, self.substeps >= 1, "1 or more"),
             ("sim.threads", self.threads, self.threads >= 0, "0 (every core) or more"),
+            ("sim.warp.nconmax", self.warp.nconmax, self.warp.nconmax >= 0, "0 (from the model) or more"),
+            ("sim.warp.njmax", self.warp.njmax, self.warp.njmax >= 0, "0 (from the model) or more"),
             ("sim.solver.iterations", self.solver.iterations, self.solver.iterations >= 1, "1 or more"),
             ("sim.solver.ls_iterations", self.solver.ls_iterations, self.solver.ls_iterations >= 1, "1 or more"),
             ("sim.solver.cone", self.solver.cone, self.solver.cone in ("pyramidal", "elliptic"), "pyramidal, elliptic"),

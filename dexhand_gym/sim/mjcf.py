@@ -13,11 +13,11 @@ from dexhand_gym import hand
 from dexhand_gym.sim.base import Scene, SimConfig
 
 
-def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False) -> mujoco.MjModel:
-    """Ground, light, hand and boxes, with one net-force contact sensor per body that can touch anything.
+def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjModel:
+    """Ground, light, hand and boxes. Bodies stand in file order behind the world: the hand's, then the boxes.
 
-    Bodies stand in file order behind the world: the hand's, then the boxes. Without `visuals` the shapes that only
-    please the eye are left out: same physics, faster.
+    Without `visuals` the shapes that only please the eye are left out: same physics, faster. With `sensors` every body
+    that can touch anything gets one for the sum of its contact forces.
     """
     spec = mujoco.MjSpec.from_file(str(hand.SCENE_XML))
     spec.compiler.discardvisual = not visuals
@@ -36,7 +36,7 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False) -> mujoco.M
             conaffinity=3,
             condim=3,
         )
-    for body in touchable_bodies(spec):
+    for body in touchable_bodies(spec) if sensors else ():
         spec.add_sensor(
             name=f"{body}_contact",
             type=mujoco.mjtSensor.mjSENS_CONTACT,

@@ -34,7 +34,7 @@ class MuJoCoSimulator:
         self.device = torch.device("cpu")
         self.num_envs = num_envs
         self.num_substeps = cfg.substeps * decimation
-        self.model = model = build_model(scene, cfg)
+        self.model = model = build_model(scene, cfg, sensors=True)
         threads = min(cfg.threads or len(os.sched_getaffinity(0)), num_envs)
         self._batch = Batch(model, num_envs, threads)
 

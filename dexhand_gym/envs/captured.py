@@ -1,0 +1,50 @@
+"""Functions as CUDA graphs: on a GPU, launching a hundred small kernels one by one costs more than running them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor
+
+
+class Captured:
+    """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first call runs it (kernels
+    load), the second captures it, and every later one replays the capture; the tensors returned are copies, so that
+    they outlive the next call. Otherwise it is just the function.
+    """
+
+    def __init__(self, function: Callable[[], Any], on_gpu: bool, generator: Optional[torch.Generator] = None):
+        self.on_gpu = on_gpu
+        self._function, self._generator = function, generator
+        self._of: tuple = ()
+        self._warm = False
+        self._graph: Optional[torch.cuda.CUDAGraph] = None
+        self._result: Any = None
+
+    def again_if_changed(self, *functions: Callable) -> None:
+        """Forgets the capture if these, which `function` calls, are not those of the last time."""
+        if functions != self._of:
+            self._of, self._warm, self._graph = functions, False, None
+
+    def __call__(self) -> Any:
+        if not self.on_gpu:
+            return self._function()
+        if not self._warm:
+            self._warm = True
+            return self._function()
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            if self._generator is not None:
+                self._graph.register_generator_state(self._generator)
+            with torch.cuda.graph(self._graph):
+                self._result = self._function()
+        self._graph.replay()
+        return copies(self._result)
+
+
+def copies(result: Any) -> Any:
+    """Of a tensor, of every tensor in a tuple, of nothing."""
+    if isinstance(result, Tensor):
+        return result.clone()
+    return tuple(copies(item) for item in result) if isinstance(result, tuple) else result
