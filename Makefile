@@ -1,13 +1,12 @@
 # make train            a virtual environment, then five minutes of PPO on BoxGrasping (ARGS="..." for anything else)
-# make test             the whole test suite, the linter and the type checker
-# make test-fast        the tests that take under a minute
+# make test             linter, type checker and all tests (MuJoCo Warp's too, on the CPU)
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 # On two CPU cores: about 3 million steps in five minutes, enough to grasp and to begin to lift.
 ARGS ?= --task BoxGrasping --num-envs 512 --max-iterations 170
 
-.PHONY: train test test-fast lint clean
+.PHONY: train test lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train_ppo.py $(ARGS)
@@ -15,17 +14,18 @@ train: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -q
 
-test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m "not slow"
-
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[gpu,dev]"
 	touch $@
 
 clean:

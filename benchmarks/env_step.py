@@ -2,10 +2,10 @@
 
     python -m benchmarks.env_step [--num-envs 256] [--steps 250] [--rounds 5] [--memory]
 
-Plays scripted grasps (contact-rich: what physics costs when it matters) and times, in turns, `env.step` of BoxGrasping
-(actions, physics, observations, rewards, endings, resets) and `mujoco.rollout` of the same model from the same states,
-with the same dof targets, substeps, warm starts and threads. --memory then takes 10 000 steps of short episodes and
-prints the process's resident memory along the way.
+Replays the actions of grasps (contact-rich: what physics costs when it matters) and times, in turns, `env.step` of
+BoxGrasping (actions, physics, observations, rewards, endings, resets) and `mujoco.rollout` of the same model from the
+same states, with the same dof targets, substeps, warm starts and threads. --memory then takes 10 000 steps of short
+episodes and prints the process's resident memory along the way.
 """
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
@@ -17,7 +17,9 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any, List, Tuple
 
+import gymnasium
 import mujoco
 import numpy as np
 import torch
@@ -35,12 +37,13 @@ def main() -> None:
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print(f"mujoco {mujoco.__version__}, torch {torch.__version__}, {cores} cores, {args.num_envs} envs")
-    env = scripted_env(args.num_envs, seed=0)
+    actions = grasping_actions(args.num_envs, args.steps)
+    env: Any = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=args.num_envs, seed=0)
     raw = RawPhysics(env.unwrapped.sim, cores)
-    play(env, raw, 20)
+    play(env, raw, actions[:20])
     ratios = []
     for _ in range(args.rounds):
-        env_seconds, raw_seconds = play(env, raw, args.steps)
+        env_seconds, raw_seconds = play(env, raw, actions)
         ratios.append(raw_seconds / env_seconds)
         work = args.num_envs * args.steps
         print(f"env.step {work / env_seconds:8,.0f}/s   raw {work / raw_seconds:8,.0f}/s   ratio {ratios[-1]:.3f}")
@@ -75,15 +78,26 @@ class RawPhysics:
         return time.perf_counter() - began
 
 
-def play(env, raw: RawPhysics, steps: int) -> tuple:
+def grasping_actions(num_envs: int, steps: int) -> List[torch.Tensor]:
+    """The actions [N, 18] that move the targets as the scripted grasp does."""
+    env = scripted_env(num_envs, seed=0).unwrapped
+    env.reset(seed=0)
+    actions = []
+    for _ in range(steps):
+        before = env.measured["targets"].clone()
+        env.step(torch.zeros(num_envs, 0))
+        actions.append((env.measured["targets"] - before) / env._limits.max_change)
+    return actions
+
+
+def play(env, raw: RawPhysics, actions: List[torch.Tensor]) -> Tuple[float, float]:
     """Seconds in env.step and in the same raw physics, alternating step by step: noise of the machine meets both."""
     env.reset(seed=0)
-    actions = torch.zeros(env.action_space.shape)
     env_seconds = raw_seconds = 0.0
-    for _ in range(steps):
+    for action in actions:
         start = raw.snapshot()
         began = time.perf_counter()
-        env.step(actions)
+        env.step(action)
         env_seconds += time.perf_counter() - began
         raw_seconds += raw.seconds(start, env.unwrapped._dof_targets)
     return env_seconds, raw_seconds

@@ -516,3 +516,16 @@ def test_a_grasp_survives_exploration_noise():
         kept &= ~info["_final_obs"]
     kept &= grasping()
     assert kept.sum() >= 0.8 * at_first.sum()
+
+
+def test_what_step_returns_can_be_learnt_from():
+    """Tensors of inference mode could not: autograd refuses to save them."""
+    env = make(num_envs=2)
+    network = torch.nn.Linear(env.single_observation_space.shape[0], 1)
+    for obs in (
+        env.reset()[0],
+        *(env.step(torch.zeros(2, 18))[0] for _ in range(2)),
+        env.step(torch.zeros(2, 18))[4]["final_obs"],
+    ):
+        network(obs).sum().backward()
+    env.observations()["hand_pose"].add_(1.0)

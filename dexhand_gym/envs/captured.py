@@ -10,8 +10,8 @@ from torch import Tensor
 
 class Captured:
     """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first call runs it (kernels
-    load), the second captures it, and every later one replays the capture; the tensors returned are copies, so that
-    they outlive the next call. Otherwise it is just the function.
+    load), the second captures it, and every later one replays the capture. Otherwise it is run. Either way in inference
+    mode, which saves a tenth of the cost of small operations; the tensors returned are copies free of that mode.
     """
 
     def __init__(self, function: Callable[[], Any], on_gpu: bool, generator: Optional[torch.Generator] = None):
@@ -28,16 +28,16 @@ class Captured:
             self._of, self._warm, self._graph = functions, False, None
 
     def __call__(self) -> Any:
-        if not self.on_gpu:
-            return self._function()
-        if not self._warm:
+        if not self.on_gpu or not self._warm:
             self._warm = True
-            return self._function()
+            with torch.inference_mode():
+                result = self._function()
+            return copies(result)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
             if self._generator is not None:
                 self._graph.register_generator_state(self._generator)
-            with torch.cuda.graph(self._graph):
+            with torch.inference_mode(), torch.cuda.graph(self._graph):
                 self._result = self._function()
         self._graph.replay()
         return copies(self._result)

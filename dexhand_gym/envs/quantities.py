@@ -14,7 +14,7 @@ The environment puts in the raw ones:
 | start_hand                    | [N, 18]      | action targets at the start of the episode                           |
 | prev_<name>                   | as <name>    | a quantity in the task's `remembered`, one control step ago          |
 | <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |
-| episode_time                  | [N, 1]       | s                                                                    |
+| episode_step                  | [N]          | control steps since the episode began                                |
 
 and everything else is a function of others, in a table name -> function(measured, config).
 """
@@ -85,6 +85,7 @@ def remove_mount(m: Dict[str, Tensor], cfg: Any) -> Tensor:
 
 
 HAND_QUANTITIES: Dict[str, Quantity] = {
+    "episode_time": lambda m, cfg: (m["episode_step"] * cfg.control_dt).unsqueeze(1),
     "base_dof_pos": lambda m, cfg: m["dof_pos"][:, :6],
     "base_dof_vel": lambda m, cfg: m["dof_vel"][:, :6],
     "base_dof_target": lambda m, cfg: m["targets"][:, :6],

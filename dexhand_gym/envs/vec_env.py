@@ -68,6 +68,7 @@ class DexHandVecEnv(VectorEnv):
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
         self._init_actions()
         self._init_buffers()
+        self._init_raw_quantities()
         self._generator = torch.Generator(device=self.device)
         graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
         self._drive = Captured(self._drive_dofs, graphs)
@@ -152,6 +153,23 @@ class DexHandVecEnv(VectorEnv):
         self._beginning = zeros(dtype=torch.bool)
         self.consecutive_successes = zeros(dtype=torch.int64)
 
+    def _init_raw_quantities(self) -> None:
+        """Views of memory that stays where it is; timers and remembered quantities join them when first computed."""
+        sim = self.sim
+        self._raw: Dict[str, Tensor] = {
+            "dof_pos": sim.dof_state[..., 0],
+            "dof_vel": sim.dof_state[..., 1],
+            "dof_targets": self._dof_targets,
+            "targets": self._targets,
+            "rule_targets": self._rule_targets,
+            "prev_actions": self._prev_actions,
+            "bodies": sim.rigid_body_state,
+            "body_forces": sim.net_contact_force,
+            "episode_step": self._episode_step,
+            **{name: sim.root_state[:, i] for i, name in enumerate(sim.actor_names) if i},
+            **{f"start_{name}": value for name, value in self._start.items()},
+        }
+
     def _init_terms(self) -> None:
         """Names of terms and criteria as the task's functions return them, held against the config."""
         weights = self.task.reward_weights
@@ -163,13 +181,14 @@ class DexHandVecEnv(VectorEnv):
             check_name("weight in task.reward_weights without a reward term", name, [*self._terms, *ENDING_WEIGHTS])
         for name in ENDING_WEIGHTS:
             check_name("ending without a weight in task.reward_weights", name, weights)
-        self._weights = torch.tensor([weights[name] for name in self._terms], device=self.device)
+        endings = [weights["termination_success"]] + [-weights[name] for name in ENDING_WEIGHTS[1:]]
+        self._weights = torch.tensor([weights[name] for name in self._terms] + endings, device=self.device)
         successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
         self._successes = list(self.task.active_success_criteria or successes)
         self._failures = list(self.task.active_failure_criteria or failures)
         self._endings = [*self._successes, *self._failures, "time_out", "nonfinite"]
-        self._term_sums = torch.zeros(len(self._terms), dtype=torch.float64, device=self.device)
-        self._ending_sums = torch.zeros(len(self._endings) + 3, dtype=torch.float64, device=self.device)
+        sums = len(self._weights) + len(self._endings) + 3
+        self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._steps = 0
 
     def _check_observations(self) -> None:
@@ -241,8 +260,7 @@ class DexHandVecEnv(VectorEnv):
         reward, terminated, truncated, success, endings = self._judge(m)
         obs = torch.nan_to_num(self._policy_observation(m))
         self._remember(m)
-        length = self._episode_step.clone()
-        return obs, reward, terminated, truncated, self._episode_return.clone(), length, success, endings
+        return obs, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """New episodes where `mask` says so."""
@@ -259,62 +277,43 @@ class DexHandVecEnv(VectorEnv):
     @property
     def measured(self) -> Measured:
         """The quantities of the newest instant, by name (quantities.py)."""
-        sim = self.sim
-        raw = {
-            "dof_pos": sim.dof_state[..., 0],
-            "dof_vel": sim.dof_state[..., 1],
-            "dof_targets": self._dof_targets,
-            "targets": self._targets,
-            "rule_targets": self._rule_targets,
-            "prev_actions": self._prev_actions,
-            "bodies": sim.rigid_body_state,
-            "body_forces": sim.net_contact_force,
-            "episode_time": (self._episode_step * self.control_dt).unsqueeze(1),
-            **self._timers,
-        }
-        for i, name in enumerate(sim.actor_names[1:], 1):
-            raw[name] = sim.root_state[:, i]
-        for name, value in self._start.items():
-            raw[f"start_{name}"] = value
-        for name, value in self._previous.items():
-            raw[f"prev_{name}"] = value
-        return Measured(raw, self.quantities, self.cfg)
+        return Measured(self._raw, self.quantities, self.cfg)
 
     def _measure(self, elapsed: float) -> Measured:
         """Quantities of this instant, `elapsed` seconds after the last ones (0 after a restart), timers moved on."""
         m = self.measured
         for name, condition in self.timers.items():
-            if name not in self._timers:
-                self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
-            m[name] = self._timers[name].add_(elapsed).mul_(m[condition])
+            if name not in self._raw:
+                self._raw[name] = m[name] = self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
+            self._timers[name].add_(elapsed).mul_(m[condition])
         return m
 
     def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Reward and endings of every environment, and their statistics."""
-        weights, bad = self.task.reward_weights, self.sim.nonfinite.clone()
-        terms = torch.stack(list(self.rewards(m, self.cfg).values()))
-        terms = torch.where(bad, 0.0, terms)
-        successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
-        none = torch.zeros_like(bad)
-        hit = [successes[name] & ~bad for name in self._successes]
-        success = torch.stack(hit).any(0) if hit else none
-        missed = [failures[name] & ~bad & ~success for name in self._failures]
-        failure = torch.stack(missed).any(0) if missed else none
+        """Reward [N], terminated [N], truncated [N], success [N] and endings [J, N], and their statistics."""
+        bad = self.sim.nonfinite.clone()
+        hits = self._criteria(self.successes(m, self.cfg), self._successes) & ~bad
+        success = hits.any(0)
+        misses = self._criteria(self.failures(m, self.cfg), self._failures) & ~(success | bad)
+        failure = misses.any(0)
         terminated = success | failure | bad
         truncated = (self._episode_step >= self.task.episode_length) & ~terminated
-        reward = (self._weights.unsqueeze(1) * terms).sum(0)
-        reward += weights["termination_success"] * success
-        reward -= weights["termination_failure_penalty"] * failure
-        reward -= weights["termination_timeout_penalty"] * truncated
-        self._episode_return += reward
         done = terminated | truncated
-        self.consecutive_successes.add_(success.long()).mul_(success | ~done)
-        self._term_sums += terms.sum(1)
-        endings = torch.stack([*hit, *missed, truncated, bad])
-        counted = torch.cat((endings, torch.stack((success, done, done)))).double()
-        counted[-1] *= self._episode_step
-        self._ending_sums += counted.sum(1)
+        endings = torch.cat((hits, misses, torch.stack((truncated, bad))))
+
+        paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated])
+        paid = torch.where(bad, 0.0, paid)
+        reward = (self._weights.unsqueeze(1) * paid).sum(0)
+        self._episode_return += reward
+        self.consecutive_successes.add_(success).mul_(success | ~done)
+        counted = torch.stack((success, done, done * self._episode_step))
+        self._sums += torch.cat((paid, endings, counted)).sum(1)
         return reward, terminated, truncated, success, endings
+
+    def _criteria(self, values: Dict[str, Tensor], active: List[str]) -> Tensor:
+        """The active ones, [criteria, N] bool."""
+        return (
+            torch.stack([values[name] for name in active]) if active else self.sim.nonfinite.new_zeros(0, self.num_envs)
+        )
 
     def _place_starts(self) -> None:
         """Puts the environments in `_beginning` at a random start, as far as tensors go: the simulator is told after."""
@@ -339,7 +338,7 @@ class DexHandVecEnv(VectorEnv):
     def _remember(self, m: Measured) -> None:
         for name in self.remembered:
             if name not in self._previous:
-                self._previous[name] = m[f"prev_{name}"] = m[name].clone()
+                self._raw[f"prev_{name}"] = m[f"prev_{name}"] = self._previous[name] = m[name].clone()
             self._previous[name].copy_(m[name])
 
     # What a user asks for ---------------------------------------------------------------------------------------------
@@ -355,13 +354,14 @@ class DexHandVecEnv(VectorEnv):
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),
         success_rate, episode_length, episodes and nonfinite (counts). Costs one transfer from the device."""
-        terms = self._term_sums / max(self._steps * self.num_envs, 1)
-        packed = torch.cat((terms, terms * self._weights, self._ending_sums)).tolist()
-        self._term_sums.zero_()
-        self._ending_sums.zero_()
-        self._steps = 0
+        sums = self._sums.tolist()
+        self._sums.zero_()
+        steps, self._steps = max(self._steps * self.num_envs, 1), 0
         k = len(self._terms)
-        raw, weighted, (*endings, succeeded, episodes, length) = packed[:k], packed[k : 2 * k], packed[2 * k :]
+        weights = self.task.reward_weights
+        raw = [total / steps for total in sums[:k]]
+        weighted = [weights[name] * value for name, value in zip(self._terms, raw)]
+        *endings, succeeded, episodes, length = sums[k + len(ENDING_WEIGHTS) :]
         result = {f"reward_raw/{name}": value for name, value in zip(self._terms, raw)}
         result.update({f"reward/{name}": value for name, value in zip(self._terms, weighted)})
         result["episodes"] = episodes

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Dict, List, Protocol, Tuple
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -114,6 +115,8 @@ class Simulator(Protocol):
     Actor 0 is the hand, whose root is fixed: its row is written by the engine only.
     """
 
+    device: torch.device
+    num_envs: int
     actor_names: List[str]
     dof_names: List[str]
     body_names: List[str]

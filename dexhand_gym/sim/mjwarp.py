@@ -6,10 +6,13 @@ into a small second batch that takes the one step for them, so that a reset cost
 nothing.
 """
 
+# mujoco fills its namespace from compiled modules, which the type checker does not see:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import mujoco
 import mujoco_warp as mjw
@@ -18,6 +21,7 @@ import warp as wp
 from torch import Tensor
 
 from dexhand_gym.hand import DOF_NAMES
+from dexhand_gym.sim import warp_kernels as kernels
 from dexhand_gym.sim.base import Scene, SimConfig
 from dexhand_gym.sim.mjcf import build_model
 
@@ -27,170 +31,8 @@ wp.config.quiet = True
 wp.init()
 
 
-@wp.kernel
-def _read_dofs(qpos: wp.array2d[float], qvel: wp.array2d[float], dof_state: wp.array3d[float]):
-    world, dof = wp.tid()
-    dof_state[world, dof, 0] = qpos[world, dof]
-    dof_state[world, dof, 1] = qvel[world, dof]
-
-
-@wp.kernel
-def _read_bodies(
-    row: wp.array[int],  # where world i of this batch goes; negative: nowhere
-    xpos: wp.array2d[wp.vec3],
-    xquat: wp.array2d[wp.quat],
-    cvel: wp.array2d[wp.spatial_vector],
-    com: wp.array2d[wp.vec3],
-    tree_root: wp.array[int],
-    state: wp.array3d[float],
-):
-    world, i = wp.tid()
-    target = row[world]
-    if target < 0:
-        return
-    body = i + 1  # 0 is the world
-    x, q, v = (
-        xpos[world, body],
-        xquat[world, body],
-        cvel[world, body],
-    )  # q is w x y z here; v of the tree's centre of mass
-    angular = wp.spatial_top(v)
-    linear = wp.spatial_bottom(v) + wp.cross(angular, x - com[world, tree_root[body]])
-    for k in range(3):
-        state[target, i, k] = x[k]
-        state[target, i, 3 + k] = q[k + 1]
-        state[target, i, 7 + k] = linear[k]
-        state[target, i, 10 + k] = angular[k]
-    state[target, i, 6] = q[0]
-
-
-@wp.kernel
-def _zero_forces(row: wp.array[int], force: wp.array3d[float]):
-    world, body = wp.tid()
-    if row[world] >= 0:
-        for k in range(3):
-            force[row[world], body, k] = 0.0
-
-
-@wp.kernel
-def _sum_forces(
-    row: wp.array[int],
-    contacts: wp.array[int],  # how many there are
-    contact_world: wp.array[int],
-    contact_geom: wp.array[wp.vec2i],
-    contact_force: wp.array[wp.spatial_vector],
-    geom_body: wp.array[int],
-    force: wp.array3d[float],
-):
-    contact = wp.tid()
-    if contact >= contacts[0]:
-        return
-    target = row[contact_world[contact]]
-    if target < 0:
-        return
-    pushed, pushing = geom_body[contact_geom[contact][1]] - 1, geom_body[contact_geom[contact][0]] - 1
-    f = wp.spatial_top(contact_force[contact])
-    for k in range(3):
-        if pushed >= 0:
-            wp.atomic_add(force, target, pushed, k, f[k])
-        if pushing >= 0:
-            wp.atomic_add(force, target, pushing, k, -f[k])
-
-
-@wp.kernel
-def _pick_rows(
-    pending: wp.array[bool],
-    count: wp.array[int],
-    row: wp.array[int],
-):
-    """Gives the next pending worlds a place in the small batch; row[place] is the world, -1 where none is left."""
-    world = wp.tid()
-    if pending[world]:
-        place = wp.atomic_add(count, 0, 1)
-        if place < row.shape[0]:
-            row[place] = world
-            pending[world] = False
-
-
-@wp.kernel
-def _load_rows(
-    row: wp.array[int],
-    dof_state: wp.array3d[float],
-    root_state: wp.array3d[float],
-    qpos: wp.array2d[float],
-    qvel: wp.array2d[float],
-    ctrl: wp.array2d[float],
-    warmstart: wp.array2d[float],
-):
-    place = wp.tid()
-    world = wp.max(row[place], 0)
-    dofs = dof_state.shape[1]
-    for i in range(dofs):
-        qpos[place, i] = dof_state[world, i, 0]
-        ctrl[place, i] = dof_state[world, i, 0]
-        qvel[place, i] = dof_state[world, i, 1]
-    for actor in range(1, root_state.shape[1]):
-        p, v = dofs + 7 * (actor - 1), dofs + 6 * (actor - 1)
-        quat = wp.quat(
-            root_state[world, actor, 3],
-            root_state[world, actor, 4],
-            root_state[world, actor, 5],
-            root_state[world, actor, 6],
-        )
-        angular = wp.vec3(root_state[world, actor, 10], root_state[world, actor, 11], root_state[world, actor, 12])
-        spin = wp.quat_rotate_inv(quat, angular)  # a free joint's angular velocity is in body axes
-        for k in range(3):
-            qpos[place, p + k] = root_state[world, actor, k]
-            qpos[place, p + 4 + k] = quat[k]
-            qvel[place, v + k] = root_state[world, actor, 7 + k]
-            qvel[place, v + 3 + k] = spin[k]
-        qpos[place, p + 3] = quat[3]
-    for i in range(qvel.shape[1]):
-        warmstart[place, i] = 0.0
-
-
-@wp.kernel
-def _any_waiting(pending: wp.array[bool], more: wp.array[int]):
-    if pending[wp.tid()]:
-        more[0] = 1
-
-
-@wp.kernel
-def _any_left(count: wp.array[int], places: int, more: wp.array[int]):
-    more[0] = 0
-    if count[0] > places:
-        more[0] = 1
-
-
-@wp.kernel
-def _store_rows(row: wp.array[int], source: wp.array2d[float], target: wp.array2d[float]):
-    place, i = wp.tid()
-    if row[place] >= 0:
-        target[row[place], i] = source[place, i]
-
-
-@wp.kernel
-def _read_actors(row: wp.array[int], bodies: wp.array3d[float], body: wp.array[int], root_state: wp.array3d[float]):
-    world, actor = wp.tid()
-    if row[world] >= 0:
-        for k in range(13):
-            root_state[row[world], actor, k] = bodies[row[world], body[actor], k]
-
-
-@wp.kernel
-def _find_nonfinite(row: wp.array[int], qpos: wp.array2d[float], qvel: wp.array2d[float], nonfinite: wp.array[bool]):
-    world = wp.tid()
-    if row[world] >= 0:
-        total = float(0.0)  # noqa: UP018  (a variable to Warp, where 0.0 is a constant)
-        for i in range(qpos.shape[1]):
-            total += qpos[world, i]
-        for i in range(qvel.shape[1]):
-            total += qvel[world, i]
-        nonfinite[row[world]] = not wp.isfinite(total)
-
-
-def _contact_buffers(d: mjw.Data) -> Tuple[wp.array, wp.array]:
-    return wp.array(range(d.naconmax), dtype=int), wp.zeros(d.naconmax, dtype=wp.spatial_vector)
+def _contact_buffers(d: mjw.Data) -> Tuple[Any, Any]:
+    return wp.array(list(range(d.naconmax)), dtype=int), wp.zeros(d.naconmax, dtype=wp.spatial_vector)
 
 
 class _Blocks:
@@ -239,7 +81,7 @@ class WarpSimulator:
         self.root_state, self.dof_state = zeros(len(self.actor_names), 13), zeros(len(self.dof_names), 2)
         self.rigid_body_state, self.net_contact_force = zeros(bodies, 13), zeros(bodies, 3)
         self.nonfinite, self._pending = zeros(dtype=torch.bool), zeros(dtype=torch.bool)
-        self._graphs: Dict[Callable, Optional[wp.Graph]] = {}
+        self._graphs: Dict[Callable, Any] = {}
         self._blocks = _Blocks(self.device)
         with self._on_device():
             self._m = mjw.put_model(mjm)
@@ -250,7 +92,7 @@ class WarpSimulator:
             small = min(num_envs, _WRITE_ROWS)
             self._d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
             self._small = mjw.make_data(mjm, nworld=small, nconmax=2 * nconmax, njmax=njmax)
-            self._rows, self._small_rows = wp.array(range(num_envs), dtype=int), wp.zeros(small, dtype=int)
+            self._rows, self._small_rows = wp.array(list(range(num_envs)), dtype=int), wp.zeros(small, dtype=int)
             self._count, self._more = wp.zeros(1, dtype=int), wp.zeros(1, dtype=int)
             self._tree_root = wp.array(mjm.body_rootid, dtype=int)
             self._geom_body = wp.array(mjm.geom_bodyid, dtype=int)
@@ -283,24 +125,25 @@ class WarpSimulator:
                 work()
             self._graphs[work] = None
             return
-        if self._graphs[work] is None:
+        graph = self._graphs[work]
+        if graph is None:
             device = str(self.device)
             with wp.ScopedDevice(device), wp.ScopedCapture(device) as capture:  # torch's own stream cannot be captured
                 work()
-            self._graphs[work] = capture.graph
-        wp.capture_launch(self._graphs[work], stream=self._stream())
+            graph = self._graphs[work] = capture.graph
+        wp.capture_launch(graph, stream=self._stream())
 
     def _step(self) -> None:
         d = self._d
         for _ in range(self.num_substeps - 1):
             mjw.step(self._m, d)
-        wp.launch(_read_dofs, self._dof_state.shape[:2], inputs=[d.qpos, d.qvel], outputs=[self._dof_state])
+        wp.launch(kernels.read_dofs, self._dof_state.shape[:2], inputs=[d.qpos, d.qvel], outputs=[self._dof_state])
         mjw.step(self._m, d)
         self._read(d, self._rows)
 
     def _write(self) -> None:
         self._more.zero_()
-        wp.launch(_any_waiting, self.num_envs, inputs=[self._waiting], outputs=[self._more])
+        wp.launch(kernels.any_waiting, self.num_envs, inputs=[self._waiting], outputs=[self._more])
         wp.capture_while(self._more, self._write_some)
 
     def _write_some(self) -> None:
@@ -308,30 +151,30 @@ class WarpSimulator:
         d, small, row = self._d, self._small, self._small_rows
         row.fill_(-1)
         self._count.zero_()
-        wp.launch(_pick_rows, self.num_envs, inputs=[self._waiting, self._count, row])
-        wp.launch(_any_left, 1, inputs=[self._count, row.shape[0]], outputs=[self._more])
+        wp.launch(kernels.pick_rows, self.num_envs, inputs=[self._waiting, self._count, row])
+        wp.launch(kernels.any_left, 1, inputs=[self._count, row.shape[0]], outputs=[self._more])
         state = [small.qpos, small.qvel, small.ctrl, small.qacc_warmstart]
-        wp.launch(_load_rows, row.shape[0], inputs=[row, self._dof_state, self._root_state], outputs=state)
+        wp.launch(kernels.load_rows, row.shape[0], inputs=[row, self._dof_state, self._root_state], outputs=state)
         self._blocks.rewind()
         with self._allocating_from(self._blocks):
             mjw.step(self._m, small)
         self._read(small, row)
         for name in ("qpos", "qvel", "ctrl", "qacc_warmstart"):
             source = getattr(small, name)
-            wp.launch(_store_rows, source.shape, inputs=[row, source], outputs=[getattr(d, name)])
+            wp.launch(kernels.store_rows, source.shape, inputs=[row, source], outputs=[getattr(d, name)])
 
     def _read(self, d: mjw.Data, row: wp.array) -> None:
         """Bodies, forces and actors of a batch into the rows of the tensors."""
         bodies = [row, d.xpos, d.xquat, d.cvel, d.subtree_com, self._tree_root]
-        wp.launch(_read_bodies, (d.nworld, len(self.body_names)), inputs=bodies, outputs=[self._bodies])
+        wp.launch(kernels.read_bodies, (d.nworld, len(self.body_names)), inputs=bodies, outputs=[self._bodies])
         ids, force = self._contacts[id(d)]
         mjw.contact_force(self._m, d, ids, True, force)
-        wp.launch(_zero_forces, (d.nworld, len(self.body_names)), inputs=[row], outputs=[self._forces])
+        wp.launch(kernels.zero_forces, (d.nworld, len(self.body_names)), inputs=[row], outputs=[self._forces])
         forces = [row, d.nacon, d.contact.worldid, d.contact.geom, force, self._geom_body]
-        wp.launch(_sum_forces, ids.shape[0], inputs=forces, outputs=[self._forces])
+        wp.launch(kernels.sum_forces, ids.shape[0], inputs=forces, outputs=[self._forces])
         actors = [row, self._bodies, self._actors]
-        wp.launch(_read_actors, (d.nworld, len(self.actor_names)), inputs=actors, outputs=[self._root_state])
-        wp.launch(_find_nonfinite, d.nworld, inputs=[row, d.qpos, d.qvel], outputs=[self._nonfinite])
+        wp.launch(kernels.read_actors, (d.nworld, len(self.actor_names)), inputs=actors, outputs=[self._root_state])
+        wp.launch(kernels.find_nonfinite, d.nworld, inputs=[row, d.qpos, d.qvel], outputs=[self._nonfinite])
 
     def _stream(self) -> wp.Stream:
         return wp.stream_from_torch(torch.cuda.current_stream(self.device))

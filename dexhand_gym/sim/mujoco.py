@@ -72,6 +72,7 @@ class MuJoCoSimulator:
         self._com, self._forces = view("subtree_com"), view("sensordata").view(self.num_envs, -1, 3)
         self._flags = self._batch.expand("opt.disableflags")  # [N]
 
+    @torch.inference_mode()
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""
         self._ctrl.copy_(dof_targets)
@@ -82,6 +83,7 @@ class MuJoCoSimulator:
         self._advance(None, 1)
         self._read_bodies()
 
+    @torch.inference_mode()
     def write_state(self, mask: Tensor) -> None:
         """See Simulator.write_state."""
         ids = np.flatnonzero(mask.numpy()).astype(np.int32)
