@@ -125,12 +125,12 @@ class WarpSimulator:
                 work()
             self._graphs[work] = None
             return
-        graph = self._graphs[work]
+        graph: Any = self._graphs[work]
         if graph is None:
             device = str(self.device)
             with wp.ScopedDevice(device), wp.ScopedCapture(device) as capture:  # torch's own stream cannot be captured
                 work()
-            graph = self._graphs[work] = capture.graph
+            self._graphs[work] = graph = capture.graph
         wp.capture_launch(graph, stream=self._stream())
 
     def _step(self) -> None:
