@@ -17,7 +17,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
+from typing import Any, Callable, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
 
 import torch
 from gymnasium.spaces import Box
@@ -26,9 +26,6 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from ppo import checkpoint as checkpoints
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "selu": nn.SELU, "tanh": nn.Tanh, "swish": nn.SiLU, "gelu": nn.GELU}
 LOSSES = ("a_loss", "c_loss", "entropy", "b_loss", "kl")  # what a minibatch reports, in this order
@@ -116,6 +113,8 @@ class PPOConfig:
     """Initial logarithm of the actions' standard deviation."""
     cuda_graphs: bool = True
     """On a GPU: replay the update as one CUDA graph. Off: run it eagerly, for debugging."""
+    compile: bool = False
+    """On a GPU: fuse the kernels of the update with torch.compile."""
     tf32: bool = True
     """On a GPU: multiply matrices in TF32, which is faster and keeps 10 of 23 bits of the mantissa."""
     save_frequency: int = 100
@@ -412,10 +411,8 @@ def make_batch(agent: Agent, store: Rollout, last_value: Tensor, cfg: PPOConfig)
     return Batch(obs, actions, rows(store.neglogp), mu, sigma, values, returns, advantages)
 
 
-def minibatch_step(agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, cfg: PPOConfig) -> Tensor:
-    """One optimizer step on the M rows of `batch`; returns LOSSES as a tensor. Shapes and addresses never change."""
-    if agent.running_mean_std is not None:
-        agent.running_mean_std.update(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
+def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
+    """The loss of the M rows of `batch`, and LOSSES as a tensor."""
     mu, logstd, value = agent(batch.obs)
 
     ratio = torch.exp(batch.neglogp - neglogp(batch.actions, mu, logstd))
@@ -437,13 +434,22 @@ def minibatch_step(agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch,
         kl = policy_kl(mu, sigma, batch.mu, batch.sigma)
         batch.mu.copy_(mu)  # the next visit measures its KL from here, not from the policy that acted
         batch.sigma.copy_(sigma)
+    return loss, torch.stack((a_loss, c_loss, entropy, b_loss, kl)).detach()
 
+
+def minibatch_step(
+    agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, cfg: PPOConfig, loss_of: Callable = minibatch_loss
+) -> Tensor:
+    """One optimizer step on the M rows of `batch`; returns LOSSES as a tensor. Shapes and addresses never change."""
+    if agent.running_mean_std is not None:
+        agent.running_mean_std.update(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
+    loss, losses = loss_of(agent, batch, cfg)
     optimizer.zero_grad()
     loss.backward()
     if cfg.truncate_grads:
         nn.utils.clip_grad_norm_(agent.parameters(), cfg.grad_norm)
     optimizer.step()
-    return torch.stack((a_loss, c_loss, entropy, b_loss, kl)).detach()
+    return losses
 
 
 @torch.no_grad()
@@ -459,7 +465,14 @@ def schedule_learning_rate(lr: Tensor, kl: Tensor, iteration: Tensor, cfg: PPOCo
         lr.copy_(MIN_LEARNING_RATE + (cfg.learning_rate - MIN_LEARNING_RATE) * left)
 
 
-def update(agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, iteration: Tensor, cfg: PPOConfig) -> Tensor:
+def update(
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    iteration: Tensor,
+    cfg: PPOConfig,
+    loss_of: Callable = minibatch_loss,
+) -> Tensor:
     """All mini-epochs over one batch; returns the mean of LOSSES. `iteration` [] counts from 1. Nothing in here waits for
     a GPU."""
     lr: Tensor = optimizer.param_groups[0]["lr"]
@@ -469,7 +482,7 @@ def update(agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, iterati
     losses = torch.empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES), device=batch.obs.device)
     for mini_epoch in losses:
         for minibatch, result in zip(minibatches, mini_epoch):
-            result.copy_(minibatch_step(agent, optimizer, minibatch, cfg))
+            result.copy_(minibatch_step(agent, optimizer, minibatch, cfg, loss_of))
             if cfg.schedule_type == "legacy":
                 schedule_learning_rate(lr, result[LOSSES.index("kl")], iteration, cfg)
         if cfg.schedule_type == "standard":
@@ -484,6 +497,8 @@ class Learner:
     def __init__(self, agent: Agent, optimizer: torch.optim.Optimizer, store: Rollout, cfg: PPOConfig):
         self.agent, self.optimizer, self.store, self.cfg = agent, optimizer, store, cfg
         self.last_value, self.iteration = torch.zeros_like(store.rewards[0]), torch.zeros_like(store.rewards[0, 0])
+        fuse = cfg.compile and self.last_value.is_cuda
+        self.loss_of = torch.compile(minibatch_loss, dynamic=False) if fuse else minibatch_loss
         self.graph: torch.cuda.CUDAGraph | None = None
         self.losses: Tensor | None = None
 
@@ -503,7 +518,7 @@ class Learner:
 
     def run(self) -> Tensor:
         batch = make_batch(self.agent, self.store, self.last_value, self.cfg)
-        return update(self.agent, self.optimizer, batch, self.iteration, self.cfg)
+        return update(self.agent, self.optimizer, batch, self.iteration, self.cfg, self.loss_of)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ class EnvConfig:
     """Physics engine: auto, mujoco (CPU threads), mjwarp (MuJoCo Warp, GPU)."""
     cuda_graphs: bool = True
     """On a GPU: replay the environment's logic as CUDA graphs. Off: run it eagerly, for debugging."""
+    compile: bool = False
+    """On a GPU: fuse the kernels of rewards, endings and observations with torch.compile. Some 2 % faster, starts some
+    10 s later."""
     spacing: float = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand_height: float = 0.25

@@ -72,9 +72,9 @@ class DexHandVecEnv(VectorEnv):
         self._generator = torch.Generator(device=self.device)
         graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
         self._drive = Captured(self._drive_dofs, graphs)
-        self._finish = Captured(self._finish_step, graphs)
-        self._place = Captured(self._place_starts, graphs, self._generator)
-        self._observe = Captured(self._observe_starts, graphs)
+        self._finish = Captured(self._finish_step, graphs, fuse=cfg.env.compile)
+        self._place = Captured(self._place_starts, graphs, generator=self._generator)
+        self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
         self._generator.seed() if seed is None else self._generator.manual_seed(seed)
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._observe()
@@ -353,8 +353,8 @@ class DexHandVecEnv(VectorEnv):
 
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),
-        success_rate, episode_length, episodes and nonfinite (counts). Costs one transfer from the device."""
-        sums = self._sums.tolist()
+        success_rate, episode_length, episodes, nonfinite and overflow (counts). Costs one transfer from the device."""
+        *sums, overflow = torch.cat((self._sums, self.sim.take_overflow().double().reshape(1))).tolist()
         self._sums.zero_()
         steps, self._steps = max(self._steps * self.num_envs, 1), 0
         k = len(self._terms)
@@ -365,9 +365,11 @@ class DexHandVecEnv(VectorEnv):
         result = {f"reward_raw/{name}": value for name, value in zip(self._terms, raw)}
         result.update({f"reward/{name}": value for name, value in zip(self._terms, weighted)})
         result["episodes"] = episodes
-        result["nonfinite"] = endings[-1]
+        result["nonfinite"], result["overflow"] = endings[-1], overflow
         if endings[-1]:
             log.warning("the physics of %d environments blew up; they were restarted with zero reward", endings[-1])
+        if overflow:
+            log.warning("contacts of %d environments did not fit: raise sim.warp.nconmax or sim.warp.njmax", overflow)
         if episodes:
             result.update({f"ending/{name}": value / episodes for name, value in zip(self._endings, endings)})
             result["success_rate"] = succeeded / episodes

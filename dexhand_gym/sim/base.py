@@ -138,6 +138,10 @@ class Simulator(Protocol):
         """
         ...
 
+    def take_overflow(self) -> Tensor:
+        """How many environments had contacts or constraints dropped for lack of room since the last call, [] int."""
+        ...
+
     def close(self) -> None:
         """Frees the engine's memory and threads."""
         ...

@@ -26,6 +26,13 @@ from dexhand_gym.sim.base import Scene, SimConfig
 from dexhand_gym.sim.mjcf import build_model
 
 _WRITE_ROWS = 512
+_DROPPED = (
+    mjw.OverflowType.NEFC
+    | mjw.OverflowType.NJMAX_NNZ
+    | mjw.OverflowType.BROADPHASE
+    | mjw.OverflowType.NARROWPHASE
+    | mjw.OverflowType.CCD
+)
 
 wp.config.quiet = True
 wp.init()
@@ -60,8 +67,7 @@ class _Blocks:
 
 
 class WarpSimulator:
-    """The Simulator contract (base.py) on mujoco_warp. `overflow` [N] int32 tells, as bits of mjw.OverflowType, whose
-    contacts or constraints did not fit since it was last zeroed."""
+    """The Simulator contract (base.py) on mujoco_warp."""
 
     def __init__(self, scene: Scene, num_envs: int, cfg: SimConfig, decimation: int, device: str):
         self.device = torch.device(device)
@@ -101,7 +107,7 @@ class WarpSimulator:
             self._bodies, self._forces = wp.from_torch(self.rigid_body_state), wp.from_torch(self.net_contact_force)
             self._nonfinite, self._waiting = wp.from_torch(self.nonfinite), wp.from_torch(self._pending)
             self._actors = wp.array([self.body_names.index(n) for n in ("floating_base_root", *boxes)], dtype=int)
-        self.overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
+        self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         self.root_state[:, 1:, 6] = 1.0
         for i, box in enumerate(scene.boxes, 1):
             self.root_state[:, i, 2] = box.size / 2
@@ -175,6 +181,12 @@ class WarpSimulator:
         actors = [row, self._bodies, self._actors]
         wp.launch(kernels.read_actors, (d.nworld, len(self.actor_names)), inputs=actors, outputs=[self._root_state])
         wp.launch(kernels.find_nonfinite, d.nworld, inputs=[row, d.qpos, d.qvel], outputs=[self._nonfinite])
+
+    def take_overflow(self) -> Tensor:
+        """See Simulator.take_overflow."""
+        dropped = (self._overflow & int(_DROPPED)).ne(0).sum()
+        self._overflow.zero_()
+        return dropped
 
     def _stream(self) -> wp.Stream:
         return wp.stream_from_torch(torch.cuda.current_stream(self.device))

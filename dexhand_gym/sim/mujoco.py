@@ -133,6 +133,10 @@ class MuJoCoSimulator:
         self.net_contact_force.index_copy_(1, self._touchable, force)
         self.nonfinite.copy_(~torch.isfinite(self._qpos.sum(1) + self._qvel.sum(1)))
 
+    def take_overflow(self) -> Tensor:
+        """See Simulator.take_overflow; MuJoCo's memory grows as it must."""
+        return torch.zeros((), dtype=torch.int64)
+
     def close(self) -> None:
         """See Simulator.close."""
         del self._batch
