@@ -113,7 +113,8 @@ def raw_physics(sim: Any) -> Callable[[], None]:
     with wp.ScopedDevice(str(sim.device)), wp.ScopedCapture(str(sim.device)) as capture:
         for _ in range(sim.num_substeps):
             mjw.step(sim._m, sim._d)
-    return lambda: wp.capture_launch(capture.graph, stream=sim._stream())
+    graph: Any = capture.graph
+    return lambda: wp.capture_launch(graph, stream=sim._stream())
 
 
 def timed(function: Callable, *args: Any) -> Tuple[float, Any]:
