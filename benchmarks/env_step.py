@@ -1,6 +1,6 @@
 """Environment steps per second against raw physics on the CPU, in one run.
 
-    python -m benchmarks.env_step [--num-envs 256] [--steps 250] [--rounds 5] [--memory]
+    python benchmarks/env_step.py [--num-envs 256] [--steps 250] [--rounds 5] [--memory]
 
 Replays the actions of grasps (contact-rich: what physics costs when it matters) and times, in turns, `env.step` of
 BoxGrasping (actions, physics, observations, rewards, endings, resets) and `mujoco.rollout` of the same model from the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any, List, Tuple
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from mujoco import rollout
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # examples/ is not a part of what is installed
 from examples.scripted_grasp import scripted_env
 
 

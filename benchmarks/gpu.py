@@ -1,6 +1,6 @@
 """Raw physics, env.step and full PPO on one GPU, in one run.
 
-    python -m benchmarks.gpu [--num-envs 4096 8192 16384 32768] [--checkpoint FILE.pth] [--compile]
+    python benchmarks/gpu.py [--num-envs 4096 8192 16384 32768] [--checkpoint FILE.pth] [--compile]
 
 Per number of environments: milliseconds and environment steps per second of
 

@@ -1,7 +1,7 @@
 """A grasp from a script, no learning and no feedback: the pre-action rule moves the hand through four poses.
 
-    python -m examples.scripted_grasp --num-envs 256 [--physics default|fast|accurate|all]
-    MUJOCO_GL=egl python -m examples.scripted_grasp --picture grasp.png
+    python examples/scripted_grasp.py --num-envs 256 [--physics default|fast|accurate|all]
+    MUJOCO_GL=egl python examples/scripted_grasp.py --picture grasp.png
 
 Shows that BoxGrasping can be solved blind, and how to take control of the hand without a policy: both policy_controls
 switches off, and a rule from the measured quantities to the 18 action targets.

@@ -1,6 +1,7 @@
 """What the documentation says, done."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,8 +43,6 @@ def test_the_task_of_the_readme_is_a_task(tmp_path, monkeypatch):
 
 
 def test_an_installed_package_registers_its_tasks(tmp_path):
-    import subprocess
-
     info = tmp_path / "waver-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: waver\nVersion: 1.0\n")
@@ -56,3 +55,12 @@ def test_an_installed_package_registers_its_tasks(tmp_path):
 def test_files_that_the_readme_links_exist():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_scripts_start_as_the_documentation_says():
+    for script in ("examples/scripted_grasp.py", "benchmarks/env_step.py"):
+        done = subprocess.run(
+            [sys.executable, script, "--num-envs", "4", "--help"], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr
+        assert "--num-envs" in done.stdout

@@ -53,6 +53,7 @@ class Measured(Dict[str, Tensor]):
         return value
 
 
+@torch.compiler.assume_constant_result
 @lru_cache(maxsize=None)
 def constant(values: Tuple, device: torch.device) -> Tensor:
     """A tuple as a tensor on `device`, made once: on a GPU, making one inside a step would stall it."""
