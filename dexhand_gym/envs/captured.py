@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 class Captured:
-    """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first call runs it (kernels
-    load), the second captures it, and every later one replays the capture. Otherwise it is run. Either way in inference
+    """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first two calls run it (kernels
+    load and compile, tables fill), the third captures it, and every later one replays the capture. Otherwise it is run. Either way in inference
     mode, which saves a tenth of the cost of small operations; the tensors returned are copies free of that mode. `fuse`
     compiles the function first.
     """
@@ -26,18 +26,18 @@ class Captured:
         self._function = torch.compile(function, dynamic=False) if on_gpu and fuse else function
         self._generator = generator
         self._of: tuple = ()
-        self._warm = False
+        self._runs = 0
         self._graph: Optional[torch.cuda.CUDAGraph] = None
         self._result: Any = None
 
     def again_if_changed(self, *functions: Callable) -> None:
         """Forgets the capture if these, which `function` calls, are not those of the last time."""
         if functions != self._of:
-            self._of, self._warm, self._graph = functions, False, None
+            self._of, self._runs, self._graph = functions, 0, None
 
     def __call__(self) -> Any:
-        if not self.on_gpu or not self._warm:
-            self._warm = True
+        if not self.on_gpu or self._runs < 2:
+            self._runs += 1
             with torch.inference_mode():
                 result = self._function()
             return copies(result)

@@ -21,7 +21,6 @@ and everything else is a function of others, in a table name -> function(measure
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, Callable, Dict, Tuple
 
 import torch
@@ -53,11 +52,15 @@ class Measured(Dict[str, Tensor]):
         return value
 
 
+_constants: Dict[Tuple, Tensor] = {}
+
+
 @torch.compiler.assume_constant_result
-@lru_cache(maxsize=None)
 def constant(values: Tuple, device: torch.device) -> Tensor:
     """A tuple as a tensor on `device`, made once: on a GPU, making one inside a step would stall it."""
-    return torch.tensor(values, device=device)
+    if (values, device) not in _constants:
+        _constants[values, device] = torch.tensor(values, device=device)
+    return _constants[values, device]
 
 
 def per_finger(bodies: Tensor) -> Tensor:
