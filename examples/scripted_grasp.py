@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 import gymnasium
 import numpy as np
@@ -21,26 +21,26 @@ from torch import Tensor
 import dexhand_gym  # noqa: F401  (registers the tasks)
 from dexhand_gym.envs.box_grasping import PRE_GRASP, BoxGraspingConfig
 from dexhand_gym.envs.config import Config
-from dexhand_gym.envs.quantities import constant
 from dexhand_gym.sim import PHYSICS
 
 FINGERS_CLOSED = (1.88, 0.81, 0.71, 0.02, 1.07, 1.20, 0.57, 1.25, 0.86, 0.41, 0.88, 0.81)
 LIFT = 0.22  # m
 
 
-def scripted_grasp(m: Dict[str, Tensor]) -> Tensor:
-    """Targets [N, 18] at each environment's episode time: go to the pre-grasp pose, close, hold still, raise."""
-    time = m["episode_time"]
-    start = m["start_hand"]
-    pre_grasp = constant(PRE_GRASP, time.device).expand_as(start)
-    closed = torch.cat((pre_grasp[:, :6], constant(FINGERS_CLOSED, time.device).expand(len(time), 12)), 1)
+def scripted_grasp(device: torch.device) -> Callable[[Dict[str, Tensor]], Tensor]:
+    """The rule: targets [N, 18] at each environment's episode time. To the pre-grasp pose, close, hold still, raise."""
+    pre_grasp, closed = torch.tensor([PRE_GRASP, PRE_GRASP[:6] + FINGERS_CLOSED], device=device)
     raised = closed.clone()
-    raised[:, 2] += LIFT
-    targets = start
-    for pose, begin, end in ((pre_grasp, 0.0, 1.0), (closed, 1.2, 1.8), (raised, 2.6, 4.8)):
-        share = ((time - begin) / (end - begin)).clamp(0.0, 1.0)
-        targets = torch.lerp(targets, pose, share)
-    return targets
+    raised[2] += LIFT
+
+    def rule(m: Dict[str, Tensor]) -> Tensor:
+        targets = m["start_hand"]
+        for pose, begin, end in ((pre_grasp, 0.0, 1.0), (closed, 1.2, 1.8), (raised, 2.6, 4.8)):
+            share = ((m["episode_time"] - begin) / (end - begin)).clamp(0.0, 1.0)
+            targets = torch.lerp(targets, pose, share)
+        return targets
+
+    return rule
 
 
 def scripted_env(num_envs: int, seed: int, physics: str = "default", **fields: Any) -> Any:
@@ -55,7 +55,7 @@ def scripted_env(num_envs: int, seed: int, physics: str = "default", **fields: A
         policy_controls_fingers=False,
         **fields,
     )
-    env.unwrapped.pre_action_rule = scripted_grasp
+    env.unwrapped.pre_action_rule = scripted_grasp(env.unwrapped.device)
     return env
 
 

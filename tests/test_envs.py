@@ -337,6 +337,8 @@ def test_base_task_rewards():
             "tips": torch.tensor([0.3, 0.02, 0.1, 0.2, 0.5]).view(1, 5, 1).expand(1, 5, 7),
             "contact_binary": torch.zeros(1, 5),
             "prev_contact_binary": torch.zeros(1, 5),
+            "dof_lower": torch.tensor(hand.DOF_LOWER),
+            "dof_upper": torch.tensor(hand.DOF_UPPER),
         }
 
     cfg = Config(task=BaseTaskConfig())
@@ -504,9 +506,10 @@ def test_a_grasp_survives_exploration_noise():
         on_box = env.observations()["finger_box_contact"]
         return (on_box[:, 0] > 0) & (on_box[:, 1:].amax(1) > 0)
 
+    rule = scripted_grasp(env.device)
     for _ in range(120):
         m = env.measured
-        env.step((scripted_grasp(m) - m["targets"]) / env._limits.max_change)
+        env.step((rule(m) - m["targets"]) / env._limits.max_change)
     at_first = grasping()
     assert at_first.float().mean() > 0.9
     kept = at_first.clone()

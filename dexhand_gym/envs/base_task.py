@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.config import Config, TaskConfig
-from dexhand_gym.envs.quantities import constant
 from dexhand_gym.envs.vec_env import DexHandVecEnv
-from dexhand_gym.hand import DOF_LOWER, DOF_UPPER
 
 
 @dataclass
@@ -75,7 +73,7 @@ class BaseTask(DexHandVecEnv):
         """Unweighted terms, see the class's table."""
         norm = torch.linalg.vector_norm
         finger_pos, finger_vel, hand_vel = m["all_finger_dof_pos"], m["all_finger_dof_vel"], m["hand_vel"]
-        lower, upper = (constant(limit[6:], finger_pos.device) for limit in (DOF_LOWER, DOF_UPPER))
+        lower, upper = m["dof_lower"][6:], m["dof_upper"][6:]
         normalised = (2.0 * finger_pos - lower - upper) / (upper - lower)
         hand_change = hand_vel - m["prev_hand_vel"]
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
+from functools import cached_property
 from typing import ClassVar, Dict, Tuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dexhand_gym import rotations
 from dexhand_gym.envs.config import Config, TaskConfig
-from dexhand_gym.envs.quantities import HAND_QUANTITIES, constant
+from dexhand_gym.envs.quantities import HAND_QUANTITIES
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import Scene
 
@@ -141,8 +141,8 @@ def held_high(m: Dict[str, Tensor], cfg: Config) -> Tensor:
 def pad_pair_distances(m: Dict[str, Tensor], cfg: Config) -> Tensor:
     """Distances between pads 1-2, 1-3, 1-4, 1-5, 2-3, ... 4-5 [N, 10]."""
     pads = m["pads"][..., :3]
-    first, second = (pads.index_select(1, constant(ids, pads.device)) for ids in zip(*combinations(range(5), 2)))
-    return distance(first, second)
+    table = distance(pads.unsqueeze(2), pads.unsqueeze(1))
+    return torch.cat([table[:, i, i + 1 :] for i in range(4)], 1)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -209,10 +209,14 @@ class BoxGrasping(DexHandVecEnv):
         env = self.cfg.env
         return Scene(env.hand_height, boxes=(env.box,), spacing=env.spacing)
 
+    @cached_property
+    def _pre_grasp(self) -> Tensor:
+        return torch.tensor(PRE_GRASP, device=self.device)
+
     def sample_start(self) -> Dict[str, Tensor]:
         """Cube near the origin, hand near the pre-grasp pose."""
         task = self.task
-        hand = constant(PRE_GRASP, self.device).repeat(self.num_envs, 1)
+        hand = self._pre_grasp.repeat(self.num_envs, 1)
         hand[:, 2] += task.start_height
         hand[:, :3] += self.uniform(-task.hand_position_noise, task.hand_position_noise, 3)
         hand[:, 3:6] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, 3)

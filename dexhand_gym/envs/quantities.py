@@ -6,6 +6,8 @@ The environment puts in the raw ones:
 | name                          | shape        | content (world frame, SI, xyzw)                                      |
 |-------------------------------|--------------|----------------------------------------------------------------------|
 | dof_pos, dof_vel              | [N, 26]      | positions and velocities in the order of hand.DOF_NAMES              |
+| dof_lower, dof_upper          | [26]         | limits                                                               |
+| palm_mount                    | [4]          | the palm's orientation at zero base rotation                         |
 | dof_targets                   | [N, 26]      | where the drives pull                                                |
 | targets, rule_targets         | [N, 18]      | action targets in force, and what the pre-action rule proposed       |
 | prev_actions                  | [N, A]       | the newest action                                                    |
@@ -21,20 +23,17 @@ and everything else is a function of others, in a table name -> function(measure
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict
 
 import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.hand import BODY_NAMES, PALM, PALM_MOUNT_QUAT
+from dexhand_gym.hand import BODY_NAMES, PALM
 
 _PALM = BODY_NAMES.index(PALM)
 _FINGERS = BODY_NAMES.index("r_f_link1_1")  # from here on the bodies stand finger by finger, six each:
 _DISTAL, _TIP, _PAD = 3, 4, 5
-# One column per finger action: the joint that it drives with factor 1, the first where there are two.
-_ACTIVE = (0, 1, 2, 4, 5, 6, 9, 10, 13, 14, 17, 18)
-
 Quantity = Callable[[Dict[str, Tensor], Any], Tensor]
 
 
@@ -52,25 +51,15 @@ class Measured(Dict[str, Tensor]):
         return value
 
 
-_constants: Dict[Tuple, Tensor] = {}
-
-
-@torch.compiler.assume_constant_result
-def constant(values: Tuple, device: torch.device) -> Tensor:
-    """A tuple as a tensor on `device`, made once: on a GPU, making one inside a step would stall it."""
-    if (values, device) not in _constants:
-        _constants[values, device] = torch.tensor(values, device=device)
-    return _constants[values, device]
-
-
 def per_finger(bodies: Tensor) -> Tensor:
     """[N, B, k] -> [N, 5 fingers, 6 bodies, k], a view."""
     return bodies[:, _FINGERS : _FINGERS + 30].unflatten(1, (5, 6))
 
 
 def active_fingers(fingers: Tensor) -> Tensor:
-    """[N, 20] finger dofs -> [N, 12], one per finger action."""
-    return fingers.index_select(1, constant(_ACTIVE, fingers.device))
+    """[N, 20] finger dofs -> [N, 12], one per finger action: the joint that it drives with factor 1, the first of two."""
+    thumb, index = fingers[:, 0:3], fingers[:, 4:7]
+    return torch.cat((thumb, index, fingers[:, 9:11], fingers[:, 13:15], fingers[:, 17:19]), 1)
 
 
 def in_hand_frame(m: Dict[str, Tensor], poses: Tensor) -> Tensor:
@@ -84,7 +73,7 @@ def in_hand_frame(m: Dict[str, Tensor], poses: Tensor) -> Tensor:
 def remove_mount(m: Dict[str, Tensor], cfg: Any) -> Tensor:
     """hand_pose with the palm's 90-degree mount taken out: identity at zero base rotation."""
     position, quat = m["hand_pose"][:, :3], m["hand_pose"][:, 3:]
-    unmount = rotations.conjugate(constant(PALM_MOUNT_QUAT, quat.device)).expand_as(quat)
+    unmount = rotations.conjugate(m["palm_mount"]).expand_as(quat)
     return torch.cat((position, rotations.multiply(quat, unmount)), -1)
 
 

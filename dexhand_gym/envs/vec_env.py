@@ -159,6 +159,9 @@ class DexHandVecEnv(VectorEnv):
         self._raw: Dict[str, Tensor] = {
             "dof_pos": sim.dof_state[..., 0],
             "dof_vel": sim.dof_state[..., 1],
+            "dof_lower": torch.tensor(hand.DOF_LOWER, device=self.device),
+            "dof_upper": torch.tensor(hand.DOF_UPPER, device=self.device),
+            "palm_mount": torch.tensor(hand.PALM_MOUNT_QUAT, device=self.device),
             "dof_targets": self._dof_targets,
             "targets": self._targets,
             "rule_targets": self._rule_targets,
