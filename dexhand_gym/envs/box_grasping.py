@@ -93,7 +93,7 @@ class BoxGraspingConfig(TaskConfig):
             "grasp": 2.0,
             "lift": 10.0,
             "hold": 5.0,
-            "action": -0.002,
+            "action": -0.03,
             "object_height": 0.0,
             "single_finger_contact": 0.0,
             "multi_finger_contact": 0.0,
@@ -101,7 +101,7 @@ class BoxGraspingConfig(TaskConfig):
             "fingerpad_to_box_centroid": 0.0,
             "hand_to_object": 0.0,
             "grasp_duration": 0.0,
-            "termination_success": 3000.0,
+            "termination_success": 10000.0,  # more than going on to hold the cube could pay
             "termination_failure_penalty": 0.0,
             "termination_timeout_penalty": 0.0,
         }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 class Captured:
@@ -23,6 +26,7 @@ class Captured:
         fuse: bool = False,
     ):
         self.on_gpu = on_gpu
+        self._plain = function
         self._function = torch.compile(function, dynamic=False) if on_gpu and fuse else function
         self._generator = generator
         self._of: tuple = ()
@@ -39,7 +43,7 @@ class Captured:
         if not self.on_gpu or self._runs < 2:
             self._runs += 1
             with torch.inference_mode():
-                result = self._function()
+                result = self._run()
             return copies(result)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
@@ -49,6 +53,16 @@ class Captured:
                 self._result = self._function()
         self._graph.replay()
         return copies(self._result)
+
+    def _run(self) -> Any:
+        if self._plain is self._function:
+            return self._function()
+        try:
+            return self._function()
+        except torch._dynamo.exc.TorchDynamoException as error:  # no compiler on this machine, perhaps
+            log.warning("not compiled, which costs a few per cent of speed: %s", str(error).strip().splitlines()[0])
+            self._function = self._plain
+            return self._function()
 
 
 def copies(result: Any) -> Any:
