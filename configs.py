@@ -98,7 +98,7 @@ TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": {"reward_scale": 0.0
 """Where a task trains with other numbers than PPOConfig's."""
 
 PRESETS: Dict[str, Dict[str, Any]] = {
-    "train_headless": {"num_envs": 8192},
+    "train_headless": {"num_envs": 8192, "env.compile": True, "train.compile": True},
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
 }
 """What --config can say besides a file: fields by short or full name."""

@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 class Captured:
     """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first two calls run it (kernels
-    load and compile, tables fill), the third captures it, and every later one replays the capture. Otherwise it is run. Either way in inference
-    mode, which saves a tenth of the cost of small operations; the tensors returned are copies free of that mode. `fuse`
-    compiles the function first.
+    load and compile), the third captures it, and every later one replays the capture; otherwise it is run. Either way in
+    inference mode, which saves a tenth of the cost of small operations; the tensors returned are copies free of that mode.
+    `fuse` compiles the function first.
     """
 
     def __init__(
