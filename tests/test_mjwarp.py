@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_counted(caplog):
 
 
 def test_more_resets_than_a_write_takes_at_once():
-    """Rows are written 512 at a time."""
+    """Rows are written 128 at a time."""
     env = make(1100)
     box = env.observations()["object_pos"]
     assert (box[:, 2] - 0.025).abs().max() < 1e-3
