@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
@@ -518,7 +519,12 @@ class Learner:
 
     def run(self) -> Tensor:
         batch = make_batch(self.agent, self.store, self.last_value, self.cfg)
-        return update(self.agent, self.optimizer, batch, self.iteration, self.cfg, self.loss_of)
+        try:
+            return update(self.agent, self.optimizer, batch, self.iteration, self.cfg, self.loss_of)
+        except torch._dynamo.exc.TorchDynamoException as error:  # before the first step: no compiler here, perhaps
+            warnings.warn(f"not compiled, which costs some speed: {str(error).strip().splitlines()[0]}", stacklevel=2)
+            self.loss_of = minibatch_loss
+            return update(self.agent, self.optimizer, batch, self.iteration, self.cfg)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
