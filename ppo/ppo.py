@@ -521,7 +521,7 @@ class Learner:
         batch = make_batch(self.agent, self.store, self.last_value, self.cfg)
         try:
             return update(self.agent, self.optimizer, batch, self.iteration, self.cfg, self.loss_of)
-        except torch._dynamo.exc.TorchDynamoException as error:  # before the first step: no compiler here, perhaps
+        except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # before the first step: no compiler here, perhaps
             warnings.warn(f"not compiled, which costs some speed: {str(error).strip().splitlines()[0]}", stacklevel=2)
             self.loss_of = minibatch_loss
             return update(self.agent, self.optimizer, batch, self.iteration, self.cfg)

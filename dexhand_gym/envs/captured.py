@@ -59,7 +59,7 @@ class Captured:
             return self._function()
         try:
             return self._function()
-        except torch._dynamo.exc.TorchDynamoException as error:  # no compiler on this machine, perhaps
+        except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # no compiler on this machine, perhaps
             log.warning("not compiled, which costs a few per cent of speed: %s", str(error).strip().splitlines()[0])
             self._function = self._plain
             return self._function()
