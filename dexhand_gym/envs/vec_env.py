@@ -246,10 +246,13 @@ class DexHandVecEnv(VectorEnv):
         """The four stages: the newest action to dof targets."""
         baseline = self.pre_action_rule(self.measured)
         self._rule_targets.copy_(baseline)
-        targets, columns = self._rule_targets.clone(), self._controlled
-        targets[:, columns] = self.action_rule(
+        columns = self._controlled
+        targets = self.action_rule(
             self._prev_actions, self._targets[:, columns], baseline[:, columns], self._policy_limits
         )
+        if targets.shape[1] < 18:
+            controlled, targets = targets, baseline.clone()
+            targets[:, columns] = controlled
         for post_filter in self.post_action_filters:
             targets = post_filter(targets, self._targets, self._limits)
         self._targets.copy_(targets)
@@ -261,7 +264,9 @@ class DexHandVecEnv(VectorEnv):
         self._episode_step += 1
         m = self._measure(self.control_dt)
         reward, terminated, truncated, success, endings = self._judge(m)
-        obs = torch.nan_to_num(self._policy_observation(m))
+        obs = self._policy_observation(m)
+        if self._drive.on_gpu or self.sim.nonfinite.any():
+            obs = torch.nan_to_num(obs)
         self._remember(m)
         return obs, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
