@@ -10,7 +10,7 @@ from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim.mjcf import build_model
 
 N, DECIMATION, GRAVITY = 4, 2, 9.81
-CONTROL_DT = SimConfig().dt * DECIMATION
+CONTROL_DT, PHYSICS_DT = SimConfig().dt * DECIMATION, SimConfig().dt / SimConfig().substeps
 SCENE = Scene(hand_height=0.25, boxes=(Box(),))
 BOX = -1  # the box is the last body and the last actor
 DEVICE = {"mujoco": "cpu", "mjwarp": "cuda" if torch.cuda.is_available() else "cpu"}
@@ -117,14 +117,14 @@ def test_resting_box_weighs_m_g(sim):
 
 
 def test_free_fall_from_the_first_step_on(sim):
-    """Every control step lasts control_dt, the first after a write too: v = -g t to rounding."""
+    """v = -g t to rounding; what is reported is the state before the last physics step (see base.py)."""
     place_box(sim, (0.5, 0.0, 3.0))
     for k in range(1, 11):
         sim.step(targets(sim))
-        t = k * CONTROL_DT
+        t = k * CONTROL_DT - PHYSICS_DT
         assert sim.root_state[:, BOX, 9].cpu().numpy() == pytest.approx(-GRAVITY * t, rel=1e-4)
         # Semi-implicit Euler falls g t dt / 2 further than the parabola; dt is the physics step.
-        fallen = 0.5 * GRAVITY * t * (t + 0.005)
+        fallen = 0.5 * GRAVITY * t * (t + PHYSICS_DT)
         assert sim.root_state[:, BOX, 2].cpu().numpy() == pytest.approx(3.0 - fallen, abs=1e-4)
         assert sim.net_contact_force.abs().max() == 0
 
@@ -136,9 +136,10 @@ def test_spinning_box_off_the_axis(sim):
     assert sim.rigid_body_state[0, BOX, 7:].tolist() == pytest.approx([0.2, -0.1, 0, 0, 0, 3], abs=1e-5)
     for _ in range(5):
         sim.step(targets(sim))
-    assert sim.root_state[0, BOX, :2].tolist() == pytest.approx([0.4 + 0.02, 0.3 - 0.01], abs=1e-4)
+    t = 5 * CONTROL_DT - PHYSICS_DT
+    assert sim.root_state[0, BOX, :2].tolist() == pytest.approx([0.4 + 0.2 * t, 0.3 - 0.1 * t], abs=1e-4)
     assert sim.root_state[0, BOX, 10:].tolist() == pytest.approx([0, 0, 3], abs=1e-3)
-    half = 3.0 * 5 * CONTROL_DT / 2  # z turn by 0.3 rad, after the tilt
+    half = 3.0 * t / 2  # z turn, after the tilt
     expected = torch.tensor([np.cos(half), np.sin(half), np.sin(half), np.cos(half)]) * 0.5**0.5
     assert abs(float(sim.root_state[0, BOX, 3:7] @ expected.float())) > 1 - 1e-5
 
@@ -161,7 +162,7 @@ def test_written_state_is_read_back_with_fresh_kinematics(sim):
 def test_everything_describes_the_same_instant_after_a_step(sim):
     """Hand moving, fingers closing on a box that slides: poses, velocities and forces are those of the reported state."""
     torch.manual_seed(1)
-    place_box(sim, (0.24, 0.0, 0.29), linear=(0.0, 0.1, -0.3), angular=(1.0, 2.0, 3.0))
+    place_box(sim, (0.24, 0.0, 0.2885), linear=(0.0, 0.1, -0.3), angular=(1.0, 2.0, 3.0))
     pressed = 0.0
     for _ in range(12):
         goal = targets(sim) + 0.1 * torch.rand(N, 26)

@@ -133,8 +133,9 @@ class Simulator(Protocol):
     def write_state(self, mask: Tensor) -> None:
         """Takes root_state and dof_state of the environments in `mask` [N] bool as their new state.
 
-        Their drives hold the written dof positions until the next step, every other trace of their past is cleared,
-        and all their tensors are fresh afterwards. Other environments stay as they are.
+        Every trace of their past is cleared. Their poses and velocities are fresh afterwards, their contact forces zero
+        until the next step, which is reported one physics step (dt / substeps) early. Other environments stay as they
+        are.
         """
         ...
 

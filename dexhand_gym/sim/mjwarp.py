@@ -1,9 +1,7 @@
 """MuJoCo Warp: every environment on one GPU (or, for tests, Warp's CPU device), zero-copy into torch.
 
-As in mujoco.py, what is reported is the state before its last integration, and the stored rows run one physics step
-ahead of it. A control step is one CUDA graph. So is a write: the rows to write are gathered, 128 at a time, into a
-small second batch that takes the one step for them: about a millisecond, however many environments there are, and
-nothing that the CPU would have to wait for.
+As in mujoco.py, what is reported is the state before its last integration. A control step is one CUDA graph, and so is
+a write, whose kernels run over all environments and skip those that are not written: nothing waits to learn which.
 """
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
@@ -11,8 +9,7 @@ nothing that the CPU would have to wait for.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict
 
 import mujoco
 import mujoco_warp as mjw
@@ -25,7 +22,6 @@ from dexhand_gym.sim import warp_kernels as kernels
 from dexhand_gym.sim.base import Scene, SimConfig
 from dexhand_gym.sim.mjcf import build_model
 
-_WRITE_ROWS = 128
 _DROPPED = (
     mjw.OverflowType.NEFC
     | mjw.OverflowType.NJMAX_NNZ
@@ -36,34 +32,6 @@ _DROPPED = (
 
 wp.config.quiet = True
 wp.init()
-
-
-def _contact_buffers(d: mjw.Data) -> Tuple[Any, Any]:
-    return wp.array(list(range(d.naconmax)), dtype=int), wp.zeros(d.naconmax, dtype=wp.spatial_vector)
-
-
-class _Blocks:
-    """Warp's memory while a loop inside a graph is captured, which may not allocate: every pass gets the blocks that the
-    first, uncaptured one got, in the same order."""
-
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._blocks: List[Tensor] = []
-        self._next = 0
-
-    def rewind(self) -> None:
-        self._next = 0
-
-    def allocate(self, size_in_bytes: int) -> int:
-        if self._next == len(self._blocks):
-            self._blocks.append(torch.empty(size_in_bytes, dtype=torch.uint8, device=self._device))
-        block = self._blocks[self._next]
-        assert block.numel() >= size_in_bytes
-        self._next += 1
-        return block.data_ptr()
-
-    def deallocate(self, ptr: int, size_in_bytes: int) -> None:
-        pass
 
 
 class WarpSimulator:
@@ -88,24 +56,21 @@ class WarpSimulator:
         self.rigid_body_state, self.net_contact_force = zeros(bodies, 13), zeros(bodies, 3)
         self.nonfinite, self._pending = zeros(dtype=torch.bool), zeros(dtype=torch.bool)
         self._graphs: Dict[Callable, Any] = {}
-        self._blocks = _Blocks(self.device)
         with self._on_device():
             self._m = mjw.put_model(mjm)
             self._m.opt.warn_overflow = 0  # counted below instead of printed by kernels
             # Contacts share one pool, so an average will do; constraints have a bound of their own in every world.
             nconmax = cfg.warp.nconmax or mjm.ngeom + 8
             njmax = cfg.warp.njmax or mjm.nv + 4 * (nconmax + 8)
-            small = min(num_envs, _WRITE_ROWS)
-            self._d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
-            self._small = mjw.make_data(mjm, nworld=small, nconmax=2 * nconmax, njmax=njmax)
-            self._rows, self._small_rows = wp.array(list(range(num_envs)), dtype=int), wp.zeros(small, dtype=int)
-            self._count, self._more = wp.zeros(1, dtype=int), wp.zeros(1, dtype=int)
+            self._d = d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
+            self._contacts = wp.array(list(range(d.naconmax)), dtype=int)
+            self._contact_force = wp.zeros(d.naconmax, dtype=wp.spatial_vector)
             self._tree_root = wp.array(mjm.body_rootid, dtype=int)
             self._geom_body = wp.array(mjm.geom_bodyid, dtype=int)
-            self._contacts = {id(d): _contact_buffers(d) for d in (self._d, self._small)}
             self._root_state, self._dof_state = wp.from_torch(self.root_state), wp.from_torch(self.dof_state)
             self._bodies, self._forces = wp.from_torch(self.rigid_body_state), wp.from_torch(self.net_contact_force)
             self._nonfinite, self._waiting = wp.from_torch(self.nonfinite), wp.from_torch(self._pending)
+            self._everywhere = wp.from_torch(torch.ones_like(self.nonfinite))
             self._actors = wp.array([self.body_names.index(n) for n in ("floating_base_root", *boxes)], dtype=int)
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         self.root_state[:, 1:, 6] = 1.0
@@ -145,42 +110,29 @@ class WarpSimulator:
             mjw.step(self._m, d)
         wp.launch(kernels.read_dofs, self._dof_state.shape[:2], inputs=[d.qpos, d.qvel], outputs=[self._dof_state])
         mjw.step(self._m, d)
-        self._read(d, self._rows)
+        self._read(self._everywhere)
+        mjw.contact_force(self._m, d, self._contacts, True, self._contact_force)
+        forces = [d.nacon, d.contact.worldid, d.contact.geom, self._contact_force, self._geom_body]
+        wp.launch(kernels.sum_forces, d.naconmax, inputs=forces, outputs=[self._forces])
 
     def _write(self) -> None:
-        self._more.zero_()
-        wp.launch(kernels.any_waiting, self.num_envs, inputs=[self._waiting], outputs=[self._more])
-        wp.capture_while(self._more, self._write_some)
+        d = self._d
+        inputs = [self._waiting, self._dof_state, self._root_state]
+        state = [d.qpos, d.qvel, d.ctrl, d.qacc_warmstart]
+        wp.launch(kernels.load_rows, self.num_envs, inputs=inputs, outputs=state)
+        mjw.kinematics(self._m, d)
+        mjw.com_pos(self._m, d)
+        mjw.com_vel(self._m, d)
+        self._read(self._waiting)
 
-    def _write_some(self) -> None:
-        """The next rows that wait: loaded into the small batch, stepped once, stored."""
-        d, small, row = self._d, self._small, self._small_rows
-        row.fill_(-1)
-        self._count.zero_()
-        wp.launch(kernels.pick_rows, self.num_envs, inputs=[self._waiting, self._count, row])
-        wp.launch(kernels.any_left, 1, inputs=[self._count, row.shape[0]], outputs=[self._more])
-        state = [small.qpos, small.qvel, small.ctrl, small.qacc_warmstart]
-        wp.launch(kernels.load_rows, row.shape[0], inputs=[row, self._dof_state, self._root_state], outputs=state)
-        self._blocks.rewind()
-        with self._allocating_from(self._blocks):
-            mjw.step(self._m, small)
-        self._read(small, row)
-        for name in ("qpos", "qvel", "ctrl", "qacc_warmstart"):
-            source = getattr(small, name)
-            wp.launch(kernels.store_rows, source.shape, inputs=[row, source], outputs=[getattr(d, name)])
-
-    def _read(self, d: mjw.Data, row: wp.array) -> None:
-        """Bodies, forces and actors of a batch into the rows of the tensors."""
-        bodies = [row, d.xpos, d.xquat, d.cvel, d.subtree_com, self._tree_root]
-        wp.launch(kernels.read_bodies, (d.nworld, len(self.body_names)), inputs=bodies, outputs=[self._bodies])
-        ids, force = self._contacts[id(d)]
-        mjw.contact_force(self._m, d, ids, True, force)
-        wp.launch(kernels.zero_forces, (d.nworld, len(self.body_names)), inputs=[row], outputs=[self._forces])
-        forces = [row, d.nacon, d.contact.worldid, d.contact.geom, force, self._geom_body]
-        wp.launch(kernels.sum_forces, ids.shape[0], inputs=forces, outputs=[self._forces])
-        actors = [row, self._bodies, self._actors]
-        wp.launch(kernels.read_actors, (d.nworld, len(self.actor_names)), inputs=actors, outputs=[self._root_state])
-        wp.launch(kernels.find_nonfinite, d.nworld, inputs=[row, d.qpos, d.qvel], outputs=[self._nonfinite])
+    def _read(self, wanted: wp.array) -> None:
+        """Poses and velocities of the wanted rows, [N] bool; their forces are zeroed."""
+        d, bodies = self._d, (self.num_envs, len(self.body_names))
+        inputs = [wanted, d.xpos, d.xquat, d.cvel, d.subtree_com, self._tree_root]
+        wp.launch(kernels.read_bodies, bodies, inputs=inputs, outputs=[self._bodies, self._forces])
+        inputs = [wanted, self._bodies, self._actors]
+        wp.launch(kernels.read_actors, self._root_state.shape[:2], inputs=inputs, outputs=[self._root_state])
+        wp.launch(kernels.find_nonfinite, self.num_envs, inputs=[wanted, d.qpos, d.qvel], outputs=[self._nonfinite])
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow."""
@@ -194,17 +146,6 @@ class WarpSimulator:
     def _on_device(self):
         """Warp's work goes to torch's device and stream."""
         return wp.ScopedDevice("cpu") if self.device.type == "cpu" else wp.ScopedStream(self._stream())
-
-    @contextmanager
-    def _allocating_from(self, blocks: _Blocks) -> Iterator[None]:
-        if self.device.type == "cpu":
-            yield
-            return
-        wp.set_device_allocator(str(self.device), blocks)
-        try:
-            yield
-        finally:
-            wp.set_device_allocator(str(self.device), None)
 
     def close(self) -> None:
         """See Simulator.close."""

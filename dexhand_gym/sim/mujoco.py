@@ -82,6 +82,8 @@ class MuJoCoSimulator:
         self._read_dofs()
         self._advance(None, 1)
         self._read_bodies()
+        force = self._forces.float().neg_()  # the sensor tells what the body exerts
+        self.net_contact_force.index_copy_(1, self._touchable, force)
 
     @torch.inference_mode()
     def write_state(self, mask: Tensor) -> None:
@@ -101,8 +103,9 @@ class MuJoCoSimulator:
         self._revive(ids)
 
     def _revive(self, ids: np.ndarray) -> None:
-        self._advance(ids, 1)
+        self._batch.forward(ids, stage=mujoco.mjtStage.mjSTAGE_VEL)
         self._read_bodies()
+        self.net_contact_force[ids] = 0.0
 
     def _advance(self, ids: np.ndarray | None, nstep: int) -> None:
         try:
@@ -129,8 +132,6 @@ class MuJoCoSimulator:
         out[8].copy_(vy.addcmul(wz, rx).addcmul_(wx, rz, value=-1))
         out[9].copy_(vz.addcmul(wx, ry).addcmul_(wy, rx, value=-1))
         torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
-        force = self._forces.float().neg_()  # the sensor tells what the body exerts
-        self.net_contact_force.index_copy_(1, self._touchable, force)
         self.nonfinite.copy_(~torch.isfinite(self._qpos.sum(1) + self._qvel.sum(1)))
 
     def take_overflow(self) -> Tensor:
