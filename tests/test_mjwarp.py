@@ -78,14 +78,6 @@ def test_what_does_not_fit_is_counted(caplog):
     assert make(4).statistics()["overflow"] == 0
 
 
-def test_more_resets_than_a_write_takes_at_once():
-    """Rows are written 128 at a time."""
-    env = make(1100)
-    box = env.observations()["object_pos"]
-    assert (box[:, 2] - 0.025).abs().max() < 1e-3
-    assert len(box[:, :2].unique(dim=0)) == 1100
-
-
 def test_unusable_devices_are_named():
     cfg = Config(task=BoxGraspingConfig())
     cfg.env.device, cfg.env.num_envs = "cuda:99", 1

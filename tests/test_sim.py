@@ -7,7 +7,7 @@ import torch
 
 from dexhand_gym import hand
 from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, make_sim
-from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.sim.mjcf import build_model, weights
 
 N, DECIMATION, GRAVITY = 4, 2, 9.81
 CONTROL_DT, PHYSICS_DT = SimConfig().dt * DECIMATION, SimConfig().dt / SimConfig().substeps
@@ -70,6 +70,7 @@ def mujoco_reference(sim, row, ctrl):
     mujoco.mju_quat2Mat(rotation, data.qpos[29:33])
     data.qvel[29:] = rotation.reshape(3, 3).T @ root[10:]
     data.ctrl[:] = ctrl
+    data.xfrc_applied[:] = weights(model, SCENE, SimConfig())
     mujoco.mj_forward(model, data)
     return model, data
 
@@ -250,3 +251,34 @@ def test_unknown_backend_names_the_nearest():
         ValueError, match=r"env.backend = 'mujoko': allowed is auto, mujoco, mjwarp; did you mean 'mujoco'\?"
     ):
         make_sim(SCENE, 1, SimConfig(), 1, backend="mujoko")
+
+
+def test_pulling_at_the_boxes_is_gravity_for_a_compensated_hand():
+    """The engines leave gravity and its compensation out and pull at the boxes; a model with both moves alike."""
+    light = build_model(SCENE, SimConfig())
+    spec = mujoco.MjSpec.from_file(str(hand.SCENE_XML))  # bodies of the hand have gravcomp="1"
+    spec.body("floating_base_root").pos = (0, 0, SCENE.hand_height)
+    body = spec.worldbody.add_body(name="box", pos=(0, 0, 0.025))
+    body.add_freejoint()
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[0.025] * 3,
+        mass=0.1,
+        friction=(1, 0.005, 0.0001),
+        contype=2,
+        conaffinity=3,
+    )
+    spec.option.impratio, spec.option.iterations, spec.option.ls_iterations = 10, 10, 20
+    heavy = spec.compile()
+    assert heavy.opt.gravity[2] == -GRAVITY
+    ends = []
+    for model in (light, heavy):
+        data = mujoco.MjData(model)
+        data.qpos[26:29] = 0.24, 0.0, 0.29  # falls onto the fingers, which close
+        data.ctrl[6:] = 0.5
+        if model is light:
+            data.xfrc_applied[:] = weights(model, SCENE, SimConfig())
+        mujoco.mj_step(model, data, 60)
+        ends.append(data.qpos.copy())
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
+    assert ends[0][28] < 0.28

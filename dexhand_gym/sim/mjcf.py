@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import List
 
 import mujoco
+import numpy as np
 
 from dexhand_gym import hand
 from dexhand_gym.sim.base import Scene, SimConfig
@@ -44,14 +45,25 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
             objname=body,
             intprm=[1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3, 1],  # the force; 3: summed, in world axes
         )
+    for body in spec.bodies:
+        body.gravcomp = 0.0
     option = spec.option
     option.timestep = cfg.dt / cfg.substeps
-    option.gravity = cfg.gravity
+    option.gravity = (0.0, 0.0, 0.0)  # see weights()
     option.iterations = cfg.solver.iterations
     option.ls_iterations = cfg.solver.ls_iterations
     option.impratio = cfg.solver.impratio
     option.cone = getattr(mujoco.mjtCone, f"mjCONE_{cfg.solver.cone.upper()}")
     return spec.compile()
+
+
+def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:
+    """What gravity does, as xfrc_applied [bodies, 6]: it pulls at the boxes. The hand is gravity-compensated, which to
+    compute for each of its bodies only to cancel gravity again takes 12 % of the physics on a GPU and 7 % on a CPU."""
+    wrench = np.zeros((model.nbody, 6))
+    for box in scene.boxes:
+        wrench[model.body(box.name).id, :3] = box.mass * np.array(cfg.gravity)
+    return wrench
 
 
 def touchable_bodies(spec: mujoco.MjSpec) -> List[str]:

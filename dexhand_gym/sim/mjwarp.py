@@ -20,7 +20,7 @@ from torch import Tensor
 from dexhand_gym.hand import DOF_NAMES
 from dexhand_gym.sim import warp_kernels as kernels
 from dexhand_gym.sim.base import Scene, SimConfig
-from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.sim.mjcf import build_model, weights
 
 _DROPPED = (
     mjw.OverflowType.NEFC
@@ -73,6 +73,7 @@ class WarpSimulator:
             self._everywhere = wp.from_torch(torch.ones_like(self.nonfinite))
             self._actors = wp.array([self.body_names.index(n) for n in ("floating_base_root", *boxes)], dtype=int)
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
+        wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
         self.root_state[:, 1:, 6] = 1.0
         for i, box in enumerate(scene.boxes, 1):
             self.root_state[:, i, 2] = box.size / 2

@@ -22,7 +22,7 @@ from torch import Tensor
 from dexhand_gym import rotations
 from dexhand_gym.hand import DOF_NAMES
 from dexhand_gym.sim.base import Scene, SimConfig
-from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.sim.mjcf import build_model, weights
 
 _NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
@@ -50,11 +50,13 @@ class MuJoCoSimulator:
         self.net_contact_force = torch.zeros(num_envs, len(self.body_names), 3)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.bool)
 
+        self._weights = torch.from_numpy(weights(model, scene, cfg))
         self._bind()
         self._actor_bodies = torch.tensor([self.body_names.index(name) for name in ("floating_base_root", *boxes)])
         self._tree_root = torch.tensor(model.body_rootid[1:]).long()
         touchable = [model.body(i).name for i in model.sensor_objid]
         self._touchable = torch.tensor([self.body_names.index(name) for name in touchable])
+        self._pull[:] = self._weights
         self._revive(np.arange(num_envs, dtype=np.int32))
 
     def _bind(self) -> None:
@@ -68,6 +70,7 @@ class MuJoCoSimulator:
             return tensor
 
         self._qpos, self._qvel, self._ctrl = view("qpos"), view("qvel"), view("ctrl")
+        self._pull = view("xfrc_applied")
         self._xpos, self._xquat, self._cvel = view("xpos")[:, 1:], view("xquat")[:, 1:], view("cvel")[:, 1:]
         self._com, self._forces = view("subtree_com"), view("sensordata").view(self.num_envs, -1, 3)
         self._flags = self._batch.expand("opt.disableflags")  # [N]
@@ -95,7 +98,7 @@ class MuJoCoSimulator:
         self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         n = len(self.dof_names)
         self._qpos[ids, :n], self._qvel[ids, :n] = dofs[..., 0], dofs[..., 1]
-        self._ctrl[ids] = dofs[..., 0]
+        self._ctrl[ids], self._pull[ids] = dofs[..., 0], self._weights
         position, quat, linear, angular = root.split((3, 4, 3, 3), -1)
         self._qpos[ids, n:] = torch.cat((position, quat.roll(1, -1)), -1).flatten(1)
         spin = rotations.rotate(rotations.conjugate(quat), angular)  # a free joint's angular velocity is in body axes
