@@ -10,6 +10,7 @@ from dexhand_gym.envs.box_grasping import BoxGraspingConfig
 from dexhand_gym.envs.config import Config
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from examples.scripted_grasp import scripted_env, success_rate
+from ppo import ppo
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -115,5 +116,22 @@ if GPU:
         try:
             for _ in range(3):
                 env.step(action)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def test_an_iteration_of_ppo_waits_only_for_its_metrics():
+        env = make(64)
+        cfg = ppo.PPOConfig(horizon_length=4, num_minibatches=2)
+        agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg).cuda()
+        obs, _ = env.reset()
+        store = ppo.allocate_rollout(64, obs.shape[1], 18, cfg, obs.device)
+        progress = ppo.Progress(obs, episode=torch.zeros(2, 64, device="cuda"))
+        learner = ppo.Learner(agent, ppo.make_optimizer(agent, cfg), store, cfg)
+        for _ in range(3):  # run, captured, replayed
+            ppo.iterate(env, learner, progress)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            last_value, _ = ppo.rollout(env, agent, store, progress, cfg)
+            learner.learn(last_value, 4)
         finally:
             torch.cuda.set_sync_debug_mode("default")
