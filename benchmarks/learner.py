@@ -15,8 +15,8 @@ observations and values (rsl-rl: observations; CleanRL: none on the GPU). What i
 
 Compiled means what each library's own setting does: our `compile`, torch_compile of rl-games (there the default),
 torch_compile_mode "default" of rsl-rl; skrl has none. Steps and first loss of the policy, which all define alike, say
-whether the same was done: they differ by the minibatches' order and by what is normalised. Tables to stdout, progress to
-stderr.
+whether the same was done: they differ by the minibatches' order, by what is normalised, and in rsl-rl by a learning rate
+that moves after every minibatch. Tables to stdout, progress to stderr.
 """
 
 # pyright: reportMissingImports=false
