@@ -64,7 +64,7 @@ class WarpSimulator:
             njmax = cfg.warp.njmax or mjm.nv + 4 * (nconmax + 8)
             self._d = d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
             self._contacts = wp.array(list(range(d.naconmax)), dtype=int)
-            self._contact_force = wp.zeros(d.naconmax, dtype=wp.spatial_vector)
+            self._contact_force: Any = wp.zeros(d.naconmax, dtype=wp.spatial_vector)
             self._tree_root = wp.array(mjm.body_rootid, dtype=int)
             self._geom_body = wp.array(mjm.geom_bodyid, dtype=int)
             self._root_state, self._dof_state = wp.from_torch(self.root_state), wp.from_torch(self.dof_state)
