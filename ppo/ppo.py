@@ -115,7 +115,9 @@ class PPOConfig:
     cuda_graphs: bool = True
     """On a GPU: replay the update as one CUDA graph. Off: run it eagerly, for debugging."""
     compile: bool = False
-    """On a GPU: fuse the kernels of the update with torch.compile."""
+    """On a GPU: fuse the kernels of policy and update with torch.compile. Starts some 10 s later."""
+    mixed_precision: bool = False
+    """On a GPU: run the network in bfloat16 while learning."""
     tf32: bool = True
     """On a GPU: multiply matrices in TF32, which is faster and keeps 10 of 23 bits of the mantissa."""
     save_frequency: int = 100
@@ -148,6 +150,22 @@ class PPOConfig:
 
 
 # --- The agent -------------------------------------------------------------------------------------------------------
+
+
+class Compiled:
+    """A function fused by torch.compile, or as it is where nothing compiles. Random numbers are those of eager code."""
+
+    def __init__(self, function: Callable):
+        self.plain = function
+        self.function = torch.compile(function, dynamic=False, options={"fallback_random": True})
+
+    def __call__(self, *args: Any) -> Any:
+        try:
+            return self.function(*args)
+        except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # no compiler on this machine, perhaps
+            warnings.warn(f"not compiled, which costs some speed: {str(error).strip().splitlines()[0]}", stacklevel=2)
+            self.function = self.plain
+            return self.plain(*args)
 
 
 class RunningMeanStd(nn.Module):
@@ -184,6 +202,18 @@ class RunningMeanStd(nn.Module):
         return self.std() * y.clamp(-5.0, 5.0) + self.running_mean.float()
 
 
+class AlignedLinear(nn.Linear):
+    """On a GPU multiplies rows padded to a multiple of eight numbers: tensor cores want that, and observations seldom
+    have such a size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        missing = -self.in_features % 8
+        if not missing or not input.is_cuda:
+            return super().forward(input)
+        pad = nn.functional.pad
+        return nn.functional.linear(pad(input, (0, missing)), pad(self.weight, (0, missing)), self.bias)
+
+
 class ActorCritic(nn.Module):
     """Observation -> mean and log standard deviation of the actions, value. (rl_games calls the logarithm `sigma`.)"""
 
@@ -203,7 +233,7 @@ class ActorCritic(nn.Module):
     def mlp(obs_size: int, cfg: PPOConfig) -> nn.Sequential:
         layers = []
         for size_in, size_out in zip((obs_size, *cfg.units), cfg.units):
-            layers += [nn.Linear(size_in, size_out), ACTIVATIONS[cfg.activation]()]
+            layers += [AlignedLinear(size_in, size_out), ACTIVATIONS[cfg.activation]()]
         return nn.Sequential(*layers)
 
     def critic(self, obs: Tensor) -> Tensor:
@@ -256,6 +286,11 @@ class Agent(nn.Module):
     def value(self, obs: Tensor) -> Tensor:
         """Expected discounted return [N], in units of the (scaled) reward."""
         return self.denormalize_value(self.a2c_network.critic(self.normalize_obs(obs)))
+
+    def fuse(self) -> None:
+        """Compiles what a rollout asks for."""
+        if not isinstance(self.act, Compiled):
+            self.act, self.value = Compiled(self.act), Compiled(self.value)  # type: ignore[method-assign]
 
     def to_env(self, action: Tensor) -> Tensor:
         """What the environment gets: [-1, 1] is its whole action space."""
@@ -414,7 +449,11 @@ def make_batch(agent: Agent, store: Rollout, last_value: Tensor, cfg: PPOConfig)
 
 def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
     """The loss of the M rows of `batch`, and LOSSES as a tensor."""
-    mu, logstd, value = agent(batch.obs)
+    if agent.running_mean_std is not None:
+        agent.running_mean_std.update(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
+    with torch.autocast(batch.obs.device.type, torch.bfloat16, enabled=cfg.mixed_precision and batch.obs.is_cuda):
+        mu, logstd, value = agent(batch.obs)
+    mu, value = mu.float(), value.float()
 
     ratio = torch.exp(batch.neglogp - neglogp(batch.actions, mu, logstd))
     clipped_ratio = ratio.clamp(1.0 - cfg.e_clip, 1.0 + cfg.e_clip)
@@ -442,8 +481,6 @@ def minibatch_step(
     agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, cfg: PPOConfig, loss_of: Callable = minibatch_loss
 ) -> Tensor:
     """One optimizer step on the M rows of `batch`; returns LOSSES as a tensor. Shapes and addresses never change."""
-    if agent.running_mean_std is not None:
-        agent.running_mean_std.update(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
     loss, losses = loss_of(agent, batch, cfg)
     optimizer.zero_grad()
     loss.backward()
@@ -498,8 +535,10 @@ class Learner:
     def __init__(self, agent: Agent, optimizer: torch.optim.Optimizer, store: Rollout, cfg: PPOConfig):
         self.agent, self.optimizer, self.store, self.cfg = agent, optimizer, store, cfg
         self.last_value, self.iteration = torch.zeros_like(store.rewards[0]), torch.zeros_like(store.rewards[0, 0])
-        fuse = cfg.compile and self.last_value.is_cuda
-        self.loss_of = torch.compile(minibatch_loss, dynamic=False) if fuse else minibatch_loss
+        self.loss_of = minibatch_loss
+        if cfg.compile and self.last_value.is_cuda:
+            self.loss_of = Compiled(minibatch_loss)
+            agent.fuse()
         self.graph: torch.cuda.CUDAGraph | None = None
         self.losses: Tensor | None = None
 
@@ -519,12 +558,7 @@ class Learner:
 
     def run(self) -> Tensor:
         batch = make_batch(self.agent, self.store, self.last_value, self.cfg)
-        try:
-            return update(self.agent, self.optimizer, batch, self.iteration, self.cfg, self.loss_of)
-        except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # before the first step: no compiler here, perhaps
-            warnings.warn(f"not compiled, which costs some speed: {str(error).strip().splitlines()[0]}", stacklevel=2)
-            self.loss_of = minibatch_loss
-            return update(self.agent, self.optimizer, batch, self.iteration, self.cfg)
+        return update(self.agent, self.optimizer, batch, self.iteration, self.cfg, self.loss_of)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------

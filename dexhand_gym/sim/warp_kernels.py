@@ -2,6 +2,8 @@
 
 import warp as wp
 
+FREE, SLIDE, HINGE = 0, 2, 3  # MuJoCo's types of joints
+
 
 @wp.kernel
 def read_dofs(qpos: wp.array2d[float], qvel: wp.array2d[float], dof_state: wp.array3d[float]):
@@ -12,7 +14,6 @@ def read_dofs(qpos: wp.array2d[float], qvel: wp.array2d[float], dof_state: wp.ar
 
 @wp.kernel
 def read_bodies(
-    wanted: wp.array[bool],
     xpos: wp.array2d[wp.vec3],
     xquat: wp.array2d[wp.quat],
     cvel: wp.array2d[wp.spatial_vector],
@@ -22,8 +23,6 @@ def read_bodies(
     force: wp.array3d[float],
 ):
     world, i = wp.tid()
-    if not wanted[world]:
-        return
     body = i + 1  # 0 is the world
     x, q, v = xpos[world, body], xquat[world, body], cvel[world, body]  # q: w x y z; v: of the tree's centre of mass
     angular = wp.spatial_top(v)
@@ -95,6 +94,55 @@ def load_rows(
         qpos[world, p + 3] = quat[3]
     for i in range(qvel.shape[1]):
         warmstart[world, i] = 0.0
+
+
+@wp.kernel
+def place_bodies(
+    waiting: wp.array[bool],
+    qpos: wp.array2d[float],
+    qvel: wp.array2d[float],
+    parent: wp.array[int],
+    offset: wp.array[wp.transform],  # of a body in its parent
+    joint: wp.array[wp.vec3i],  # of a body: its type (-1: none), where its position and its velocity stand
+    axis: wp.array[wp.vec3],
+    state: wp.array3d[float],
+    force: wp.array3d[float],
+):
+    world = wp.tid()
+    if not waiting[world]:
+        return
+    for body in range(state.shape[1]):
+        x, q = wp.transform_get_translation(offset[body]), wp.transform_get_rotation(offset[body])
+        v, w = wp.vec3(0.0), wp.vec3(0.0)
+        p = parent[body]
+        if p >= 0:
+            arm = wp.quat_rotate(
+                wp.quat(state[world, p, 3], state[world, p, 4], state[world, p, 5], state[world, p, 6]), x
+            )
+            q = wp.quat(state[world, p, 3], state[world, p, 4], state[world, p, 5], state[world, p, 6]) * q
+            x = wp.vec3(state[world, p, 0], state[world, p, 1], state[world, p, 2]) + arm
+            w = wp.vec3(state[world, p, 10], state[world, p, 11], state[world, p, 12])
+            v = wp.vec3(state[world, p, 7], state[world, p, 8], state[world, p, 9]) + wp.cross(w, arm)
+        kind, a, d = joint[body][0], joint[body][1], joint[body][2]
+        direction = wp.quat_rotate(q, axis[body])
+        if kind == wp.static(SLIDE):
+            x += direction * qpos[world, a]
+            v += direction * qvel[world, d] + wp.cross(w, direction * qpos[world, a])
+        elif kind == wp.static(HINGE):
+            q = q * wp.quat_from_axis_angle(axis[body], qpos[world, a])
+            w += direction * qvel[world, d]
+        elif kind == wp.static(FREE):  # the angular velocity of a free joint is in body axes
+            x = wp.vec3(qpos[world, a], qpos[world, a + 1], qpos[world, a + 2])
+            q = wp.quat(qpos[world, a + 4], qpos[world, a + 5], qpos[world, a + 6], qpos[world, a + 3])
+            v = wp.vec3(qvel[world, d], qvel[world, d + 1], qvel[world, d + 2])
+            w = wp.quat_rotate(q, wp.vec3(qvel[world, d + 3], qvel[world, d + 4], qvel[world, d + 5]))
+        for k in range(3):
+            state[world, body, k] = x[k]
+            state[world, body, 3 + k] = q[k]
+            state[world, body, 7 + k] = v[k]
+            state[world, body, 10 + k] = w[k]
+            force[world, body, k] = 0.0
+        state[world, body, 6] = q[3]
 
 
 @wp.kernel
