@@ -157,3 +157,32 @@ if GPU:
             learner.learn(last_value, 4)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+    @pytest.mark.parametrize("changes", [{"compile": True}, {"cuda_graphs": True}, {"mixed_precision": True}])
+    def test_a_fast_learner_learns_the_same(changes):
+        """Losses of three updates on one rollout, against an eager learner from the same weights; 1 % of each, 5 % in
+        bfloat16."""
+        losses = []
+        for fields in ({}, changes):
+            torch.manual_seed(0)
+            cfg = ppo.PPOConfig(horizon_length=8, num_minibatches=2, **{"cuda_graphs": False, **fields})
+            space = gymnasium.spaces.Box(-1.0, 1.0, (30,))
+            agent = ppo.Agent(space, space, cfg).cuda()
+            store = ppo.allocate_rollout(64, 30, 30, cfg, torch.device("cuda"))
+            learner = ppo.Learner(agent, ppo.make_optimizer(agent, cfg), store, cfg)
+            generator = torch.Generator(device="cuda").manual_seed(0)
+            store.obs.normal_(generator=generator)
+            store.rewards.normal_(generator=generator)
+            for t, obs in enumerate(store.obs):
+                mu, logstd, store.values[t] = (x.detach() for x in agent(obs))
+                store.actions[t] = mu + torch.randn(mu.shape, generator=generator, device="cuda")
+                store.mu[t], store.sigma[t] = mu, logstd.exp()
+                store.neglogp[t] = ppo.neglogp(store.actions[t], mu, logstd)
+            start = [x.clone() for x in store]
+            for _ in range(3):  # run, captured, replayed
+                for x, before in zip(store, start):
+                    x.copy_(before)
+                losses.append(learner.learn(torch.zeros(64, device="cuda"), 1).clone())
+        eager, fast = torch.stack(losses[:3]), torch.stack(losses[3:])
+        tolerance = 5e-2 if "mixed_precision" in changes else 1e-2
+        torch.testing.assert_close(fast[:, :3], eager[:, :3], rtol=tolerance, atol=tolerance)
