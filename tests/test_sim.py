@@ -248,7 +248,7 @@ def test_physics_presets_last_equally_long(name):
 
 def test_unknown_backend_names_the_nearest():
     with pytest.raises(
-        ValueError, match=r"env.backend = 'mujoko': allowed is auto, mujoco, mjwarp; did you mean 'mujoco'\?"
+        ValueError, match=r"env.backend = 'mujoko': allowed is auto, mujoco, mjwarp, none; did you mean 'mujoco'\?"
     ):
         make_sim(SCENE, 1, SimConfig(), 1, backend="mujoko")
 
