@@ -117,7 +117,8 @@ def existing(name: str, root: Path) -> Iterator[Path]:
         if (path := follow(path, root)).exists():
             yield path
     if bare in KINDS:  # for when that link is gone
-        yield from runs_of(bare[len("latest_") :], root / "runs", root / "runs_all")[-1:]
+        runs = runs_of(bare[len("latest_") :], root / "runs", root / "runs_all")
+        yield from [path for path in runs if path.exists()][-1:]
 
 
 def follow(path: Path, root: Path) -> Path:

@@ -406,6 +406,12 @@ def test_terms_and_weights_that_do_not_match(tmp_path, change, message):
     assert message in refused_alone("--task Mine", project, package)
 
 
+def test_deterministic_algorithms():
+    for wanted in (True, False):
+        train_ppo.make_env(parse([f"--train.torch-deterministic={wanted}", "--num-envs", "8"])).close()
+        assert torch.are_deterministic_algorithms_enabled() is wanted
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.pth").write_text("nonsense")
