@@ -110,7 +110,7 @@ _WATCH = {**_TEST, "render": True, "train.test_episodes": 0, "train.reload_inter
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
     "test_render": {**_WATCH, "physics": "fast"},
-    "test_stream": {**_WATCH},
+    "test_stream": _WATCH,
     "test_record": {**_TEST, "render": False, "env.record_video": True, "train.test_episodes": 16},
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
 }
@@ -223,6 +223,7 @@ def expand(settings: Settings) -> Settings:
 
 
 def read_config(name: str) -> Settings:
+    """Settings of a preset or a file."""
     if Path(name).suffix in (".yaml", ".yml"):
         settings = read_yaml(Path(name))
     else:
@@ -234,6 +235,7 @@ def read_config(name: str) -> Settings:
 
 
 def read_physics(name: str) -> Settings:
+    """All of sim's."""
     check_name("physics", name, PHYSICS)
     return flatten({"sim": dataclasses.asdict(PHYSICS[name])})
 
@@ -342,7 +344,7 @@ def unknown_option(name: str, known: List[str]) -> str:
 
 
 def to_flag(name: str, words: List[str], hint: Any) -> List[str]:
-    """What tyro reads. Also `--test`, `test=true`, `checkpoint=null`, `train.units=[64,64]`."""
+    """What tyro reads. Also `--test`, `render=true`, `checkpoint=null`, `train.units=[64,64]`."""
     if type(None) in get_args(hint) and words in NONE:
         words = ["None"]
     elif bool in (hint, *get_args(hint)):
@@ -419,4 +421,5 @@ def help_text() -> str:
 
 
 def column(texts: Dict[str, str]) -> str:
+    """Names, and beside them what they mean."""
     return "\n".join(f"  {name:<20}{text}" for name, text in texts.items())

@@ -60,8 +60,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         hint = ""
         if cfg is not None and not isinstance(error, (checkpoints.CheckpointError, OSError)):
             if cfg.train.log_level == "debug":
-                raise  # perhaps it is a task that is wrong, not the command
-            hint = "" if isinstance(error, ValueError) else " (--log-level debug shows where)"
+                raise  # it is the task that is wrong, not the command
+            hint = " (--log-level debug shows where)"
         print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -202,12 +202,12 @@ class ProgressDisplay:
         self.window.clear()
         line = " | ".join(f"{name} {text}" for name, text in texts.items() if not name.startswith("ended by"))
         progress_log.info("iteration %d/%d | %s", iteration, self.cfg.max_iterations, line)
-        shown = [Columns([f"{name} [bold]{text}" for name, text in texts.items()], padding=(0, 3), equal=True)]
-        if progress_log.isEnabledFor(logging.DEBUG):
-            shown.append(reward_table(means))
-            progress_log.debug("reward per step\n%s", as_text(shown[-1]))
+        terms = [reward_table(means)] if progress_log.isEnabledFor(logging.DEBUG) else []
+        for table in terms:
+            progress_log.debug("reward per step\n%s", as_text(table))
         if isinstance(self.live, Live):
-            self.live.update(Group(*shown, self.bar))
+            table = Columns([f"{name} [bold]{text}" for name, text in texts.items()], padding=(0, 3), equal=True)
+            self.live.update(Group(table, *terms, self.bar))
 
 
 def average(window: List[Dict[str, float]]) -> Dict[str, float]:
