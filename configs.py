@@ -40,7 +40,7 @@ class ExperimentConfig:
     max_train_runs: int = 10
     """Training runs that keep a link in runs/."""
     max_test_runs: int = 10
-    """Test runs that keep a link in runs/."""
+    """Test runs that keep a link in runs/. (max_recent_runs sets both.)"""
 
 
 @dataclass
@@ -57,7 +57,10 @@ class TrainConfig(PPOConfig):
     checkpoint: Optional[str] = None
     """Policy to test or training to go on with: latest, latest_train, latest_test, a run, or a .pth file."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much the console and train.log tell."""
+    """How much the console and train.log tell; debug adds a table of the reward terms."""
+    torch_deterministic: bool = False
+    """Let PyTorch use deterministic algorithms only, of which some are slower. Physics on the CPU repeats itself to the
+    bit anyway; MuJoCo Warp's does not."""
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
 
     def validate(self, num_envs: int) -> None:
@@ -90,6 +93,11 @@ class RunConfig(Config):
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def validate(self) -> None:
+        values = flatten(dataclasses.asdict(self))
+        for name, hint in field_types(self).items():
+            value = values.get(full_name(name), [])
+            if float in (hint, *get_args(hint)) and {"nan", "inf", "-inf"} & set(value):
+                raise ValueError(f"{name} = {' '.join(value)}: allowed are finite numbers")
         super().validate()
         self.train.validate(self.env.num_envs)
 
@@ -97,8 +105,13 @@ class RunConfig(Config):
 TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": {"reward_scale": 0.02}}
 """Where a task trains with other numbers than PPOConfig's."""
 
+_TEST = {"test": True, "checkpoint": "latest", "num_envs": 16}
+_WATCH = {**_TEST, "render": True, "train.test_episodes": 0, "train.reload_interval": 30}
 PRESETS: Dict[str, Dict[str, Any]] = {
-    "train_headless": {"num_envs": 8192, "env.compile": True, "train.compile": True},
+    "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
+    "test_render": {**_WATCH, "physics": "fast"},
+    "test_stream": _WATCH,
+    "test_record": {**_TEST, "render": False, "env.record_video": True, "train.test_episodes": 16},
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
 }
 """What --config can say besides a file: fields by short or full name."""
@@ -107,31 +120,45 @@ SHORT_NAMES: Dict[str, Tuple[str, str]] = {
     "task": ("task_name", "what to learn: {tasks}"),
     "num_envs": ("env.num_envs", "parallel environments"),
     "max_iterations": ("train.max_iterations", "length of the training"),
+    "seed": ("train.seed", "-1 draws one"),
     "test": ("train.test", "test a policy instead of training one"),
     "checkpoint": (
         "train.checkpoint",
-        "policy to test or training to go on with; it starts from its run's config.yaml",
+        "policy to test or training to go on with: latest, a run, a .pth file; its run's config.yaml comes with it",
     ),
-    "seed": ("train.seed", "-1 draws one"),
-    "device": ("env.device", "where physics and learner live"),
+    "render": ("env.render", "show it; by default a test does, a training does not"),
+    "device": ("env.device", "where physics and learner live: auto, cpu, cuda, cuda:1 ..."),
     "log_level": ("train.log_level", "debug, info, warning, error"),
 }
 """Short name -> full name and a line of help."""
 
-STARTING_POINTS: Dict[str, Tuple[str, Dict]] = {
-    "physics": ("speed against precision", PHYSICS),
-    "config": ("a YAML file, such as a run's config.yaml, or a preset", PRESETS),
+STARTING_POINTS = {
+    "config": "a YAML file, such as a run's config.yaml, or a preset (below)",
+    "physics": f"speed against precision: {', '.join(PHYSICS)}",
+    "train_config": "train settings from an rl_games YAML file",
 }
-"""Names that stand for many settings, which single ones override, with a line of help and the values."""
+"""Names that stand for many settings, which single ones override, with a line of help."""
 
 # The original's names, in snake_case.
-GROUPS = {"training.": "train.", "testing.": "train.", "logging.": "train.", "experiment.": "train.experiment."}
+GROUPS = {
+    "training.": "train.",
+    "testing.": "train.",
+    "logging.": "train.",
+    "experiment.": "train.experiment.",
+    "reward.": "task.reward_weights.",
+}
 ALIASES = {
     "max_iter": "train.max_iterations",
     "train.experiment_name": "train.experiment.name",
+    "train.experiment.max_recent_runs": "max_recent_runs",
     "config_name": "config",
     "cn": "config",
+    "train": "train_config",
 }
+INSTEAD = {
+    "env.graphics_device_id": "pictures are drawn on the GPU that the variable MUJOCO_EGL_DEVICE_ID names",
+}
+"""Names of the original that mean nothing here, and what to use."""
 
 
 def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
@@ -143,8 +170,9 @@ def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
 
 def parse(argv: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
-    given = read_command_line(argv)
-    settings = {**with_physics(starting_point(given)), **with_physics(given)}
+    given = expand(read_command_line(argv))
+    start = settings_of_run(given)
+    settings = {**start, **train_config(given, start), **given}
     cfg = apply(default_config(only_word("task", settings.pop("task_name", [RunConfig.task_name]))), settings)
     cfg.validate()
     if cfg.train.checkpoint:
@@ -157,13 +185,17 @@ def read_command_line(argv: Sequence[str]) -> Settings:
     settings: Settings = {}
     words: Optional[List[str]] = None
     for token in argv:
-        option = re.fullmatch(r"(-{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
+        option = re.fullmatch(r"(-{0,2}|\+{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
         if option and (option[1] or option[3]):
             words = settings[full_name(option[2])] = [option[3][1:]] if option[3] else []
         elif words is None:
             raise ValueError(f"{token!r} is not an option: allowed are --name value and name=value (see --help)")
         else:
             words.append(token)
+    for entry in elements(settings.pop("defaults", [])):  # Hydra's list: +defaults=[config,/physics/fast]
+        group, _, name = entry.strip("/").rpartition("/")
+        if entry != "config":
+            settings[full_name(group or "config")] = [name]
     return settings
 
 
@@ -176,31 +208,53 @@ def full_name(name: str) -> str:
     return SHORT_NAMES[name][0] if name in SHORT_NAMES else ALIASES.get(name, name)
 
 
-def starting_point(given: Settings) -> Settings:
-    """The settings of --config (taken out of `given`), or else those of the run that --checkpoint comes from."""
-    if "config" in given:
-        name = only_word("config", given.pop("config"))
-        if Path(name).suffix in (".yaml", ".yml"):
-            return read_yaml(Path(name))
+def expand(settings: Settings) -> Settings:
+    """Each name that stands for many settings replaced by these; what is said singly overrides them."""
+    many: Settings = {}
+    meanings = {
+        "config": read_config,
+        "physics": read_physics,
+        "max_recent_runs": lambda n: {f"train.experiment.max_{kind}_runs": [n] for kind in ("train", "test")},
+    }
+    for name, meaning in meanings.items():
+        if name in settings:
+            many.update(meaning(only_word(name, settings[name])))
+    return {**many, **{name: words for name, words in settings.items() if name not in meanings}}
+
+
+def read_config(name: str) -> Settings:
+    """Settings of a preset or a file."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        settings = read_yaml(Path(name))
+    else:
         check_name("config (a preset or a .yaml file)", name, PRESETS)
-        return flatten(PRESETS[name])
-    if given.get("train.checkpoint", ["None"]) not in NONE:
-        checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]))
-        file = checkpoint.parent.parent / "config.yaml"
-        settings = read_yaml(file) if file.is_file() else {}
-        if given.get("task_name", settings.get("task_name")) == settings.get("task_name"):
-            return settings
-    return {}
+        settings = flatten(PRESETS[name])
+    if "config" in settings:
+        raise ValueError(f"config = {name!r}: it names another config, which is not allowed in a file")
+    return expand(settings)
 
 
-def with_physics(settings: Settings) -> Settings:
-    """`physics` replaced by the sim settings it stands for."""
-    if "physics" not in settings:
-        return settings
-    name = only_word("physics", settings["physics"])
+def read_physics(name: str) -> Settings:
+    """All of sim's."""
     check_name("physics", name, PHYSICS)
-    rest = {other: words for other, words in settings.items() if other != "physics"}
-    return {**flatten({"sim": dataclasses.asdict(PHYSICS[name])}), **rest}
+    return flatten({"sim": dataclasses.asdict(PHYSICS[name])})
+
+
+def settings_of_run(given: Settings) -> Settings:
+    """The settings of the run that the checkpoint comes from, unless that was of another task."""
+    if given.get("train.checkpoint", ["None"]) in NONE:
+        return {}
+    checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]))
+    file = checkpoint.parent.parent / "config.yaml"
+    settings = read_yaml(file) if file.is_file() else {}
+    return settings if given.get("task_name", settings.get("task_name")) == settings.get("task_name") else {}
+
+
+def train_config(given: Settings, start: Settings) -> Settings:
+    """The settings of --train-config (taken out of `given`), a YAML file of rl_games."""
+    if "train_config" not in given:
+        return {}
+    raise ValueError(f"train_config = {only_word('train_config', given['train_config'])!r}: not yet possible")
 
 
 def only_word(name: str, words: List[str]) -> str:
@@ -235,17 +289,18 @@ def flatten(tree: Dict[str, Any], prefix: str = "") -> Settings:
         if isinstance(value, dict):
             settings.update(flatten(value, f"{name}."))
         else:
-            name = SHORT_NAMES[name][0] if name in SHORT_NAMES else name
-            settings[name] = [str(x) for x in (value if isinstance(value, (list, tuple)) else [value])]
+            settings[full_name(name)] = [str(x) for x in (value if isinstance(value, (list, tuple)) else [value])]
     return settings
 
 
 def apply(cfg: RunConfig, settings: Settings) -> RunConfig:
     """A copy of `cfg` with the settings in place. Raises ValueError, one line that names the first that is wrong."""
     types = field_types(cfg)
+    spelled = {full_name(name): name for name in types}  # a task may spell its names otherwise than we do
     for name in settings:
-        if name not in types:
+        if full_name(name) not in spelled:
             raise ValueError(unknown_option(name, list(types)))
+    settings = {spelled[full_name(name)]: words for name, words in settings.items()}
     names = list(settings)
     flags = [flag for name in names for flag in to_flag(name, settings[name], types[name])]
     try:
@@ -276,8 +331,12 @@ def field_types(node: Any, prefix: str = "") -> Dict[str, Any]:
 
 
 def unknown_option(name: str, known: List[str]) -> str:
-    section = name.rpartition(".")[0]
-    siblings = [other for other in known if section and other.rpartition(".")[0] == section]
+    if name in INSTEAD:
+        return f"{name} is not an option here: {INSTEAD[name]}"
+    section, siblings = name, []
+    while section and not siblings:  # of sim.physx.solver_type those of sim
+        section = section.rpartition(".")[0]
+        siblings = [other for other in known if section and other.rpartition(".")[0] == section]
     near = difflib.get_close_matches(name, [*SHORT_NAMES, *STARTING_POINTS, *known], n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     allowed = ", ".join([other.split(".")[-1] for other in siblings] or [*SHORT_NAMES, *STARTING_POINTS])
@@ -285,14 +344,19 @@ def unknown_option(name: str, known: List[str]) -> str:
 
 
 def to_flag(name: str, words: List[str], hint: Any) -> List[str]:
-    """What tyro reads. Also `--test`, `test=true`, `checkpoint=null`, `train.units=[64,64]`."""
-    if hint is bool:
+    """What tyro reads. Also `--test`, `render=true`, `checkpoint=null`, `train.units=[64,64]`."""
+    if type(None) in get_args(hint) and words in NONE:
+        words = ["None"]
+    elif bool in (hint, *get_args(hint)):
         words = [word.capitalize() for word in words or ["true"]]
     elif get_origin(hint) is tuple and len(words) == 1:
-        words = [word for word in re.split(r"[,\s]+", words[0].strip("[]()")) if word]
-    elif type(None) in get_args(hint) and words in NONE:
-        words = ["None"]
+        words = elements(words)
     return [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
+
+
+def elements(words: List[str]) -> List[str]:
+    """["[64, 32]"] -> ["64", "32"]"""
+    return [element for element in re.split(r"[,\s]+", " ".join(words).strip("[]()")) if element]
 
 
 def reject(name: str, given: str, hint: Any) -> NoReturn:
@@ -317,6 +381,7 @@ HELP = """Trains or tests a policy for the DexHand.
 
   python train_ppo.py --task BoxGrasping                train
   python train_ppo.py --test --checkpoint latest        test what the newest training has learned
+  python train_ppo.py --config test_render              watch it
   python train_ppo.py task=BoxGrasping numEnvs=2048     key=value and camelCase do, too
 
 Short names
@@ -324,6 +389,9 @@ Short names
 
 Starting points, which single options override
 {starting_points}
+
+Presets for --config
+{presets}
 
 All other settings have full names: --sim.dt 0.005 --task.reward-weights.alive 0.2 --train.units 64 64
   --help-all          lists them, with their defaults for --task
@@ -341,9 +409,17 @@ def show_help(argv: Sequence[str]) -> None:
 
 def help_text() -> str:
     defaults = flatten(dataclasses.asdict(default_config()))
-    short_names = [
-        f"  --{short.replace('_', '-'):<18}{text.format(tasks=', '.join(tasks()))} [{' '.join(defaults[name])}]"
+    short_names = {
+        f"--{short.replace('_', '-')}": f"{text.format(tasks=', '.join(tasks()))} [{' '.join(defaults[name])}]"
         for short, (name, text) in SHORT_NAMES.items()
-    ]
-    points = [f"  --{name:<18}{text}: {', '.join(known)}" for name, (text, known) in STARTING_POINTS.items()]
-    return HELP.format(short_names="\n".join(short_names), starting_points="\n".join(points))
+    }
+    points = {f"--{name.replace('_', '-')}": text for name, text in STARTING_POINTS.items()}
+    presets = {
+        preset: ", ".join(f"{name} {value}" for name, value in fields.items()) for preset, fields in PRESETS.items()
+    }
+    return HELP.format(short_names=column(short_names), starting_points=column(points), presets=column(presets))
+
+
+def column(texts: Dict[str, str]) -> str:
+    """Names, and beside them what they mean."""
+    return "\n".join(f"  {name:<20}{text}" for name, text in texts.items())

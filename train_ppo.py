@@ -12,31 +12,37 @@ with contextlib.suppress(ImportError):
     import isaacgym  # type: ignore  # noqa: F401  must come before torch
 import json
 import logging
+import logging.handlers
 import math
 import secrets
 import sys
 import time
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
+from rich import box
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column, Table
 
 import configs
 from configs import RunConfig
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
+from dexhand_gym.sim import choose_engine
 from ppo import checkpoint as checkpoints
 from ppo import ppo, workspace
 
 log = logging.getLogger("train_ppo")
 progress_log = logging.getLogger("train_ppo.progress")
+traceback_log = logging.getLogger("train_ppo.traceback")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -46,13 +52,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if {"-h", "--help", "--help-all"} & set(argv):
             configs.show_help(argv)
             return 0
-        cfg = configs.parse(argv)
+        cfg = check(configs.parse(argv))
+        collect_log(cfg.train.log_level)
         env = make_env(cfg)
         folder = open_run(cfg)
     except (ValueError, RuntimeError, OSError) as error:
-        if cfg is not None and cfg.train.log_level == "debug":
-            raise  # perhaps it is a task that is wrong, not the command
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        hint = ""
+        if cfg is not None and not isinstance(error, (checkpoints.CheckpointError, OSError)):
+            if cfg.train.log_level == "debug":
+                raise  # it is the task that is wrong, not the command
+            hint = " (--log-level debug shows where)"
+        print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -60,20 +70,34 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return run(cfg, env, folder)
 
 
+def check(cfg: RunConfig) -> RunConfig:
+    """Raises ValueError, RuntimeError or OSError if this machine, its folders or the checkpoint are not up to `cfg`."""
+    choose_engine(cfg.env.backend, cfg.env.device)
+    workspace.check_writable()
+    if cfg.train.checkpoint and not cfg.train.test:
+        done = checkpoints.load(cfg.train.checkpoint)["epoch"]
+        if done >= cfg.train.max_iterations:
+            raise ValueError(f"train.max_iterations = {cfg.train.max_iterations}: allowed is more than the {done} done")
+    return cfg
+
+
 def make_env(cfg: RunConfig) -> DexHandVecEnv:
-    """The environment, once it is known that the checkpoint can be used."""
-    train = cfg.train
+    """The environment, once a rehearsal without an engine has shown that task, config and checkpoint fit together."""
+    train, task = cfg.train, tasks()[cfg.task_name]
     if train.seed < 0:
         train.seed = secrets.randbelow(2**31)  # so that config.yaml has it
     if train.test and train.test_episodes:
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes)
-    if train.checkpoint and not train.test:
-        done = checkpoints.load(train.checkpoint)["epoch"]
-        if done >= train.max_iterations:
-            raise ValueError(f"train.max_iterations = {train.max_iterations}: allowed is more than the {done} done")
-    env = make_vec_env(tasks()[cfg.task_name], cfg.env.num_envs, cfg, train.seed)
-    if train.checkpoint:
-        load_agent(env, cfg, Path(train.checkpoint))
+    if train.torch_deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
+    torch.use_deterministic_algorithms(train.torch_deterministic)
+    still = {"env.backend": "none", "env.device": "cpu", "env.render": False, "env.record_video": False}
+    with contextlib.closing(make_vec_env(task, cfg.env.num_envs, cfg, **still)) as env:
+        if train.checkpoint:
+            load_agent(env, cfg, Path(train.checkpoint))
+    env = make_vec_env(task, cfg.env.num_envs, cfg, train.seed)
+    sizes = env.single_observation_space.shape[0], env.single_action_space.shape[0]
+    log.info("%s: %d environments on %s, %d observations, %d actions", cfg.task_name, env.num_envs, env.device, *sizes)
     return env
 
 
@@ -100,13 +124,25 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
         )
         log.warning("interrupted%s", hint)
         return 130
-    except Exception:
-        log.exception("crashed")
+    except Exception as error:
+        place, why = traceback.extract_tb(error.__traceback__)[-1], traceback.format_exception_only(type(error), error)
+        what = " ".join("".join(why).split())
+        log.error("crashed in %s:%d, %s", place.filename, place.lineno, what)
+        log.error("the traceback is in runs/%s/train.log", folder.name)
+        traceback_log.error("", exc_info=error)
         return 1
 
 
+def collect_log(level: str) -> None:
+    """Keeps what is logged, warnings too, until start_logging() has a file for it."""
+    everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
+    logging.basicConfig(level=level.upper(), handlers=[everything], force=True)
+    logging.captureWarnings(True)
+
+
 def start_logging(file: Path, level: str) -> Console:
-    """Everything goes to `file` and to the console, except that a terminal shows the progress as a table."""
+    """Everything goes to `file` and to the console, except that a terminal shows the progress as a table and that only
+    debugging shows tracebacks."""
     console = Console()
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
@@ -115,10 +151,14 @@ def start_logging(file: Path, level: str) -> Console:
     else:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: record.name != traceback_log.name or level == "debug")
     to_file = logging.FileHandler(file, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    early = [record for kept in logging.root.handlers for record in getattr(kept, "buffer", ())]
     logging.basicConfig(level=level.upper(), handlers=[handler, to_file], force=True)
     logging.captureWarnings(True)
+    for record in early:
+        logging.root.handle(record)
     return console
 
 
@@ -157,13 +197,17 @@ class ProgressDisplay:
         if iteration % self.cfg.log_interval and iteration != self.cfg.max_iterations:
             return
         left = (self.cfg.max_iterations - iteration) * (time.monotonic() - self.start) / self.iterations
-        texts = {**describe(average(self.window)), "time left": str(timedelta(seconds=round(left)))}
+        means = average(self.window)
+        texts = {**describe(means), "time left": str(timedelta(seconds=round(left)))}
         self.window.clear()
         line = " | ".join(f"{name} {text}" for name, text in texts.items() if not name.startswith("ended by"))
         progress_log.info("iteration %d/%d | %s", iteration, self.cfg.max_iterations, line)
+        terms = [reward_table(means)] if progress_log.isEnabledFor(logging.DEBUG) else []
+        for table in terms:
+            progress_log.debug("reward per step\n%s", as_text(table))
         if isinstance(self.live, Live):
             table = Columns([f"{name} [bold]{text}" for name, text in texts.items()], padding=(0, 3), equal=True)
-            self.live.update(Group(table, self.bar))
+            self.live.update(Group(table, *terms, self.bar))
 
 
 def average(window: List[Dict[str, float]]) -> Dict[str, float]:
@@ -204,6 +248,22 @@ def describe(metrics: Dict[str, float]) -> Dict[str, str]:
         texts[label] = form.format(metrics[name]) if known else "-"
     endings = {name: value for name, value in metrics.items() if name.startswith("ending/")}
     return {**texts, **{f"ended by {name[7:]}": f"{value:.1%}" for name, value in endings.items()}}
+
+
+def reward_table(metrics: Dict[str, float]) -> Table:
+    """Each term of the reward, as it is and times its weight."""
+    table = Table("term", Column("raw", justify="right"), Column("weighted", justify="right"))
+    table.box, table.show_edge = box.SIMPLE_HEAD, False
+    for name in (name[11:] for name in metrics if name.startswith("reward_raw/")):
+        table.add_row(name, f"{metrics[f'reward_raw/{name}']:.4f}", f"{metrics[f'reward/{name}']:.4f}")
+    return table
+
+
+def as_text(table: Table) -> str:
+    console = Console(width=80, color_system=None)
+    with console.capture() as text:
+        console.print(table)
+    return text.get().rstrip()
 
 
 # --- Test ------------------------------------------------------------------------------------------------------------

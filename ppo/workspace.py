@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import tempfile
 import time
 from itertools import count
 from pathlib import Path
@@ -26,6 +27,18 @@ def check_run_name(name: str) -> None:
         raise ValueError(f"experiment.name = {name!r}: allowed are letters, digits and . _ + - (80 at most)")
 
 
+def check_writable(root: Path = Path()) -> None:
+    """Raises OSError, one line, unless runs can be made in `root`. Leaves nothing behind."""
+    for folder in (root / "runs_all", root / "runs" / "pinned"):
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(f"runs cannot be written to {folder.absolute()}: {error.strerror}") from None
+
+
 def create_run(name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path()) -> Path:
     """Makes the folder of a new run, of kind train or test, and its links, and unlinks all but the newest `keep` runs of
     that kind. clean=False: the folder itself stands in runs/."""
@@ -37,7 +50,7 @@ def create_run(name: str, kind: str, keep: int = 10, clean: bool = True, root: P
     if clean:
         link(shown / run.name, run)
     link(shown / f"latest_{kind}", run)
-    for old in shown_links(shown, kind)[:-keep]:
+    for old in [path for path in runs_of(kind, shown) if path.is_symlink()][:-keep]:
         old.unlink(missing_ok=True)
     return run
 
@@ -63,22 +76,25 @@ def link(place: Path, target: Path) -> None:
     os.replace(temporary, place)
 
 
-def shown_links(shown: Path, kind: str) -> List[Path]:
-    """Links to runs of a kind, oldest first."""
+def runs_of(kind: str, *folders: Path) -> List[Path]:
+    """Runs of a kind, and links to such, oldest first."""
 
     def age(path: Path) -> Tuple[str, int]:
         match = RUN.fullmatch(path.name)
         return (match["time"], int(match["number"] or 1)) if match and match["kind"] == kind else ("", 0)
 
-    return sorted((path for path in shown.iterdir() if path.is_symlink() and age(path)[1]), key=age)
+    paths = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    return sorted((path for path in paths if age(path)[1]), key=age)
 
 
 def resolve_checkpoint(text: str, root: Path = Path()) -> Path:
     """The file that --checkpoint means by a file, a run's folder or name, latest, latest_train or latest_test.
     Raises ValueError, one line with the nearest name there is."""
     name = "latest_train" if text == "latest" else text
-    for path in existing(name, root):
-        return path.resolve() if path.is_file() else best_checkpoint(path)
+    found = list(existing(name, root))
+    with_checkpoint = [path for path in found if path.is_file() or checkpoint_files(path, root)]
+    for path in with_checkpoint or found:
+        return path.resolve() if path.is_file() else best_checkpoint(path, root)
     if name in KINDS:
         raise ValueError(f"checkpoint = {text!r}: there is no {KINDS[name]} run in runs/ yet")
     known = [path.name for place in places(root) if place.is_dir() for path in place.iterdir()] + ["latest"]
@@ -94,18 +110,33 @@ def places(root: Path) -> Tuple[Path, ...]:
 
 
 def existing(name: str, root: Path) -> Iterator[Path]:
-    """Files and folders that `name` may mean. A run unlinked from runs/ is still found by that path."""
-    bare = re.sub(r"^(\./)?(runs/pinned/|runs/|runs_all/)", "", name)
+    """Files and folders that `name` may mean. A run unlinked from runs/ is still found by that path, one in runs_all/ by
+    the path that it had before the project was moved."""
+    bare = re.sub(r"^(\./)?(runs/pinned/|runs/)|^(.*/)?runs_all/", "", name)
     for path in (root / name, *(place / bare for place in places(root))):
-        if path.is_symlink() and not path.exists():
-            path = root / "runs_all" / Path(os.readlink(path)).name
-        if path.exists():
+        if (path := follow(path, root)).exists():
             yield path
+    if bare in KINDS:  # for when that link is gone
+        runs = runs_of(bare[len("latest_") :], root / "runs", root / "runs_all")
+        yield from [path for path in runs if path.exists()][-1:]
 
 
-def best_checkpoint(run: Path) -> Path:
+def follow(path: Path, root: Path) -> Path:
+    """Where to look instead if `path` is a link to a run, or to a checkpoint of one, that has moved with the project."""
+    if not path.is_symlink() or path.exists():
+        return path
+    target = Path(os.readlink(path))
+    return root.joinpath("runs_all", *target.parts[-3 if target.suffix == ".pth" else -1 :])
+
+
+def checkpoint_files(run: Path, root: Path = Path()) -> List[Path]:
+    files = [follow(path, root) for path in (*run.glob("nn/*.pth"), *run.glob("*.pth"))]
+    return [path for path in files if path.is_file()]
+
+
+def best_checkpoint(run: Path, root: Path = Path()) -> Path:
     """The best checkpoint in a run's folder, or else the newest. Raises ValueError if there is none."""
-    files = [path for path in (*run.glob("nn/*.pth"), *run.glob("*.pth")) if path.is_file()]
+    files = checkpoint_files(run, root)
     if not files:
         raise ValueError(f"checkpoint: there is no .pth file in {run.resolve()} yet")
     best = [path for path in files if not path.name.startswith("last_")]

@@ -1,5 +1,8 @@
 """The command line: what it accepts, what it refuses, and that it trains and tests."""
 
+import configparser
+import dataclasses
+import importlib
 import json
 import os
 import signal
@@ -16,7 +19,7 @@ import configs
 import train_ppo
 from configs import RunConfig, default_config, parse, to_yaml
 from dexhand_gym.sim import PHYSICS
-from ppo.workspace import resolve_checkpoint
+from ppo.workspace import create_run, resolve_checkpoint
 
 ROOT = Path(__file__).parent.parent
 TINY = "--task BoxGrasping --num-envs 8 --train.horizon-length 4 --train.num-minibatches 2 --task.episode-length 5"
@@ -73,6 +76,21 @@ def value(cfg: RunConfig, name: str):
         ("checkpoint=null", {"train.checkpoint": None}),
         ("--train.lr-schedule fixed", {"train.lr_schedule": "fixed"}),
         ("--physics fast", {"sim": PHYSICS["fast"]}),
+        ("--render", {"env.render": True}),
+        ("--render False env.recordVideo=true", {"env.render": False, "env.record_video": True}),
+        ("env.render=null", {"env.render": None}),
+        ("training.torch_deterministic=true", {"train.torch_deterministic": True}),
+        ("experiment.maxTrainRuns=3", {"train.experiment.max_train_runs": 3, "train.experiment.max_test_runs": 10}),
+        (
+            "experiment.maxRecentRuns=5 experiment.maxTestRuns=2",
+            {"train.experiment.max_train_runs": 5, "train.experiment.max_test_runs": 2},
+        ),
+        ("reward.alive=2", {"task.reward_weights.alive": 2.0}),
+        ("+defaults=[config,/physics/accurate]", {"sim": PHYSICS["accurate"], "env.num_envs": 1024}),
+        (
+            "+defaults=[train_headless,/task/BoxGrasping,/physics/fast] numEnvs=64 ++sim.dt=0.02",
+            {"task_name": "BoxGrasping", "env.num_envs": 64, "train.compile": True, "sim.substeps": 1, "sim.dt": 0.02},
+        ),
         ("physics=accurate sim.substeps=3", {"sim.substeps": 3, "sim.solver.cone": "elliptic"}),
         ("sim.substeps=3 physics=accurate", {"sim.substeps": 3, "sim.solver.cone": "elliptic"}),
         ("config=train_headless", {"env.num_envs": 8192}),
@@ -87,11 +105,22 @@ def test_what_a_command_line_means(line, expected):
 
 
 @pytest.mark.parametrize(
-    "flag", ["--test", "--test True", "--test=true", "test=True", "test=true", "training.test=true"]
+    "flag", ["--test", "--test True", "--test true", "--test=True", "test=True", "test=true", "training.test=true"]
 )
-def test_spellings_of_true(tmp_path, flag):
-    (tmp_path / "a.pth").touch()
-    assert parse([*flag.split(), "--checkpoint", str(tmp_path / "a.pth")]).train.test is True
+@pytest.mark.parametrize("name", ["test", "render"])
+def test_spellings_of_true_and_false(tmp_path, monkeypatch, flag, name):
+    monkeypatch.chdir(tmp_path)
+    Path("a.pth").touch()
+    flag = flag.replace("test", name).replace("training.render", "env.render")
+
+    def given(flag: str) -> bool:
+        cfg = parse(["--checkpoint", "a.pth", *flag.split()])
+        return {"test": cfg.train.test, "render": cfg.env.render}[name]
+
+    assert given(flag) is True
+    assert given(f"{flag} --seed 1") is True
+    if flag != f"--{name}":
+        assert given(flag.replace("True", "False").replace("true", "false")) is False
 
 
 def test_a_test_needs_no_minibatches(tmp_path):
@@ -108,7 +137,9 @@ def test_only_what_is_said_changes():
     assert parse(["--task", "BoxGrasping", "--sim.dt", "0.005", "--task.reward-weights.lift", "9.5"]) == cfg
 
 
-def test_presets_are_valid_and_stay_as_they_are():
+def test_presets_are_valid_and_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (create_run("BaseTask", "train") / "policy.pth").touch()
     before = repr((PHYSICS, configs.PRESETS))
     for physics in PHYSICS:
         for preset in configs.PRESETS:
@@ -116,6 +147,30 @@ def test_presets_are_valid_and_stay_as_they_are():
             assert cfg.sim == PHYSICS[physics]
             cfg.sim.dt = cfg.sim.solver.impratio = 7.0
     assert repr((PHYSICS, configs.PRESETS)) == before
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("test_render", {"train.test": True, "env.render": True, "sim": PHYSICS["fast"]}),
+        ("test_stream", {"train.test": True, "env.render": True, "sim": PHYSICS["default"]}),
+        ("test_record", {"train.test": True, "env.render": False, "env.record_video": True}),
+    ],
+)
+def test_presets_of_a_test_take_up_the_newest_run(tmp_path, monkeypatch, preset, expected):
+    monkeypatch.chdir(tmp_path)
+    for name, task in (("old", "BaseTask"), ("new", "BoxGrasping")):
+        run = create_run(name, "train")
+        (run / "nn").mkdir()
+        (run / "nn" / "policy.pth").touch()
+        (run / "config.yaml").write_text(to_yaml(parse(["--task", task, "--task.episode-length", "123"])))
+    for argv, run in (([], "new"), (["checkpoint=runs/old_*"], "old")):
+        argv = [word.replace("runs/old_*", str(next(Path("runs").glob("old_*")))) for word in argv]
+        cfg = parse(["-cn", preset, *argv])
+        assert {name: value(cfg, name) for name in expected} == expected
+        assert cfg.task_name == {"new": "BoxGrasping", "old": "BaseTask"}[run]
+        assert cfg.task.episode_length == 123
+        assert Path(cfg.train.checkpoint).parent.parent.name.startswith(run)
 
 
 # --- YAML ------------------------------------------------------------------------------------------------------------
@@ -139,9 +194,29 @@ def test_a_file_may_say_a_part(tmp_path):
     assert (cfg.train.learning_rate, cfg.train.units) == (1e-4, (8, 4))
 
 
+def test_a_file_may_use_the_names_of_the_original(tmp_path):
+    text = "task: BoxGrasping\nenv: {numEnvs: 64}\ntraining: {maxIterations: 5}\nreward: {grasp: 3.5}\nphysics: fast\n"
+    (tmp_path / "a.yaml").write_text(text)
+    cfg = parse(["--config", str(tmp_path / "a.yaml")])
+    assert (cfg.env.num_envs, cfg.train.max_iterations, cfg.sim) == (64, 5, PHYSICS["fast"])
+    assert cfg.task.reward_weights["grasp"] == 3.5
+
+
+def test_names_of_a_task_may_have_capitals(tmp_path, monkeypatch):
+    cfg = default_config()
+    cfg.task.reward_weights = {"LiftHigh": 1.0, "low": 2.0}
+    settings = configs.flatten(yaml.safe_load(to_yaml(cfg)))
+    assert configs.apply(cfg, {**settings, **configs.read_command_line(["--task.reward-weights.LiftHigh=3"])}) == (
+        dataclasses.replace(
+            cfg, task=dataclasses.replace(cfg.task, reward_weights={**cfg.task.reward_weights, "LiftHigh": 3.0})
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("config: debug", "it names another config"),
         ("sim: {dtt: 0.1}", "unknown option sim.dtt; did you mean sim.dt?"),
         ("sims: {dt: 0.1}", "unknown option sims.dt; did you mean sim.dt?"),
         ("sim: 3", "unknown option sim"),
@@ -202,6 +277,18 @@ MISTAKES = [
     ("--num-envs 4 --sim.dt 0.01 --train.tau a --seed 1", "train.tau = 'a': allowed is a number"),
     ("BoxGrasping", "'BoxGrasping' is not an option"),
     ("--num-envs 0", "env.num_envs = 0: allowed is 1 or more"),
+    ("--sim.dt nan", "sim.dt = nan: allowed are finite numbers"),
+    ("sim.gravity=[0,0,-inf]", "sim.gravity = 0.0 0.0 -inf: allowed are finite numbers"),
+    ("--task.reward-weights.alive 1e999", "task.reward_weights.alive = inf: allowed are finite numbers"),
+    (
+        "--sim.physx.num-threads 4",
+        "unknown option sim.physx.num_threads; did you mean sim.threads? Allowed: dt, substeps",
+    ),
+    ("+defaults=[config,/physics/fst]", "physics: unknown name 'fst'; did you mean 'fast'?"),
+    ("--render perhaps", "env.render = 'perhaps': allowed is True, False, or None"),
+    ("env.graphicsDeviceId=0", "env.graphics_device_id is not an option here: pictures are drawn on the GPU"),
+    ("experiment.maxRecentRuns=0", "train.experiment.max_train_runs = 0: allowed is 1 or more"),
+    ("-cn test_render", "checkpoint = 'latest': there is no training run"),
     ("--sim.dt -1", "sim.dt = -1.0: allowed is more than 0"),
     ("--task.episode-length 0", "task.episode_length = 0: allowed is more than 0"),
     ("--train.gamma 2", "train.gamma = 2.0: allowed is 0 to 1"),
@@ -232,13 +319,97 @@ def test_a_mistake_costs_one_line(tmp_path, monkeypatch, capsys, line, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistakes_are_found_before_the_simulator_loads(tmp_path):
-    code = "import sys, train_ppo\nfor line in sys.argv[1:]: assert train_ppo.main(line.split()) == 2"
-    code += "\nprint('mujoco' in sys.modules)"
-    lines = [line for line, _ in MISTAKES]
-    done = subprocess.run([sys.executable, "-c", code, *lines], cwd=tmp_path, env=ENV, capture_output=True, text=True)
-    assert done.stdout == "False\n"
-    assert done.stderr.count("\n") == len(lines)
+ALONE = """
+import sys, torch, train_ppo
+status = train_ppo.main(sys.argv[1:])
+assert not {"mujoco", "mujoco_warp", "warp"} & set(sys.modules) and not torch.cuda.is_initialized()
+sys.exit(status)
+"""
+
+
+def refused_alone(line: str, folder: Path, *paths: Path) -> str:
+    """The one line with which a process of its own ends, in which neither an engine nor CUDA has been loaded."""
+    env = {**ENV, "PYTHONPATH": os.pathsep.join([*map(str, paths), ENV["PYTHONPATH"]])}
+    before = sorted(folder.rglob("*"))
+    command = [sys.executable, "-c", ALONE, *line.split()]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert sorted(folder.rglob("*")) == before, "nothing is written"
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("--nun-envs 4", ["nun_envs", "num_envs"]),
+        ("task=BoxGraspng", ["BoxGraspng", "BoxGrasping"]),
+        ("--num-envs many", ["env.num_envs", "many"]),
+        ("--train.gamma 2", ["train.gamma", "2.0", "0 to 1"]),
+        ("task.rewardWeights.object_hight=2.0 task=BoxGrasping", ["object_hight", "task.reward_weights.object_height"]),
+        ("--num-envs 10 --train.num-minibatches 7", ["train.num_minibatches", "7", "320"]),
+        ("--config no.yaml", ["config", "no.yaml"]),
+        ("--test --checkpoint latest", ["checkpoint", "latest", "training"]),
+        ("--checkpoint runs/no.pth", ["checkpoint", "runs/no.pth"]),
+        ("--device cuda:99", ["env.device", "cuda:99", "cpu"]),
+    ],
+)
+def test_mistakes_are_found_before_anything_loads(tmp_path, line, names):
+    message = refused_alone(line, tmp_path)
+    assert all(name in message for name in names)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "runs_all").touch()
+    assert f"runs cannot be written to {tmp_path}/runs_all: Not a directory" in refused_alone("", tmp_path)
+
+
+def test_a_checkpoint_that_does_not_fit(trained):
+    message = refused_alone("--test --checkpoint latest --train.units 8 4", trained[0])
+    assert "its a2c_network.actor_mlp.0.weight is [256, " in message
+
+
+TASK = """
+from dexhand_gym.envs.base_task import BaseTask, BaseTaskConfig
+from dexhand_gym.envs.vec_env import DexHandVecEnv
+
+class Mine(DexHandVecEnv):
+    config = BaseTaskConfig
+    remembered = BaseTask.remembered
+
+    @staticmethod
+    def rewards(m, cfg):
+        terms = BaseTask.rewards(m, cfg)
+        {change}
+        return terms
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "terms['jont_limit'] = terms['alive']",
+            "reward term without a weight in task.reward_weights: unknown name 'jont",
+        ),
+        ("del terms['alive']", "weight in task.reward_weights without a reward term: unknown name 'alive'"),
+    ],
+)
+def test_terms_and_weights_that_do_not_match(tmp_path, change, message):
+    package, project = tmp_path / "package", tmp_path / "project"
+    info = package / "mine-1.0.dist-info"
+    info.mkdir(parents=True)
+    project.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dexhand_gym.tasks]\nMine/Mine-v0 = mine:Mine\n")
+    (package / "mine.py").write_text(TASK.format(change=change))
+    assert message in refused_alone("--task Mine", project, package)
+
+
+def test_deterministic_algorithms():
+    for wanted in (True, False):
+        train_ppo.make_env(parse([f"--train.torch-deterministic={wanted}", "--num-envs", "8"])).close()
+        assert torch.are_deterministic_algorithms_enabled() is wanted
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path, monkeypatch, capsys):
@@ -254,10 +425,20 @@ def test_help(capsys):
         f"--{name.replace('_', '-')} " in short for name in [*configs.SHORT_NAMES, "physics", "config", "help-all"]
     )
     assert "BaseTask, BoxGrasping" in short
+    assert all(f"\n  {preset} " in short for preset in configs.PRESETS)
     assert train_ppo.main(["--task", "BoxGrasping", "--help-all"]) == 0
     everything = capsys.readouterr().out
     for name in configs.field_types(default_config("BoxGrasping")):
         assert f"--{name}".replace("_", "-") in everything
+
+
+def test_the_installed_command_exists():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    name, _, entry = setup["options.entry_points"]["console_scripts"].strip().partition(" = ")
+    module, _, function = entry.partition(":")
+    assert name == "dexhand-train"
+    assert getattr(importlib.import_module(module), function) is train_ppo.main
 
 
 # --- Training and testing --------------------------------------------------------------------------------------------

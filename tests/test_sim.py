@@ -246,9 +246,19 @@ def test_physics_presets_last_equally_long(name):
     assert cfg.dt * DECIMATION == CONTROL_DT
 
 
+def test_the_still_hand_has_the_names_and_shapes_of_an_engine():
+    still, real = (make_sim(SCENE, N, SimConfig(), DECIMATION, backend, "cpu") for backend in ("none", "mujoco"))
+    for names in ("actor_names", "dof_names", "body_names"):
+        assert getattr(still, names) == getattr(real, names)
+    for tensor in ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite"):
+        assert getattr(still, tensor).shape == getattr(real, tensor).shape
+        assert getattr(still, tensor).dtype == getattr(real, tensor).dtype
+    real.close()
+
+
 def test_unknown_backend_names_the_nearest():
     with pytest.raises(
-        ValueError, match=r"env.backend = 'mujoko': allowed is auto, mujoco, mjwarp; did you mean 'mujoco'\?"
+        ValueError, match=r"env.backend = 'mujoko': allowed is auto, mujoco, mjwarp, none; did you mean 'mujoco'\?"
     ):
         make_sim(SCENE, 1, SimConfig(), 1, backend="mujoko")
 

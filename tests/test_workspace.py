@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,11 +95,69 @@ def test_a_moved_link_is_pinned(tmp_path, clock):
 
 def test_links_are_found_again_when_the_project_has_moved(tmp_path):
     run = with_checkpoints(create_run("Box", "train", root=tmp_path / "old"), "policy.pth")
+    test = with_checkpoints(create_run("Box", "test", root=tmp_path / "old"))
+    workspace.link(test / "nn" / "policy.pth", run / "nn" / "policy.pth")
     (tmp_path / "old" / "runs" / run.name).rename(tmp_path / "old" / "runs" / "pinned" / "best")
     (tmp_path / "old").rename(tmp_path / "new")
-    for name in ("best", "latest", run.name):
+    for name in ("best", "latest", "latest_test", run.name, str(run / "nn" / "policy.pth")):
         path = resolve_checkpoint(name, tmp_path / "new")
         assert path == tmp_path / "new" / "runs_all" / run.name / "nn" / "policy.pth"
+
+
+def test_the_newest_run_is_found_without_its_links(tmp_path, clock):
+    old, new = (with_checkpoints(create_run("Box", "train", root=tmp_path), "a.pth") for _ in range(2))
+    (tmp_path / "runs" / "latest_train").rename(tmp_path / "runs" / "pinned" / "best")
+    for name in ("latest", "latest_train", "runs/latest_train", "best"):
+        assert resolve_checkpoint(name, tmp_path) == new / "nn" / "a.pth"
+    new.rename(tmp_path / "elsewhere")
+    assert resolve_checkpoint("latest", tmp_path) == old / "nn" / "a.pth"
+    shutil.rmtree(tmp_path / "runs")
+    assert resolve_checkpoint("latest", tmp_path) == old / "nn" / "a.pth"
+
+
+def test_a_pinned_run_may_be_called_like_a_folder_of_the_project(tmp_path):
+    run = with_checkpoints(create_run("Box", "train", root=tmp_path), "a.pth")
+    (tmp_path / "runs" / run.name).rename(tmp_path / "runs" / "pinned" / "docs")
+    (tmp_path / "docs").mkdir()
+    assert resolve_checkpoint("docs", tmp_path) == run / "nn" / "a.pth"
+
+
+def test_whatever_bears_a_runs_name_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace.time, "strftime", lambda form: "20260102_150000")
+    outside, archive, shown_runs = tmp_path / "outside", tmp_path / "root" / "runs_all", tmp_path / "root" / "runs"
+    for folder in (outside, archive, shown_runs):
+        folder.mkdir(parents=True)
+    (archive / "Box_train_20260102_150000").symlink_to(outside)
+    (archive / "Box_train_20260102_150000_2").symlink_to(tmp_path / "gone")
+    (shown_runs / "Box_train_20260102_150000_3").mkdir()
+    run = create_run("Box", "train", root=tmp_path / "root")
+    assert run == archive / "Box_train_20260102_150000_4"
+    assert list(outside.iterdir()) == []
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("name", ["latest_train", "pinned", "x_test_20260102_150000", "runs_all"])
+def test_a_run_may_be_called_like_a_link(tmp_path, name):
+    first = with_checkpoints(create_run("Box", "train", root=tmp_path), "a.pth")
+    run = with_checkpoints(create_run(name, "train", keep=2, root=tmp_path), "a.pth")
+    assert shown(tmp_path) == {first.name, run.name, "latest_train", "pinned"}
+    assert resolve_checkpoint("latest", tmp_path).parent.parent == run
+    assert resolve_checkpoint(run.name, tmp_path).parent.parent == run
+
+
+def test_folders_are_tried_before_anything_is_made(tmp_path):
+    workspace.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    create_run("Box", "train", root=tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    workspace.check_writable(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    shutil.rmtree(tmp_path / "runs_all")
+    (tmp_path / "runs_all").symlink_to("nowhere")
+    with pytest.raises(OSError, match=rf"^runs cannot be written to {tmp_path}/runs_all: No such file or directory$"):
+        workspace.check_writable(tmp_path)
+    with pytest.raises(OSError, match="^runs cannot be written to /sys: "):  # not even by root
+        workspace.check_writable(Path("/sys"))
 
 
 def test_without_the_clean_workspace_runs_are_folders(tmp_path, clock):

@@ -19,12 +19,17 @@ class EnvConfig:
     device: str = "auto"
     """Where physics, tensors and learner live: auto (a GPU if there is one), cpu, cuda, cuda:1 ..."""
     backend: str = "auto"
-    """Physics engine: auto, mujoco (CPU threads), mjwarp (MuJoCo Warp, GPU)."""
+    """Physics engine: auto, mujoco (CPU threads), mjwarp (MuJoCo Warp, GPU), none (the hand stands still: to try a
+    task without an engine)."""
     cuda_graphs: bool = True
     """On a GPU: replay the environment's logic as CUDA graphs. Off: run it eagerly, for debugging."""
     compile: bool = False
     """On a GPU: fuse the kernels of rewards, endings and observations with torch.compile. Some 2 % faster, starts some
     10 s later."""
+    render: Optional[bool] = None
+    """Show it: True, False, or None for what suits (a test does, a training does not)."""
+    record_video: bool = False
+    """Write videos into the run's folder, without a window too."""
     spacing: float = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand_height: float = 0.25

@@ -10,7 +10,7 @@ from dexhand_gym.sim.base import PHYSICS, Box, Scene, SimConfig, Simulator, Solv
 
 __all__ = ["BACKENDS", "PHYSICS", "Box", "Scene", "SimConfig", "Simulator", "SolverConfig", "WarpConfig", "make_sim"]
 
-BACKENDS = ("auto", "mujoco", "mjwarp")
+BACKENDS = ("auto", "mujoco", "mjwarp", "none")
 
 
 def make_sim(
@@ -19,9 +19,14 @@ def make_sim(
     """A Simulator of `num_envs` copies of `scene`; one step of it lasts cfg.dt * decimation seconds.
 
     backend "auto" and device "auto" take the fastest engine there is: MuJoCo Warp on a CUDA device, else MuJoCo on CPU
-    threads. Raises ValueError for names it does not know, RuntimeError when what was asked for cannot be used here.
+    threads; backend "none" is no engine (still.py). Raises ValueError for names it does not know, RuntimeError when what
+    was asked for cannot be used here.
     """
     backend, device = choose_engine(backend, device)
+    if backend == "none":
+        from dexhand_gym.sim.still import StillSimulator
+
+        return StillSimulator(scene, num_envs)
     if backend == "mjwarp":
         from dexhand_gym.sim.mjwarp import WarpSimulator
 
@@ -44,6 +49,8 @@ def choose_engine(backend: str, device: str) -> tuple[str, str]:
     if device not in devices:
         missing = "" if gpus else " (PyTorch finds no CUDA device)"
         raise ValueError(f"env.device = '{device}': allowed here is {', '.join(devices)}{missing}")
+    if backend == "none":
+        return backend, "cpu"
     if find_spec("mujoco") is None:
         python = "" if sys.version_info >= (3, 11) else " on Python 3.11 or newer"
         raise RuntimeError(f"no physics engine found: pip install mujoco==4.0.0{python}")

@@ -1,0 +1,39 @@
+"""No physics: a hand that stands still. A task and its configuration can be tried on it before an engine is loaded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dexhand_gym.hand import BODY_NAMES, DOF_NAMES
+from dexhand_gym.sim.base import Scene
+
+
+class StillSimulator:
+    """The names and shapes of the Simulator contract (base.py); every pose is the identity, all else is zero."""
+
+    def __init__(self, scene: Scene, num_envs: int):
+        boxes = [box.name for box in scene.boxes]
+        self.device = torch.device("cpu")
+        self.num_envs = num_envs
+        self.actor_names, self.dof_names = ["hand", *boxes], list(DOF_NAMES)
+        self.body_names = [*BODY_NAMES, *boxes]
+        self.root_state = torch.zeros(num_envs, len(self.actor_names), 13)
+        self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2)
+        self.rigid_body_state = torch.zeros(num_envs, len(self.body_names), 13)
+        self.net_contact_force = torch.zeros(num_envs, len(self.body_names), 3)
+        self.nonfinite = torch.zeros(num_envs, dtype=torch.bool)
+        self.root_state[..., 6] = self.rigid_body_state[..., 6] = 1.0
+
+    def step(self, dof_targets: Tensor) -> None:
+        """See Simulator.step."""
+
+    def write_state(self, mask: Tensor) -> None:
+        """See Simulator.write_state."""
+
+    def take_overflow(self) -> Tensor:
+        """See Simulator.take_overflow."""
+        return torch.zeros((), dtype=torch.int64)
+
+    def close(self) -> None:
+        """See Simulator.close."""
