@@ -59,6 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
+        print("interrupted", file=sys.stderr)
         return exit_status(stop)
     with contextlib.closing(env):
         return run(cfg, env, folder)

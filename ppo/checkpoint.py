@@ -91,14 +91,16 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         why = "it holds code or objects, not only data" if foreign else "it is damaged or not a checkpoint"
         raise CheckpointError(f"{path}: not loaded, {why}") from error
     model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or {(type(key), type(x)) for key, x in model.items()} - {(str, torch.Tensor)}:
+    if not isinstance(model, dict) or not all(isinstance(x, torch.Tensor) for x in model.values()):
         raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
     empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
     content = {**empty, **content}
     for name, types in (("epoch", int), ("frame", int), ("last_mean_rewards", (int, float)), ("ppo_state", dict)):
         if not isinstance(content[name], types):
             raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}")
-    model = {key.replace("_orig_mod.", ""): x for key, x in model.items()}  # torch.compile's prefix, in rl_games 1.6.5
+    model = {
+        str(key).replace("_orig_mod.", ""): x for key, x in model.items()
+    }  # torch.compile's prefix, in rl_games 1.6.5
     return {**content, "model": model}
 
 
@@ -138,11 +140,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) ->
     group, learning_rate = optimizer.param_groups[0], optimizer.param_groups[0]["lr"]
     try:
         state, saved_group = content["optimizer"]["state"], content["optimizer"]["param_groups"][0]
-        if any(moments["exp_avg"].shape != group["params"][i].shape for i, moments in state.items()):
-            raise IndexError("sizes differ")
+        for i, moments in state.items():
+            if {moments[name].shape for name in ("exp_avg", "exp_avg_sq")} != {group["params"][i].shape}:
+                raise ValueError("sizes differ")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         learning_rate.fill_(saved_group["lr"])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's optimizer does not fit its model ({error!r})") from error
     optimizer.param_groups[0]["lr"] = learning_rate  # load_state_dict has put a copy in its place
 

@@ -685,7 +685,10 @@ def postponed_signals() -> Iterator[list[int]]:
 
     if threading.current_thread() is threading.main_thread():  # others get no signals
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if signal.getsignal(number) not in (
+                signal.SIG_IGN,
+                None,
+            ):  # ignored, as in a shell's background, or not ours
                 before[number] = signal.signal(number, catch)
     try:
         yield caught

@@ -162,9 +162,8 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "no_model")
     torch.save({"model": {"a": 1}}, tmp_path / "no_tensors")
-    torch.save({"model": {1: torch.zeros(1)}}, tmp_path / "no_names")
     torch.save({"model": {}, "epoch": "7"}, tmp_path / "no_number")
-    for name in (*bad, "list", "no_model", "no_tensors", "no_names", "no_number", "."):
+    for name in (*bad, "list", "no_model", "no_tensors", "no_number", "."):
         with pytest.raises(CheckpointError) as error:
             checkpoint.load(tmp_path / name)
         assert "\n" not in str(error.value)

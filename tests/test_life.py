@@ -252,6 +252,11 @@ def test_checkpoints_that_do_not_fit_cost_one_line(trained, tmp_path, monkeypatc
 def test_a_resume_without_all_it_needs_costs_one_line(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     content = checkpoint.load(last(trained, 2))
+    del content["optimizer"]["state"][0]["exp_avg_sq"]
+    torch.save(content, "a.pth")
+    assert train_ppo.main([*TINY.split(), "--checkpoint", "a.pth"]) == 2
+    assert "the checkpoint's optimizer does not fit its model (KeyError('exp_avg_sq'))" in capsys.readouterr().out
+    content = checkpoint.load(last(trained, 2))
     for name, value in (("rng", [torch.zeros(3)]), ("means", 1), ("obs", 5), ("episode", None)):
         torch.save({**content, "ppo_state": {**content["ppo_state"], name: value}}, "a.pth")
         assert train_ppo.main([*TINY.split(), "--checkpoint", "a.pth"]) == 2
