@@ -257,11 +257,11 @@ def measure(env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int,
     result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes)}
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     what = "tested: %s after %d iterations, %d episodes without exploration\n%s"
-    log.info(what, path.name, iteration, result["episodes"], as_table(result))
+    log.info(what, path.name, iteration, result["episodes"], as_text(result_table(result)))
 
 
-def as_table(result: Dict[str, Any]) -> str:
-    """What evaluate() found, for people."""
+def result_table(result: Dict[str, Any]) -> Table:
+    """What evaluate() found."""
     table = Table("", "mean", "+- std or 95 % interval", box=box.ROUNDED)
     shares = {f"ended by {name}": share for name, share in result["endings"].items()}
     if "success_rate" in result:
@@ -271,6 +271,10 @@ def as_table(result: Dict[str, Any]) -> str:
         table.add_row(name, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
     for name in ("reward", "length"):
         table.add_row(name, f"{result[f'{name}_mean']:.2f}", f"+- {result[f'{name}_std']:.2f}")
+    return table
+
+
+def as_text(table: Table) -> str:
     console = Console(width=80, color_system=None)
     with console.capture() as text:
         console.print(table)

@@ -685,10 +685,8 @@ def postponed_signals() -> Iterator[list[int]]:
 
     if threading.current_thread() is threading.main_thread():  # others get no signals
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (
-                signal.SIG_IGN,
-                None,
-            ):  # ignored, as in a shell's background, or not ours
+            # A shell ignores them for what it runs in the background; None is a handler that is not Python's.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, catch)
     try:
         yield caught

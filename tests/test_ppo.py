@@ -383,6 +383,7 @@ def test_nan_stops_training(tmp_path):
         ({"units": ()}, r"units = \(\): allowed is one or more sizes"),
         ({"name": "a/b"}, "name = 'a/b': allowed is a file name"),
         ({"seed": -2}, "seed = -2: allowed is 0 or more, or -1"),
+        ({"keep_checkpoints": -1}, "keep_checkpoints = -1: allowed is 0 .all. or more"),
     ],
 )
 def test_config_errors(changes, message, tmp_path):
