@@ -55,7 +55,8 @@ class TrainConfig(PPOConfig):
     """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
     this many seconds have passed."""
     checkpoint: Optional[str] = None
-    """Policy to test or training to go on with: latest, latest_train, latest_test, a run, or a .pth file."""
+    """Policy to test or training to go on with: latest, latest_train, latest_test, a run, or a .pth file. Of a run a test
+    takes the best checkpoint, a training the newest."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much the console and train.log tell; debug adds a table of the reward terms."""
     torch_deterministic: bool = False
@@ -176,7 +177,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     cfg = apply(default_config(only_word("task", settings.pop("task_name", [RunConfig.task_name]))), settings)
     cfg.validate()
     if cfg.train.checkpoint:
-        cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint))
+        cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
     return cfg
 
 

@@ -15,12 +15,13 @@ import logging
 import logging.handlers
 import math
 import secrets
+import signal
 import sys
 import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 import torch
 from rich import box
@@ -46,8 +47,9 @@ traceback_log = logging.getLogger("train_ppo.traceback")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 130 interrupted."""
+    """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 130 interrupted, 143 terminated."""
     argv, cfg = (sys.argv[1:] if argv is None else argv), None
+    signal.signal(signal.SIGTERM, terminate)
     try:
         if {"-h", "--help", "--help-all"} & set(argv):
             configs.show_help(argv)
@@ -64,8 +66,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             hint = " (--log-level debug shows where)"
         print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        print("interrupted", file=sys.stderr)
+        return exit_status(stop)
     with contextlib.closing(env):
         return run(cfg, env, folder)
 
@@ -115,15 +118,18 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     try:
         test(cfg, env, folder) if cfg.train.test else train(cfg, env, folder, console)
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
         hint = (
             f", checkpoint saved; to go on: --checkpoint runs/{folder.name}/nn/{saved.name}"
             if saved and not cfg.train.test
             else ""
         )
-        log.warning("interrupted%s", hint)
-        return 130
+        log.warning("%s%s", "terminated" if exit_status(stop) == 143 else "interrupted", hint)
+        return exit_status(stop)
+    except checkpoints.CheckpointError as error:
+        log.error("%s", error)
+        return 2
     except Exception as error:
         place, why = traceback.extract_tb(error.__traceback__)[-1], traceback.format_exception_only(type(error), error)
         what = " ".join("".join(why).split())
@@ -138,6 +144,16 @@ def collect_log(level: str) -> None:
     everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
     logging.basicConfig(level=level.upper(), handlers=[everything], force=True)
     logging.captureWarnings(True)
+
+
+def terminate(number: int, _: Any) -> NoReturn:
+    """SIGTERM stops a run as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
+
+
+def exit_status(stop: KeyboardInterrupt) -> int:
+    """128 + the signal's number, as shells have it."""
+    return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
 
 def start_logging(file: Path, level: str) -> Console:
@@ -172,7 +188,7 @@ def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console) ->
         ppo.train(env, cfg.train, folder, display, cfg.train.checkpoint)
     best = workspace.best_checkpoint(folder)
     if cfg.task.SUCCESSES:
-        measure(env, load_agent(env, cfg, best), env.num_envs, best, folder)
+        measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
     log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
     log.info("test it: python train_ppo.py --test --checkpoint runs/%s", folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
@@ -274,59 +290,71 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> None:
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
     workspace.link(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
-    agent, loaded = load_agent(env, cfg, path), time.monotonic()
+    agent, iteration, loaded = *load_agent(env, cfg, path), time.monotonic()
     while True:
-        measure(env, agent, cfg.train.test_episodes or env.num_envs, path, folder)
+        measure(env, agent, iteration, cfg.train.test_episodes or env.num_envs, path, folder)
         if cfg.train.test_episodes and not interval:
             return
         if interval and time.monotonic() - loaded >= interval:
-            path = workspace.best_checkpoint(path.parent)
-            agent, loaded = load_agent(env, cfg, path), time.monotonic()
+            loaded = time.monotonic()
+            try:
+                path = workspace.best_checkpoint(path.parent)
+                agent, iteration = load_agent(env, cfg, path)
+            except (ValueError, OSError) as error:  # deleted, or not yet whole: its writer may be another program
+                log.warning("goes on with the policy it has: %s", error)
 
 
-def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> ppo.Agent:
-    """The policy of a checkpoint. Raises CheckpointError if it does not fit."""
+def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agent, int]:
+    """The policy of a checkpoint and its iteration. Raises CheckpointError if it does not fit."""
     agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg.train).to(env.device)
-    checkpoints.load_weights(agent, checkpoints.load(path))
-    return agent
+    return agent, ppo.load_agent(path, agent, cfg.train)["epoch"]
 
 
-def measure(env: DexHandVecEnv, agent: ppo.Agent, episodes: int, path: Path, folder: Path) -> None:
+def measure(env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int, path: Path, folder: Path) -> None:
     """Plays, and tells the log and `folder`/result.json how it went. `path` is where the agent comes from."""
-    result = {"checkpoint": str(path), **evaluate(env, agent, episodes)}
+    result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes)}
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    log.info("tested: %s, %d episodes without exploration", path.name, result["episodes"])
+    what = "tested: %s after %d iterations, %d episodes without exploration\n%s"
+    log.info(what, path.name, iteration, result["episodes"], as_text(result_table(result)))
+
+
+def result_table(result: Dict[str, Any]) -> Table:
+    """What evaluate() found."""
+    table = Table("", "mean", "+- std or 95 % interval", box=box.ROUNDED)
+    shares = {f"ended by {name}": share for name, share in result["endings"].items()}
     if "success_rate" in result:
-        rate, low, high = (f"{share:.1%}" for share in (result["success_rate"], *result["success_rate_95"]))
-        log.info("success rate: %s (95%% interval: %s to %s)", rate, low, high)
+        shares = {"success rate": result["success_rate"], **shares}
+    for name, share in shares.items():
+        low, high = wilson(share, result["episodes"])
+        table.add_row(name, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
     for name in ("reward", "length"):
-        log.info("%s: %.2f +- %.2f", name, result[f"{name}_mean"], result[f"{name}_std"])
-    log.info("ended by: %s", ", ".join(f"{name} {share:.1%}" for name, share in result["endings"].items()))
+        table.add_row(name, f"{result[f'{name}_mean']:.2f}", f"+- {result[f'{name}_std']:.2f}")
+    return table
 
 
 @torch.no_grad()
 def evaluate(env: DexHandVecEnv, agent: ppo.Agent, episodes: int) -> Dict[str, Any]:
-    """Plays the same number of episodes in every environment, the least that gives `episodes`: to take those that end
-    first would prefer short ones."""
-    quota = math.ceil(episodes / env.num_envs)
+    """Plays `episodes` episodes. How many of them each environment plays is settled before: to take those that end first
+    would prefer short ones."""
     obs, _ = env.reset()
-    played = torch.zeros(env.num_envs, dtype=torch.long, device=obs.device)
+    left = torch.full((env.num_envs,), episodes // env.num_envs, device=obs.device)
+    left[: episodes % env.num_envs] += 1
     rows, endings = [], {}
-    while (played < quota).any():
+    while (left > 0).any():
         obs, *_, info = env.step(agent.to_env(agent.act_deterministic(obs)))
-        counted = info["_episode"] & (played < quota)
-        played += counted
+        counted = info["_episode"] & (left > 0)
+        left -= counted.long()
         endings = info["endings"]
         columns = (info["episode"]["r"], info["episode"]["l"], info["success"], *endings.values())
         rows.append(torch.stack([column.double() for column in columns], 1)[counted])
     reward, length, success, *ended = torch.cat(rows).T
     result: Dict[str, Any] = {"episodes": len(reward)}
-    for name, column in (("reward", reward), ("length", length)):
-        result[f"{name}_mean"], result[f"{name}_std"] = column.mean().item(), column.std(unbiased=False).item()
-    result["endings"] = {name: column.mean().item() for name, column in zip(endings, ended)}
     if env.task.SUCCESSES:
         result["success_rate"] = success.mean().item()
         result["success_rate_95"] = wilson(result["success_rate"], len(reward))
+    for name, column in (("reward", reward), ("length", length)):
+        result[f"{name}_mean"], result[f"{name}_std"] = column.mean().item(), column.std(unbiased=False).item()
+    result["endings"] = {name: column.mean().item() for name, column in zip(endings, ended)}
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 from collections import OrderedDict
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,30 +81,56 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     """Reads a file of ours or of rl_games as the dict that save() writes; nothing in it is executed, whoever wrote it.
     In a file that holds a model only, epoch and frame become 0 and the optimizer None."""
     try:
-        with numpy_stand_ins():
+        with numpy_stand_ins(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle protocol other than torch's
             content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except Exception as error:  # what a damaged or foreign file raises depends on which of its bytes is wrong
-        foreign = "Unsupported global" in str(error)
+        foreign = "unsupported global" in str(error).lower()
         why = "it holds code or objects, not only data" if foreign else "it is damaged or not a checkpoint"
         raise CheckpointError(f"{path}: not loaded, {why}") from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(isinstance(x, torch.Tensor) for x in model.values()):
         raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
     empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
-    model = {key.replace("_orig_mod.", ""): x for key, x in model.items()}  # torch.compile's prefix, in rl_games 1.6.5
-    return {**empty, **content, "model": model}
+    content = {**empty, **content}
+    for name, types in (("epoch", int), ("frame", int), ("last_mean_rewards", (int, float)), ("ppo_state", dict)):
+        if not isinstance(content[name], types):
+            raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}")
+    model = {
+        str(key).replace("_orig_mod.", ""): x for key, x in model.items()
+    }  # torch.compile's prefix, in rl_games 1.6.5
+    return {**content, "model": model}
 
 
-def load_weights(agent: nn.Module, content: dict[str, Any]) -> None:
-    """Weights and normalisers, in place. CheckpointError names the first tensor that does not fit."""
+def load_weights(agent: nn.Module, content: dict[str, Any], path: str | Path = "the checkpoint") -> None:
+    """Weights and normalisers, in place. CheckpointError says what does not fit."""
     ours, theirs = agent.state_dict(), content["model"]
-    for key in [*ours, *theirs]:
-        here, there = (list(tensors[key].shape) if key in tensors else "absent" for tensors in (ours, theirs))
-        if here != there:
-            raise CheckpointError(f"the checkpoint does not fit: its {key} is {there}, this agent's is {here}")
+    for describe in (architecture, shapes):
+        here, there = describe(ours), describe(theirs)
+        differ = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+        if differ:
+            lists = (", ".join(f"{name} {x.get(name, 'absent')}" for name in differ[:3]) for x in (there, here))
+            raise CheckpointError(f"{path} does not fit: it has {next(lists)}; here {next(lists)}")
     agent.load_state_dict(theirs)
+
+
+def architecture(model: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What a policy's tensors say of it, mostly in the names of PPOConfig."""
+    layers = [x for key, x in model.items() if key.startswith("a2c_network.actor_mlp.") and x.dim() == 2]
+    return {
+        "observations": layers[0].shape[1] if layers else 0,
+        "actions": model["a2c_network.sigma"].numel() if "a2c_network.sigma" in model else 0,
+        "units": [len(x) for x in layers],
+        "separate": any(key.startswith("a2c_network.critic_mlp.") for key in model),
+        "normalize_input": "running_mean_std.count" in model,
+        "normalize_value": "value_mean_std.count" in model,
+    }
+
+
+def shapes(model: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {key: list(x.shape) for key, x in model.items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
@@ -113,11 +140,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) ->
     group, learning_rate = optimizer.param_groups[0], optimizer.param_groups[0]["lr"]
     try:
         state, saved_group = content["optimizer"]["state"], content["optimizer"]["param_groups"][0]
-        if any(moments["exp_avg"].shape != group["params"][i].shape for i, moments in state.items()):
-            raise IndexError("sizes differ")
+        for i, moments in state.items():
+            if {moments[name].shape for name in ("exp_avg", "exp_avg_sq")} != {group["params"][i].shape}:
+                raise ValueError("sizes differ")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         learning_rate.fill_(saved_group["lr"])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's optimizer does not fit its model ({error!r})") from error
     optimizer.param_groups[0]["lr"] = learning_rate  # load_state_dict has put a copy in its place
 

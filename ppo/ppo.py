@@ -13,12 +13,16 @@ Letters: T steps per iteration, N environments, O observations, A actions, B = T
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
+import threading
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
+from typing import Any, Callable, Iterator, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
 
 import torch
 from gymnasium.spaces import Box
@@ -27,6 +31,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from ppo import checkpoint as checkpoints
+
+log = logging.getLogger(__name__)
 
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "selu": nn.SELU, "tanh": nn.Tanh, "swish": nn.SiLU, "gelu": nn.GELU}
 LOSSES = ("a_loss", "c_loss", "entropy", "b_loss", "kl")  # what a minibatch reports, in this order
@@ -122,6 +128,8 @@ class PPOConfig:
     """On a GPU: multiply matrices in TF32, which is faster and keeps 10 of 23 bits of the mantissa."""
     save_frequency: int = 100
     """Iterations between two periodic checkpoints; 0 for none."""
+    keep_checkpoints: int = 0
+    """Periodic checkpoints that stay, the newest of them; 0: all. The best one always stays."""
     save_best_after: int = 100
     """The best checkpoint is kept from this iteration on."""
     log_interval: int = 10
@@ -133,6 +141,7 @@ class PPOConfig:
         for allowed, good, names in (
             ("1 or more", lambda x: x >= 1, "max_iterations horizon_length mini_epochs log_interval"),
             ("0 or more", lambda x: x >= 0, "critic_coef entropy_coef bounds_loss_coef save_frequency save_best_after"),
+            ("0 (all) or more", lambda x: x >= 0, "keep_checkpoints"),
             ("more than 0", lambda x: x > 0, "learning_rate kl_threshold e_clip grad_norm"),
             ("0 to 1", lambda x: 0 <= x <= 1, "gamma tau"),
             ("a finite number", math.isfinite, "reward_scale sigma_init"),
@@ -616,11 +625,12 @@ def write_tensorboard(writer: SummaryWriter, metrics: dict[str, float]) -> None:
 
 
 def save(
-    path: Path, env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
+    path: Path, env: VectorEnv | None, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
 ) -> None:
-    """Writes a checkpoint that rl_games reads and from which resume() goes on."""
+    """Writes a checkpoint that rl_games reads and from which resume() goes on. Without `env` it is much smaller, and
+    training can go on from it with new episodes only."""
     ppo_state: dict[str, Any] = {
-        "network": describe_network(cfg),
+        "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
         "rng": [torch.get_rng_state()],
     }
@@ -641,35 +651,83 @@ def save(
     )
 
 
+def load_agent(path: str | Path, agent: Agent, cfg: PPOConfig) -> dict[str, Any]:
+    """Weights and normalisers of a file, in place; returns all that is in it. CheckpointError, one line, if the file is
+    broken or does not fit."""
+    saved = checkpoints.load(path)
+    activation = saved["ppo_state"].get("activation", cfg.activation)
+    if activation != cfg.activation:
+        raise checkpoints.CheckpointError(f"{path} does not fit: activation is {activation!r}, here {cfg.activation!r}")
+    checkpoints.load_weights(agent, saved, path)
+    return saved
+
+
 def resume(
     path: str | Path, env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
 ) -> None:
     """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
     rl_games gives weights, optimizer, counters and best reward."""
-    saved = checkpoints.load(path)
-    ppo_state = saved["ppo_state"]
-    if ppo_state.get("network", describe_network(cfg)) != describe_network(cfg):
-        raise checkpoints.CheckpointError(f"{path} has {ppo_state['network']}, the config {describe_network(cfg)}")
-    checkpoints.load_weights(agent, saved)
+    saved = load_agent(path, agent, cfg)
     checkpoints.load_optimizer(optimizer, saved)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
     progress.best_reward = float(saved["last_mean_rewards"])
     if progress.epoch >= cfg.max_iterations:
         raise ValueError(f"max_iterations = {cfg.max_iterations}: allowed is more than {path} has, {progress.epoch}")
-    if not ppo_state:
-        return
-    device = progress.obs.device
-    progress.mean_reward, progress.mean_length, progress.games = ppo_state["means"]
-    if "obs" in ppo_state and ppo_state["obs"].shape == progress.obs.shape:  # else num_envs has changed: start afresh
+    try:
+        why_not = resume_episodes(env, progress, saved)
+        if saved["ppo_state"]:
+            progress.mean_reward, progress.mean_length, progress.games = saved["ppo_state"]["means"]
+            torch.set_rng_state(saved["ppo_state"]["rng"][0])
+            if progress.obs.is_cuda and len(saved["ppo_state"]["rng"]) > 1:
+                torch.cuda.set_rng_state(saved["ppo_state"]["rng"][1], progress.obs.device)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise checkpoints.CheckpointError(f"{path}: what a resume needs is damaged ({error!r})") from error
+    log.info("resumed after iteration %d: %s", progress.epoch, path)
+    if why_not:
+        log.warning("the environments begin new episodes: %s", why_not)
+
+
+def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -> str:
+    """Puts the environments back where they were, or says why they cannot be."""
+    if "obs" not in saved["ppo_state"]:
+        return "the checkpoint has no state of theirs, only last_*.pth have one"
+    obs, device = saved["ppo_state"]["obs"], progress.obs.device
+    if obs.shape != progress.obs.shape:
+        return f"the checkpoint has the state of {len(obs)}, here are {env.num_envs}"
+    try:
         env.set_state(saved["env_state"])  # type: ignore[attr-defined]
-        progress.obs, progress.episode = ppo_state["obs"].to(device), ppo_state["episode"].to(device)
-    torch.set_rng_state(ppo_state["rng"][0])
-    if progress.obs.is_cuda and len(ppo_state["rng"]) > 1:
-        torch.cuda.set_rng_state(ppo_state["rng"][1], device)
+    except ValueError as error:
+        return f"the checkpoint's state of them does not fit, {error}"
+    progress.obs, progress.episode = obs.to(device), saved["ppo_state"]["episode"].to(device)
+    return ""
 
 
-def describe_network(cfg: PPOConfig) -> dict[str, Any]:
-    return {"units": list(cfg.units), "activation": cfg.activation, "separate": cfg.separate}
+@contextmanager
+def postponed_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM wait in the list that this yields, and take effect at the end; a second one does at once."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def catch(number: int, _: Any) -> None:
+        caught.append(number)
+        restore()
+        log.warning("stopping after this iteration; a second time stops at once, without a checkpoint")
+
+    if threading.current_thread() is threading.main_thread():  # others get no signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A shell ignores them for what it runs in the background; None is a handler that is not Python's.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        restore()
+    if caught:
+        signal.raise_signal(caught[0])
 
 
 def train(
@@ -680,7 +738,8 @@ def train(
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
     """Trains until cfg.max_iterations and returns the last metrics, which `logger` gets at every iteration.
-    Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries."""
+    Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries. SIGINT and SIGTERM take effect at the end of an
+    iteration, when its checkpoint has been saved."""
     cfg.validate(env.num_envs)
     seed = cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31
     torch.manual_seed(seed)
@@ -693,30 +752,30 @@ def train(
     learner = Learner(agent, optimizer, store, cfg)
     if checkpoint is not None:
         resume(checkpoint, env, agent, optimizer, progress, cfg)
-
-    def save_as(name: str) -> None:
-        save(Path(run_dir) / "nn" / f"{name}.pth", env, agent, optimizer, progress, cfg)
+    folder = Path(run_dir) / "nn"
+    saved: list[Path] = []  # the periodic ones, oldest first
 
     def save_last() -> None:
-        save_as(f"last_{cfg.name}_ep_{progress.epoch}_rew_{progress.mean_reward:.3f}")
+        path = folder / f"last_{cfg.name}_ep_{progress.epoch}_rew_{progress.mean_reward:.3f}.pth"
+        save(path, env, agent, optimizer, progress, cfg)
+        if path not in saved:
+            saved.append(path)
+        while cfg.keep_checkpoints and len(saved) > cfg.keep_checkpoints:
+            saved.pop(0).unlink(missing_ok=True)
 
     metrics: dict[str, float] = {}
-    try:
-        with SummaryWriter(str(Path(run_dir) / "summaries")) as writer:
-            while progress.epoch < cfg.max_iterations:
-                metrics = iterate(env, learner, progress)
-                write_tensorboard(writer, metrics)
-                if logger is not None:
-                    logger(metrics)
-                if not all(math.isfinite(metrics[name]) for name in LOSSES):
-                    raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
-                if metrics["reward"] > progress.best_reward and progress.epoch >= cfg.save_best_after:
-                    progress.best_reward = metrics["reward"]
-                    save_as(cfg.name)
-                if cfg.save_frequency and progress.epoch % cfg.save_frequency == 0:
-                    save_last()
-    except KeyboardInterrupt:
-        save_last()  # perhaps in the middle of an iteration: good to go on from, but not to the bit
-        raise
-    save_last()
+    with postponed_signals() as stop, SummaryWriter(str(Path(run_dir) / "summaries")) as writer:
+        while progress.epoch < cfg.max_iterations and not stop:
+            metrics = iterate(env, learner, progress)
+            write_tensorboard(writer, metrics)
+            if logger is not None:
+                logger(metrics)
+            if not all(math.isfinite(metrics[name]) for name in LOSSES):
+                raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
+            if metrics["reward"] > progress.best_reward and progress.epoch >= cfg.save_best_after:
+                progress.best_reward = metrics["reward"]
+                save(folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
+            if cfg.save_frequency and progress.epoch % cfg.save_frequency == 0:
+                save_last()
+        save_last()
     return metrics

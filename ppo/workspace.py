@@ -87,14 +87,14 @@ def runs_of(kind: str, *folders: Path) -> List[Path]:
     return sorted((path for path in paths if age(path)[1]), key=age)
 
 
-def resolve_checkpoint(text: str, root: Path = Path()) -> Path:
-    """The file that --checkpoint means by a file, a run's folder or name, latest, latest_train or latest_test.
-    Raises ValueError, one line with the nearest name there is."""
+def resolve_checkpoint(text: str, root: Path = Path(), newest: bool = False) -> Path:
+    """The file that --checkpoint means by a file, a run's folder or name, latest, latest_train or latest_test: of a run its
+    best one, or with `newest`, for a training to go on with, its newest. Raises ValueError, one line with the nearest name there is."""
     name = "latest_train" if text == "latest" else text
     found = list(existing(name, root))
     with_checkpoint = [path for path in found if path.is_file() or checkpoint_files(path, root)]
     for path in with_checkpoint or found:
-        return path.resolve() if path.is_file() else best_checkpoint(path, root)
+        return path.resolve() if path.is_file() else best_checkpoint(path, root, newest)
     if name in KINDS:
         raise ValueError(f"checkpoint = {text!r}: there is no {KINDS[name]} run in runs/ yet")
     known = [path.name for place in places(root) if place.is_dir() for path in place.iterdir()] + ["latest"]
@@ -134,10 +134,10 @@ def checkpoint_files(run: Path, root: Path = Path()) -> List[Path]:
     return [path for path in files if path.is_file()]
 
 
-def best_checkpoint(run: Path, root: Path = Path()) -> Path:
-    """The best checkpoint in a run's folder, or else the newest. Raises ValueError if there is none."""
+def best_checkpoint(run: Path, root: Path = Path(), newest: bool = False) -> Path:
+    """The best checkpoint in a run's folder, or else (or with `newest`) the newest. Raises ValueError if there is none."""
     files = checkpoint_files(run, root)
     if not files:
         raise ValueError(f"checkpoint: there is no .pth file in {run.resolve()} yet")
-    best = [path for path in files if not path.name.startswith("last_")]
+    best = [path for path in files if not newest and not path.name.startswith("last_")]
     return max(best or files, key=lambda path: path.stat().st_mtime_ns).resolve()

@@ -92,6 +92,18 @@ def test_scripted_grasp_lifts_the_box():
     assert env.unwrapped.statistics()["overflow"] == 0
 
 
+def test_one_engine_goes_on_where_the_other_stopped():
+    env, other = make(4, backend="mujoco", device="cpu", seed=1), make(4)
+    for _ in range(40):
+        env.step(torch.full((4, 18), 0.5))
+    other.set_state(env.get_state())
+    assert other.get_state()["generator"].shape == other._generator.get_state().shape
+    for name, value in env.observations().items():
+        torch.testing.assert_close(other.observations()[name].cpu(), value, atol=1e-6, rtol=0)
+    obs, other_obs = env.step(torch.zeros(4, 18))[0], other.step(torch.zeros(4, 18, device=DEVICE))[0]
+    assert (obs - other_obs.cpu()).abs().median() < 1e-4
+
+
 def test_what_does_not_fit_is_counted(caplog):
     env = make(4, nconmax=1)
     for _ in range(3):

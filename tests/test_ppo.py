@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import signal
 from pathlib import Path
 from typing import ClassVar
 
@@ -338,15 +339,24 @@ def test_metrics_and_tensorboard(tmp_path):
     assert events.Scalars("losses/a_loss")[-1].value == pytest.approx(final["a_loss"])
 
 
-def test_interrupt_saves_and_goes_on(tmp_path):
-    def interrupt(metrics):
-        if metrics["iteration"] == 2:
-            raise KeyboardInterrupt
+def test_interrupt_waits_for_the_end_of_the_iteration_and_for_its_checkpoint(tmp_path):
+    class Interrupting(PointMass):
+        steps = 0
 
+        def step(self, actions):
+            self.steps += 1
+            if self.steps == 17:  # the first of the second iteration
+                signal.raise_signal(signal.SIGINT)
+            return super().step(actions)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    env = Interrupting()
     with pytest.raises(KeyboardInterrupt):
-        train(PointMass(), config(), tmp_path, logger=interrupt)
+        train(env, config(), tmp_path)
+    assert env.steps == 32
     (path,) = (tmp_path / "nn").glob("last_policy_ep_2_*.pth")
     assert checkpoint.load(path)["epoch"] == 2
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_nan_stops_training(tmp_path):
@@ -373,6 +383,7 @@ def test_nan_stops_training(tmp_path):
         ({"units": ()}, r"units = \(\): allowed is one or more sizes"),
         ({"name": "a/b"}, "name = 'a/b': allowed is a file name"),
         ({"seed": -2}, "seed = -2: allowed is 0 or more, or -1"),
+        ({"keep_checkpoints": -1}, "keep_checkpoints = -1: allowed is 0 .all. or more"),
     ],
 )
 def test_config_errors(changes, message, tmp_path):

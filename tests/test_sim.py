@@ -239,6 +239,31 @@ def test_a_state_that_blows_up_stays_in_its_row(sim, engine):
     assert all(torch.isfinite(x).all() for x in snapshot(sim))
 
 
+def test_a_kept_state_is_gone_back_to(sim, engine):
+    """Fingers close on a box; the same again from the kept state, after a write to one row, in another simulator."""
+    goals = torch.zeros(32, N, 26)
+    goals[..., 6:] = torch.linspace(0.0, 1.0, 32).view(-1, 1, 1)
+    place_box(sim, (0.24, 0.0, 0.2885))
+    for goal in goals[:16]:
+        sim.step(goal)
+    kept = {name: value.clone() for name, value in sim.memory().items()}
+
+    def go_on(simulator):
+        place_box(simulator, (0.2, 0.1, 0.4), mask=torch.tensor([True, False, False, False]))
+        trace = snapshot(simulator)
+        for goal in goals[16:]:
+            simulator.step(goal)
+            trace += snapshot(simulator)
+        return trace
+
+    expected = go_on(sim)
+    assert max(forces.abs().max() for forces in expected[3::4]) > 0.5, "nothing was touched"
+    for simulator in (sim, another(engine)):
+        for name, value in simulator.memory().items():
+            value.copy_(kept[name])
+        assert all(equal(engine, mine, other) for mine, other in zip(go_on(simulator), expected))
+
+
 @pytest.mark.parametrize("name", list(PHYSICS))
 def test_physics_presets_last_equally_long(name):
     cfg = PHYSICS[name]

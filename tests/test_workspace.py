@@ -83,6 +83,16 @@ def test_only_the_links_of_old_runs_go(tmp_path, clock):
     assert all(run.is_dir() for run in trains)
 
 
+def test_a_training_goes_on_with_the_newest_and_a_test_takes_the_best(tmp_path, clock):
+    run = with_checkpoints(create_run("Box", "train", root=tmp_path), "policy.pth")
+    newest = run / "nn" / "last_policy_ep_9_rew_1.000.pth"
+    newest.touch()
+    os.utime(newest, ns=(2**61, 2**61))
+    for name in ("latest", run.name):
+        assert resolve_checkpoint(name, tmp_path) == run / "nn" / "policy.pth"
+        assert resolve_checkpoint(name, tmp_path, newest=True) == newest
+
+
 def test_a_moved_link_is_pinned(tmp_path, clock):
     run = with_checkpoints(create_run("Box", "train", keep=1, root=tmp_path), "policy.pth")
     pinned = tmp_path / "runs" / "pinned" / "best"

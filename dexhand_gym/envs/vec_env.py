@@ -359,6 +359,46 @@ class DexHandVecEnv(VectorEnv):
         m = self.measured
         return {name: m[name].reshape(self.num_envs, -1).clone() for name in self.task.OBSERVATIONS}
 
+    def memory(self) -> Dict[str, Tensor]:
+        """All that outlives a step, as views [N, ...] by name. A task that remembers more adds it here."""
+        return {
+            **{f"sim.{name}": value for name, value in self.sim.memory().items()},
+            **{f"start_{name}": value for name, value in self._start.items()},
+            **{f"timer_{name}": value for name, value in self._timers.items()},
+            **{f"prev_{name}": value for name, value in self._previous.items()},
+            "targets": self._targets,
+            "rule_targets": self._rule_targets,
+            "dof_targets": self._dof_targets,
+            "prev_actions": self._prev_actions,
+            "episode_step": self._episode_step,
+            "episode_return": self._episode_return,
+            "consecutive_successes": self.consecutive_successes,
+            "sums": self._sums,
+        }
+
+    def get_state(self) -> Dict[str, Any]:
+        """A copy of memory(), the random numbers' state and the task's name; for set_state() and torch.save."""
+        state = {"task": type(self).__name__, "steps": self._steps, "generator": self._generator.get_state()}
+        return {**state, **{name: value.clone() for name, value in self.memory().items()}}
+
+    @torch.inference_mode()
+    def set_state(self, state: Dict[str, Any]) -> None:
+        """Goes on where get_state() was called, on the CPU to the bit. Raises ValueError, one line, and changes nothing if
+        the state is that of another task or number of environments."""
+        mine = self.get_state()
+        for name in [*mine, *state]:
+            here, there = (
+                list(value.shape) if isinstance(value, Tensor) else value
+                for value in (mine.get(name, "absent"), state.get(name, "absent"))
+            )
+            if here != there and name not in ("steps", "generator"):
+                raise ValueError(f"its {name} is {there}, here {here}")
+        for name, value in self.memory().items():
+            value.copy_(state[name])
+        self._steps = int(state["steps"])
+        if state["generator"].shape == mine["generator"].shape:  # else it is of another kind of device
+            self._generator.set_state(state["generator"])
+
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),
         success_rate, episode_length, episodes, nonfinite and overflow (counts). Costs one transfer from the device."""

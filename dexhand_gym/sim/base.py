@@ -101,6 +101,10 @@ class Scene:
     """Distance between neighbouring environments where an engine or a viewer shows them side by side, m."""
 
 
+REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite")
+"""A simulator's tensors, see there."""
+
+
 class Simulator(Protocol):
     """N copies of a Scene in one engine. World frame, SI units, quaternions xyzw, float32.
 
@@ -137,6 +141,13 @@ class Simulator(Protocol):
         Every trace of their past is cleared. Their poses and velocities are fresh afterwards, their contact forces zero
         until the next step, which is reported one physics step (dt / substeps) early. Other environments stay as they
         are.
+        """
+        ...
+
+    def memory(self) -> Dict[str, Tensor]:
+        """All that the future depends on, as views [N, ...] by name: clone them to keep a state, copy into them to go back.
+
+        The names are the same for both MuJoCo engines, so that one goes on where the other stopped.
         """
         ...
 

@@ -13,6 +13,9 @@ import numpy as np
 from dexhand_gym import hand
 from dexhand_gym.sim.base import Scene, SimConfig
 
+STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
+"""MuJoCo's arrays that the next step of such a model depends on."""
+
 
 def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjModel:
     """Ground, light, hand and boxes. Bodies stand in file order behind the world: the hand's, then the boxes.

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from dexhand_gym.hand import DOF_NAMES
 from dexhand_gym.sim import warp_kernels as kernels
-from dexhand_gym.sim.base import Scene, SimConfig
-from dexhand_gym.sim.mjcf import build_model, weights
+from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
+from dexhand_gym.sim.mjcf import STATE, build_model, weights
 
 _DROPPED = (
     mjw.OverflowType.NEFC
@@ -140,6 +140,11 @@ class WarpSimulator:
         inputs = [wanted, self._bodies, self._actors]
         wp.launch(kernels.read_actors, self._root_state.shape[:2], inputs=inputs, outputs=[self._root_state])
         wp.launch(kernels.find_nonfinite, self.num_envs, inputs=[wanted, d.qpos, d.qvel], outputs=[self._nonfinite])
+
+    def memory(self) -> Dict[str, Tensor]:
+        """See Simulator.memory."""
+        state = {name: wp.to_torch(getattr(self._d, name)) for name in STATE}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow."""

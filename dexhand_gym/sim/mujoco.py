@@ -12,6 +12,7 @@ is reported, and an action takes effect one physics step (dt / substeps) after t
 from __future__ import annotations
 
 import os
+from typing import Dict
 
 import mujoco
 import numpy as np
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from dexhand_gym import rotations
 from dexhand_gym.hand import DOF_NAMES
-from dexhand_gym.sim.base import Scene, SimConfig
-from dexhand_gym.sim.mjcf import build_model, weights
+from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
+from dexhand_gym.sim.mjcf import STATE, build_model, weights
 
 _NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
@@ -107,7 +108,7 @@ class MuJoCoSimulator:
 
     def _revive(self, ids: np.ndarray) -> None:
         self._batch.forward(ids, stage=mujoco.mjtStage.mjSTAGE_VEL)
-        self._read_bodies()
+        self._read_bodies(torch.from_numpy(ids).long())
         self.net_contact_force[ids] = 0.0
 
     def _advance(self, ids: np.ndarray | None, nstep: int) -> None:
@@ -122,20 +123,30 @@ class MuJoCoSimulator:
         self.dof_state[..., 0] = self._qpos[:, :n]
         self.dof_state[..., 1] = self._qvel[:, :n]
 
-    def _read_bodies(self) -> None:
-        """Column by column, which is faster than slices of three: those leave the kernels loops of length three."""
-        x, y, z = position = self._xpos.unbind(-1)
-        qw, qx, qy, qz = self._xquat.unbind(-1)
-        wx, wy, wz, vx, vy, vz = self._cvel.unbind(-1)  # v is that of the point at the centre of mass of the whole tree
-        rx, ry, rz = (p - c for p, c in zip(position, self._com.index_select(1, self._tree_root).unbind(-1)))
-        out = self.rigid_body_state.unbind(-1)
+    def _read_bodies(self, ids: Tensor | None = None) -> None:
+        """Of all rows, or of `ids`. Column by column, which is faster than slices of three: those leave the kernels loops
+        of length three."""
+        arrays = (self._xpos, self._xquat, self._cvel, self._com, self.rigid_body_state)
+        xpos, xquat, cvel, com, bodies = arrays if ids is None else (x.index_select(0, ids) for x in arrays)
+        x, y, z = position = xpos.unbind(-1)
+        qw, qx, qy, qz = xquat.unbind(-1)
+        wx, wy, wz, vx, vy, vz = cvel.unbind(-1)  # v is that of the point at the centre of mass of the whole tree
+        rx, ry, rz = (p - c for p, c in zip(position, com.index_select(1, self._tree_root).unbind(-1)))
+        out = bodies.unbind(-1)
         for target, column in zip((*out[:7], *out[10:]), (x, y, z, qx, qy, qz, qw, wx, wy, wz)):
             target.copy_(column)
         out[7].copy_(vx.addcmul(wy, rz).addcmul_(wz, ry, value=-1))
         out[8].copy_(vy.addcmul(wz, rx).addcmul_(wx, rz, value=-1))
         out[9].copy_(vz.addcmul(wx, ry).addcmul_(wy, rx, value=-1))
+        if ids is not None:
+            self.rigid_body_state.index_copy_(0, ids, bodies)
         torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
         self.nonfinite.copy_(~torch.isfinite(self._qpos.sum(1) + self._qvel.sum(1)))
+
+    def memory(self) -> Dict[str, Tensor]:
+        """See Simulator.memory."""
+        state = {name: torch.from_numpy(self._batch.bind(name)) for name in STATE}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow; MuJoCo's memory grows as it must."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Dict
+
 import torch
 from torch import Tensor
 
 from dexhand_gym.hand import BODY_NAMES, DOF_NAMES
-from dexhand_gym.sim.base import Scene
+from dexhand_gym.sim.base import REPORTED, Scene
 
 
 class StillSimulator:
@@ -30,6 +32,10 @@ class StillSimulator:
 
     def write_state(self, mask: Tensor) -> None:
         """See Simulator.write_state."""
+
+    def memory(self) -> Dict[str, Tensor]:
+        """See Simulator.memory."""
+        return {name: getattr(self, name) for name in REPORTED}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow."""
