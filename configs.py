@@ -20,9 +20,9 @@ import yaml
 
 from dexhand_gym import tasks
 from dexhand_gym.envs import task_class
-from dexhand_gym.envs.config import Config, check_name
+from dexhand_gym.envs.config import Config, EnvConfig, check_name
 from dexhand_gym.sim import PHYSICS
-from ppo import workspace
+from ppo import runner, workspace
 from ppo.ppo import PPOConfig
 
 Settings = Dict[str, List[str]]
@@ -121,6 +121,7 @@ SHORT_NAMES: Dict[str, Tuple[str, str]] = {
 STARTING_POINTS: Dict[str, Tuple[str, Dict]] = {
     "physics": ("speed against precision", PHYSICS),
     "config": ("a YAML file, such as a run's config.yaml, or a preset", PRESETS),
+    "train_config": ("the learner's settings from a YAML file of rl_games", {"FILE.yaml": {}}),
 }
 """Names that stand for many settings, which single ones override, with a line of help and the values."""
 
@@ -131,6 +132,7 @@ ALIASES = {
     "train.experiment_name": "train.experiment.name",
     "config_name": "config",
     "cn": "config",
+    "train": "train_config",
 }
 
 
@@ -144,7 +146,8 @@ def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
 def parse(argv: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
     given = read_command_line(argv)
-    settings = {**with_physics(starting_point(given)), **with_physics(given)}
+    start = with_physics(starting_point(given))
+    settings = {**start, **train_config(given, start), **with_physics(given)}
     cfg = apply(default_config(only_word("task", settings.pop("task_name", [RunConfig.task_name]))), settings)
     cfg.validate()
     if cfg.train.checkpoint:
@@ -191,6 +194,29 @@ def starting_point(given: Settings) -> Settings:
         if given.get("task_name", settings.get("task_name")) == settings.get("task_name"):
             return settings
     return {}
+
+
+def train_config(given: Settings, start: Settings) -> Settings:
+    """The settings of --train-config (taken out of `given`), a YAML file of rl_games."""
+    if "train_config" not in given:
+        return {}
+    path = Path(only_word("train_config", given.pop("train_config")))
+    params = runner.read_params(path if path.suffix else path.with_suffix(".yaml"))
+    config = params["config"]
+    for key in ("env_config", "env_info", "vec_env", "train_dir"):
+        if config.get(key):
+            raise ValueError(f"params.config.{key} = {config[key]!r}: here the command line says that, leave it out")
+    names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
+    settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
+    if config.get("env_name") in tasks():
+        settings["task_name"] = [config["env_name"]]
+
+    def size(name: str, default: Any) -> Any:  # a word that is no number is left for apply() to refuse
+        word = "".join({**start, **settings, **given}.get(name, []))
+        return int(word) if word.isdigit() and int(word) else default
+
+    num_envs, horizon = size("env.num_envs", EnvConfig.num_envs), size("train.horizon_length", None)
+    return {**settings, **flatten({"train": runner.ppo_fields(params, num_envs, horizon)})}
 
 
 def with_physics(settings: Settings) -> Settings:
@@ -345,5 +371,5 @@ def help_text() -> str:
         f"  --{short.replace('_', '-'):<18}{text.format(tasks=', '.join(tasks()))} [{' '.join(defaults[name])}]"
         for short, (name, text) in SHORT_NAMES.items()
     ]
-    points = [f"  --{name:<18}{text}: {', '.join(known)}" for name, (text, known) in STARTING_POINTS.items()]
+    points = [f"  --{name.replace('_', '-'):<18}{text}: {', '.join(known)}" for name, (text, known) in STARTING_POINTS.items()]
     return HELP.format(short_names="\n".join(short_names), starting_points="\n".join(points))
