@@ -371,5 +371,7 @@ def help_text() -> str:
         f"  --{short.replace('_', '-'):<18}{text.format(tasks=', '.join(tasks()))} [{' '.join(defaults[name])}]"
         for short, (name, text) in SHORT_NAMES.items()
     ]
-    points = [f"  --{name.replace('_', '-'):<18}{text}: {', '.join(known)}" for name, (text, known) in STARTING_POINTS.items()]
+    points = [
+        f"  --{name.replace('_', '-'):<18}{text}: {', '.join(known)}" for name, (text, known) in STARTING_POINTS.items()
+    ]
     return HELP.format(short_names="\n".join(short_names), starting_points="\n".join(points))

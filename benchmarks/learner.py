@@ -222,7 +222,7 @@ def rl_games_learner(data: Data, cfg: ppo.PPOConfig, compiled: bool, folder: str
             return {**batch, "returns": swap_and_flatten01(returns), "played_frames": self.batch_size, "step_time": 0.0}
 
     agent = LearnerOnly("learner", params)
-    agent.writer.close()  # nothing is logged
+    agent.writer.close()  # pyright: ignore[reportOptionalMemberAccess]  # nothing is logged
     agent.init_tensors()
     agent.model.load_state_dict(data.agent.state_dict())
     if compiled:

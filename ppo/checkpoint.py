@@ -92,8 +92,10 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     if not isinstance(model, dict) or not all(isinstance(x, torch.Tensor) for x in model.values()):
         raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
     empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
-    model = {key.replace("_orig_mod.", ""): x for key, x in model.items()}  # torch.compile's prefix, in rl_games 1.6.5
-    return {**empty, **content, "model": model}
+    bare = {key.replace("_orig_mod.", ""): x for key, x in model.items()}  # torch.compile's prefix, in rl_games 1.6.5
+    if len(bare) < len(model):
+        raise CheckpointError(f"{path}: not loaded, it has tensors twice, with and without the prefix _orig_mod.")
+    return {**empty, **content, "model": bare}
 
 
 def load_weights(agent: nn.Module, content: dict[str, Any]) -> None:

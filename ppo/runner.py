@@ -61,7 +61,6 @@ DEFAULTS: Dict[str, Any] = {
     "config.grad_norm": NEEDED,
     "config.weight_decay": 0.0,
     "config.clip_actions": True,
-    "config.torch_compile": OURS,
     "config.save_frequency": 0,
     "config.save_best_after": 100,
     "config.score_to_win": math.inf,
@@ -69,7 +68,7 @@ DEFAULTS: Dict[str, Any] = {
 }
 """Key that sets the field of PPOConfig with its last part's name -> rl_games' default."""
 
-RENAMED = {"val": "sigma_init", "scale_value": "reward_scale", "torch_compile": "compile"}
+RENAMED = {"val": "sigma_init", "scale_value": "reward_scale"}
 
 FIXED: Dict[str, Tuple[Any, ...]] = {
     "algo.name": ("a2c_continuous",),
@@ -126,9 +125,10 @@ IGNORED = [
     *keys("network.mlp.", "regularizer.name norm_only_first_layer"),
     *keys("config.", "seq_length seq_len bptt_length zero_rnn_on_done adv_rms_momentum use_experimental_cv is_train"),
     *keys("config.", "device_name network_path log_path use_diagnostics reward_shaper.is_torch"),
-    *keys("config.", "use_tensorboard tensorboard_logdir save_interval player.use_vecenv player.render_sleep"),
+    *keys("config.", "torch_compile use_tensorboard tensorboard_logdir save_interval"),
+    *keys("config.player.", "use_vecenv render_sleep update_checkpoint_freq dir_to_monitor"),
 ]
-"""Keys without an effect on results, here or in rl_games (which ignores load_checkpoint and normalization, too)."""
+"""Keys without an effect on the numbers, or without any in rl_games itself (load_checkpoint, normalization, log_path)."""
 
 
 def read_params(path: Path) -> Dict[str, Any]:
@@ -160,9 +160,9 @@ def without_references(tree: Dict[str, Any]) -> Dict[str, Any]:
     return result
 
 
-def ppo_fields(params: Dict[str, Any], num_envs: int, horizon: Optional[int] = None) -> Dict[str, Any]:
-    """The fields of PPOConfig that `params` means. num_envs and horizon are those of the run: rl_games counts the rows
-    of a minibatch, PPOConfig the minibatches. Raises ValueError, one line that names the key."""
+def ppo_fields(params: Dict[str, Any], num_envs: Optional[int] = None, horizon: Optional[int] = None) -> Dict[str, Any]:
+    """The fields of PPOConfig that `params` means. num_envs and horizon, if they differ from it, are those of the run:
+    rl_games counts the rows of a minibatch, PPOConfig the minibatches. Raises ValueError, one line that names the key."""
     given = flatten(params)
     for key, value in given.items():
         check(key, value)
@@ -176,6 +176,7 @@ def ppo_fields(params: Dict[str, Any], num_envs: int, horizon: Optional[int] = N
             fields[name] = missing(key) if default is NEEDED else default
 
     config = params.get("config", {})
+    num_envs = num_envs or count_envs(config)
     fields["value_bootstrap"] = "rl_games" if config.get("value_bootstrap", True) else "none"
     schedule = config["lr_schedule"] if "lr_schedule" in config else missing("config.lr_schedule")
     if schedule == "adaptive" and "kl_threshold" not in config:
@@ -195,11 +196,11 @@ def ppo_fields(params: Dict[str, Any], num_envs: int, horizon: Optional[int] = N
 
 
 def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
-    """{"config": {"gamma": 0.99}} -> {"config.gamma": 0.99}. What only the environment reads stays whole."""
+    """{"config": {"gamma": 0.99}} -> {"config.gamma": 0.99}. What is no setting of ours stays whole."""
     flat: Dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and key not in ("env_config", "env_info", "vec_env"):
+        if isinstance(value, dict) and key not in ("env_config", "env_info", "vec_env", "torch_compile"):
             flat.update(flatten(value, f"{name}."))
         else:
             flat[name] = value
@@ -236,7 +237,7 @@ def convert(key: str, value: Any, hint: Any) -> Any:
             return float(value)
         if get_origin(hint) is tuple:
             return tuple(convert(key, x, get_args(hint)[0]) for x in value)
-        if isinstance(value, str):
+        if hint not in (bool, int, float) and isinstance(value, str):
             return value
     except (TypeError, ValueError):
         pass
@@ -247,6 +248,17 @@ def convert(key: str, value: Any, hint: Any) -> Any:
         Tuple[int, ...]: "a list of whole numbers",
     }
     raise ValueError(f"params.{key} = {value!r}: allowed is {names.get(hint, 'a word')}")
+
+
+def count_envs(config: Dict[str, Any]) -> int:
+    num_envs = (
+        convert("config.num_actors", config["num_actors"], int)
+        if "num_actors" in config
+        else missing("config.num_actors")
+    )
+    if num_envs < 1:
+        raise ValueError(f"params.config.num_actors = {num_envs}: allowed is 1 or more")
+    return num_envs
 
 
 def count_minibatches(config: Dict[str, Any], num_envs: int, batch: int) -> int:
@@ -283,13 +295,9 @@ class Runner:
         self.load_config({**params, "config": config})
 
     def load_config(self, params: Dict[str, Any]) -> None:
-        config = self.config = params.get("config", {})
-        if "num_actors" not in config:
-            missing("config.num_actors")
-        self.num_envs = convert("config.num_actors", config["num_actors"], int)
-        if self.num_envs < 1:
-            raise ValueError(f"params.config.num_actors = {self.num_envs}: allowed is 1 or more")
-        self.cfg = PPOConfig(**{"seed": -1, **ppo_fields(params, self.num_envs)})
+        self.cfg = PPOConfig(**{"seed": -1, **ppo_fields(params)})
+        self.config = params["config"]
+        self.num_envs = count_envs(self.config)
         self.cfg.validate(self.num_envs)
 
     def reset(self) -> None:
@@ -352,8 +360,9 @@ class Runner:
             return given if isinstance(given, VectorEnv) else IVecEnvAdapter(given, config["env_info"], self.num_envs)
         if "env_name" not in config:
             missing("config.env_name")
-        device = {"device": config["device"]} if "device" in config else {}
-        return gymnasium.make_vec(env_id(config["env_name"]), num_envs=self.num_envs, **device, **(env_config or {}))
+        arguments = {name: config[name] for name in ("device",) if name in config}
+        arguments.update(env_config or {})
+        return gymnasium.make_vec(env_id(config["env_name"]), num_envs=self.num_envs, **arguments)
 
     def observe(self, metrics: Dict[str, float]) -> None:
         """rl_games' line on the console, as far as we know its numbers."""
