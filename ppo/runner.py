@@ -164,6 +164,9 @@ def ppo_fields(params: Dict[str, Any], num_envs: Optional[int] = None, horizon: 
     """The fields of PPOConfig that `params` means. num_envs and horizon, if they differ from it, are those of the run:
     rl_games counts the rows of a minibatch, PPOConfig the minibatches. Raises ValueError, one line that names the key."""
     given = flatten(params)
+    for key in ("algo.name", "model.name", "network.name"):
+        if key not in given:
+            missing(key)
     for key, value in given.items():
         check(key, value)
     fields: Dict[str, Any] = {}

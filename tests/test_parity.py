@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import json
 import os
 import re
 import subprocess
@@ -27,6 +28,8 @@ from dexhand_gym import rl_games
 from dexhand_gym.rl_games import RlGamesVecEnv
 from ppo import checkpoint, ppo
 from ppo.runner import Runner, ppo_fields
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # rl_games' own
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "rl_games.yaml"
@@ -474,6 +477,15 @@ def test_what_is_not_supported_is_named(key, value, message):
     assert "\n" not in str(error.value)
 
 
+def test_the_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "rl_games.md").read_text(), re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(code.replace("examples/rl_games.yaml", str(SAMPLE)))
+    assert "epoch: 1/1 frames: 1024" in output.getvalue()
+    assert len(list(tmp_path.glob("runs/policy_*/nn/last_policy_ep_1_*.pth"))) == 1
+
+
 # --- The command line and the other direction ------------------------------------------------------------------------
 
 ISAAC = {
@@ -549,6 +561,29 @@ def test_rl_games_trains_base_task_and_checkpoints_go_there_and_back(tmp_path):
     test = ("--test", "--checkpoint", second, "--train.test-episodes", 64, "--task.episode-length", 10)
     output = run(ROOT / "train_ppo.py", *common, *test, cwd=tmp_path)
     assert "64 episodes without exploration" in output
+
+
+def test_same_seed_same_curve_on_the_real_task(tmp_path):
+    """The benchmark, short: both Runners from the same YAML, by the task's name."""
+    flags = (
+        "--num-envs",
+        16,
+        "--epochs",
+        4,
+        "--seeds",
+        1,
+        "--device",
+        "cpu",
+        "--json",
+        "curves.json",
+        "--picture",
+        "a.png",
+    )
+    run(ROOT / "benchmarks" / "rl_games_parity.py", *flags, cwd=tmp_path)
+    (ours,), (theirs,) = json.loads((tmp_path / "curves.json").read_text()).values()
+    assert len(ours["rewards"]) == 4
+    assert ours["rewards"] == pytest.approx(theirs["rewards"], rel=1e-4)
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_adapter_bootstraps_and_restarts():
