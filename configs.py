@@ -210,13 +210,17 @@ def train_config(given: Settings, start: Settings) -> Settings:
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
     if config.get("env_name") in tasks():
         settings["task_name"] = [config["env_name"]]
+    settings.update(flatten({"train": runner.ppo_fields(params)}))
 
-    def size(name: str, default: Any) -> Any:  # a word that is no number is left for apply() to refuse
-        word = "".join({**start, **settings, **given}.get(name, []))
-        return int(word) if word.isdigit() and int(word) else default
+    def word(name: str, default: Any) -> str:
+        return " ".join({**start, **settings, **given}.get(name, [str(default)])).lower()
 
-    num_envs, horizon = size("env.num_envs", EnvConfig.num_envs), size("train.horizon_length", None)
-    return {**settings, **flatten({"train": runner.ppo_fields(params, num_envs, horizon)})}
+    num_envs, horizon = word("env.num_envs", EnvConfig.num_envs), word("train.horizon_length", "")
+    if (
+        word("train.test", False) == "false" and num_envs.isdigit() and horizon.isdigit()
+    ):  # else apply() will refuse them
+        settings.update(flatten({"train": runner.batch_fields(params, int(num_envs), int(horizon))}))
+    return settings
 
 
 def with_physics(settings: Settings) -> Settings:

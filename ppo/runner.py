@@ -12,7 +12,6 @@ docs/rl_games.md tells the differences.
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import math
 import re
@@ -160,11 +159,11 @@ def without_references(tree: Dict[str, Any]) -> Dict[str, Any]:
     return result
 
 
-def ppo_fields(params: Dict[str, Any], num_envs: Optional[int] = None, horizon: Optional[int] = None) -> Dict[str, Any]:
-    """The fields of PPOConfig that `params` means. num_envs and horizon, if they differ from it, are those of the run:
-    rl_games counts the rows of a minibatch, PPOConfig the minibatches. Raises ValueError, one line that names the key."""
+def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
+    """The fields of PPOConfig that `params` means, but for those of batch_fields(). Raises ValueError, one line that names
+    the key."""
     given = flatten(params)
-    for key in ("algo.name", "model.name", "network.name"):
+    for key in ("algo.name", "model.name", "network.name", "config.lr_schedule"):
         if key not in given:
             missing(key)
     for key, value in given.items():
@@ -178,24 +177,35 @@ def ppo_fields(params: Dict[str, Any], num_envs: Optional[int] = None, horizon: 
         elif default is not OURS:
             fields[name] = missing(key) if default is NEEDED else default
 
-    config = params.get("config", {})
-    num_envs = num_envs or count_envs(config)
-    fields["value_bootstrap"] = "rl_games" if config.get("value_bootstrap", True) else "none"
-    schedule = config["lr_schedule"] if "lr_schedule" in config else missing("config.lr_schedule")
-    if schedule == "adaptive" and "kl_threshold" not in config:
+    schedule = given["config.lr_schedule"]
+    if schedule == "adaptive" and "config.kl_threshold" not in given:
         missing("config.kl_threshold")
-    fields["lr_schedule"] = schedule if schedule in ("adaptive", "linear") else "fixed"
-    batch = num_envs * (horizon or fields["horizon_length"])
-    fields["num_minibatches"] = count_minibatches(config, num_envs, batch)
+    known = schedule == "adaptive" or (schedule == "linear" and given.get("config.max_epochs", -1) != -1)
+    fields["lr_schedule"] = schedule if known else "fixed"  # without max_epochs rl_games' linear rate never falls
+    fields["value_bootstrap"] = "rl_games" if given.get("config.value_bootstrap", True) else "none"
+    return fields
+
+
+def batch_fields(params: Dict[str, Any], num_envs: int, horizon: int) -> Dict[str, Any]:
+    """The fields of PPOConfig that depend on the size of a batch: rl_games counts the rows of a minibatch and the steps of
+    a training, PPOConfig minibatches and iterations. Raises ValueError, one line that names the key."""
+    for key, value in (("num_actors", num_envs), ("horizon_length", horizon)):
+        if value < 1:
+            raise ValueError(f"params.config.{key} = {value}: allowed is 1 or more")
+    config, batch = params["config"], num_envs * horizon
     epochs, frames = (convert(f"config.{key}", config.get(key, -1), int) for key in ("max_epochs", "max_frames"))
     limits = [limit for limit in (epochs, math.ceil(frames / batch)) if limit > 0]
-    fields["max_iterations"] = min(limits, default=10**9)
-    if schedule == "linear":
-        if epochs < 0:
-            fields["lr_schedule"] = "fixed"  # there a linear rate without max_epochs never falls
-        elif fields["max_iterations"] < epochs:
-            raise ValueError(f"params.config.max_frames = {frames}: allowed with lr_schedule linear is only max_epochs")
-    return fields
+    iterations = min(limits, default=10**9)
+    if config["lr_schedule"] == "linear" and iterations < epochs:
+        raise ValueError(f"params.config.max_frames = {frames}: allowed with lr_schedule linear is only max_epochs")
+    for key, scale in (("minibatch_size", 1), ("minibatch_size_per_env", num_envs)):
+        if key in config:
+            size = scale * convert(f"config.{key}", config[key], int)
+            if size <= 0 or batch % size:
+                allowed = f"a divisor of num_actors * horizon_length = {batch}"
+                raise ValueError(f"params.config.{key} = {config[key]}: {size} rows; allowed is {allowed}")
+            return {"max_iterations": iterations, "num_minibatches": batch // size}
+    missing("config.minibatch_size")
 
 
 def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
@@ -227,6 +237,7 @@ def missing(key: str) -> NoReturn:
 
 
 FIELD_TYPES = get_type_hints(PPOConfig)
+WORDS = {bool: "True or False", int: "a whole number", float: "a number", Tuple[int, ...]: "a list of whole numbers"}
 
 
 def convert(key: str, value: Any, hint: Any) -> Any:
@@ -242,37 +253,9 @@ def convert(key: str, value: Any, hint: Any) -> Any:
             return tuple(convert(key, x, get_args(hint)[0]) for x in value)
         if hint not in (bool, int, float) and isinstance(value, str):
             return value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
-    names = {
-        bool: "True or False",
-        int: "a whole number",
-        float: "a number",
-        Tuple[int, ...]: "a list of whole numbers",
-    }
-    raise ValueError(f"params.{key} = {value!r}: allowed is {names.get(hint, 'a word')}")
-
-
-def count_envs(config: Dict[str, Any]) -> int:
-    num_envs = (
-        convert("config.num_actors", config["num_actors"], int)
-        if "num_actors" in config
-        else missing("config.num_actors")
-    )
-    if num_envs < 1:
-        raise ValueError(f"params.config.num_actors = {num_envs}: allowed is 1 or more")
-    return num_envs
-
-
-def count_minibatches(config: Dict[str, Any], num_envs: int, batch: int) -> int:
-    for key, scale in (("minibatch_size", 1), ("minibatch_size_per_env", num_envs)):
-        if key in config:
-            size = scale * convert(f"config.{key}", config[key], int)
-            if size <= 0 or batch % size:
-                allowed = f"a divisor of num_actors * horizon_length = {batch}"
-                raise ValueError(f"params.config.{key} = {config[key]}: {size} rows; allowed is {allowed}")
-            return batch // size
-    missing("config.minibatch_size")
+    raise ValueError(f"params.{key} = {value!r}: allowed is {WORDS.get(hint, 'a word')}")
 
 
 # --- Runner ----------------------------------------------------------------------------------------------------------
@@ -291,16 +274,17 @@ class Runner:
 
     def load(self, yaml_config: Dict[str, Any]) -> None:
         """`yaml_config` is the whole file, {"params": ...}. Raises ValueError, one line that names the key."""
-        if "params" not in yaml_config:
+        if not isinstance(yaml_config.get("params"), dict):
             raise ValueError("params is missing: allowed is the tree of an rl_games YAML file, {'params': ...}")
-        params = yaml_config["params"]
-        config = {**params["config"], "env_config": copy.deepcopy(params["config"].get("env_config") or {})}
-        self.load_config({**params, "config": config})
+        self.load_config(yaml_config["params"])
 
     def load_config(self, params: Dict[str, Any]) -> None:
-        self.cfg = PPOConfig(**{"seed": -1, **ppo_fields(params)})
+        fields = {"seed": -1, **ppo_fields(params)}
         self.config = params["config"]
-        self.num_envs = count_envs(self.config)
+        if "num_actors" not in self.config:
+            missing("config.num_actors")
+        self.num_envs = convert("config.num_actors", self.config["num_actors"], int)
+        self.cfg = PPOConfig(**fields, **batch_fields(params, self.num_envs, fields["horizon_length"]))
         self.cfg.validate(self.num_envs)
 
     def reset(self) -> None:

@@ -27,7 +27,7 @@ import configs
 from dexhand_gym import rl_games
 from dexhand_gym.rl_games import RlGamesVecEnv
 from ppo import checkpoint, ppo
-from ppo.runner import Runner, ppo_fields
+from ppo.runner import Runner, batch_fields, ppo_fields
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # rl_games' own
 
@@ -83,6 +83,7 @@ def make_params(env, folder, **changes):
         entropy_coef=0.01,
         bounds_loss_coef=0.1,
         learning_rate="1e-3",
+        kl_threshold=0.016,
         device="cpu",
         device_name="cpu",
         train_dir=str(folder),
@@ -105,7 +106,7 @@ def stock(params, kind=A2CAgent, seed=42):
 
 
 def ours(params, env, seed=42):
-    cfg = ppo.PPOConfig(**ppo_fields(params, env.num_envs))
+    cfg = ppo.PPOConfig(**ppo_fields(params), **batch_fields(params, env.num_envs, 16))
     cfg.validate(env.num_envs)
     torch.manual_seed(seed)
     agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg)
@@ -223,7 +224,7 @@ def test_defaults_are_those_of_rl_games(tmp_path):
         )
         if key in optional.split():
             del params["config"][key]
-    fields = ppo_fields(params, env.num_envs)
+    fields = ppo_fields(params)
     theirs = stock({**params, "config": {**params["config"], "reward_shaper": {}}})
     names = "normalize_value truncate_grads schedule_type weight_decay clip_actions bound_loss_type save_best_after"
     for name in names.split():
@@ -338,7 +339,7 @@ def test_their_checkpoint_in_ours(tmp_path, monkeypatch, kind):
 
 def test_file_of_rl_games_161(tmp_path):
     """A sample, since 1.6.1 does not install here; its statistics of observations are made differently, not kept."""
-    content = checkpoint.load(ROOT / "tests" / "data" / "rl_games_1.6.1.pth")
+    content = checkpoint.load(ROOT / "tests/data/rl_games_1.6.1.pth")
     cfg = ppo.PPOConfig(units=(32, 32), separate=False)
     agent = ppo.Agent(Box(-1, 1, (3,), np.float32), Box(-1, 1, (1,), np.float32), cfg)
     checkpoint.load_weights(agent, content)
@@ -460,6 +461,7 @@ def change(tree, key, value):
         ("config.minibatch_size", None, "params.config.minibatch_size is missing"),
         ("config.minibatch_size", 1000, "minibatch_size = 1000: 1000 rows; allowed is a divisor of .* = 4096"),
         ("config.num_actors", -1, "params.config.num_actors = -1: allowed is 1 or more"),
+        ("config.horizon_length", 0, "params.config.horizon_length = 0: allowed is 1 or more"),
         ("config.gamma", "high", "params.config.gamma = 'high': allowed is a number"),
         ("config.mini_epochs", 2.5, "params.config.mini_epochs = 2.5: allowed is a whole number"),
         ("config.clip_value", "maybe", "params.config.clip_value = 'maybe': allowed is True or False"),
@@ -524,6 +526,12 @@ def test_train_config_of_the_command_line(tmp_path, monkeypatch):
     assert (cfg.task_name, cfg.train.max_iterations, cfg.train.gamma) == ("BaseTask", 7, 0.9)
     assert cfg.train.num_minibatches == 32 * 8 // 32
     assert configs.parse(["--train-config", str(SAMPLE)]).env.num_envs == 256
+    assert (
+        configs.parse(
+            f"--test --checkpoint {ROOT}/tests/data/rl_games_1.6.1.pth --num-envs 3 train=MyTaskPPO".split()
+        ).env.num_envs
+        == 3
+    )
     for line, message in (
         ("train=Other", "train_config = 'Other.yaml': No such file"),
         ("train=MyTaskPPO numEnvs=3 --train.horizon-length 3", "minibatch_size = 32.* = 9"),
