@@ -25,7 +25,7 @@ $(VENV)/.installed: setup.cfg constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[gpu,dev]"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[gpu,dev,parity]"
 	touch $@
 
 clean:

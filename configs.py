@@ -20,9 +20,9 @@ import yaml
 
 from dexhand_gym import tasks
 from dexhand_gym.envs import task_class
-from dexhand_gym.envs.config import Config, check_name
+from dexhand_gym.envs.config import Config, EnvConfig, check_name
 from dexhand_gym.sim import PHYSICS
-from ppo import workspace
+from ppo import runner, workspace
 from ppo.ppo import PPOConfig
 
 Settings = Dict[str, List[str]]
@@ -97,7 +97,8 @@ class RunConfig(Config):
         values = flatten(dataclasses.asdict(self))
         for name, hint in field_types(self).items():
             value = values.get(full_name(name), [])
-            if float in (hint, *get_args(hint)) and {"nan", "inf", "-inf"} & set(value):
+            never = name == "train.score_to_win"  # infinity means just that
+            if float in (hint, *get_args(hint)) and {"nan", "inf", "-inf"} & set(value) and not never:
                 raise ValueError(f"{name} = {' '.join(value)}: allowed are finite numbers")
         super().validate()
         self.train.validate(self.env.num_envs)
@@ -255,7 +256,28 @@ def train_config(given: Settings, start: Settings) -> Settings:
     """The settings of --train-config (taken out of `given`), a YAML file of rl_games."""
     if "train_config" not in given:
         return {}
-    raise ValueError(f"train_config = {only_word('train_config', given['train_config'])!r}: not yet possible")
+    path = Path(only_word("train_config", given.pop("train_config")))
+    params = runner.read_params(path if path.suffix else path.with_suffix(".yaml"))
+    config = params["config"]
+    for key in ("env_config", "env_info", "vec_env", "train_dir"):
+        if config.get(key):
+            raise ValueError(f"params.config.{key} = {config[key]!r}: here the command line says that, leave it out")
+    names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
+    settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
+    if config.get("env_name") in tasks():
+        settings["task_name"] = [config["env_name"]]
+    settings.update(flatten({"train": runner.ppo_fields(params)}))
+
+    def word(name: str, default: Any) -> str:
+        return " ".join({**start, **settings, **given}.get(name, [str(default)])).lower()
+
+    num_envs, horizon = word("env.num_envs", EnvConfig.num_envs), word("train.horizon_length", "")
+    known = num_envs.isdigit() and horizon.isdigit()  # else apply() will refuse them
+    if known and word("train.test", False) == "false":
+        if "train.num_minibatches" in given:
+            config["minibatch_size"] = int(num_envs) * int(horizon)  # the file's does not matter
+        settings.update(flatten({"train": runner.batch_fields(params, int(num_envs), int(horizon))}))
+    return settings
 
 
 def only_word(name: str, words: List[str]) -> str:

@@ -98,10 +98,12 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     for name, types in (("epoch", int), ("frame", int), ("last_mean_rewards", (int, float)), ("ppo_state", dict)):
         if not isinstance(content[name], types):
             raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}")
-    model = {
+    bare = {
         str(key).replace("_orig_mod.", ""): x for key, x in model.items()
     }  # torch.compile's prefix, in rl_games 1.6.5
-    return {**content, "model": model}
+    if len(bare) < len(model):
+        raise CheckpointError(f"{path}: not loaded, it has tensors twice, with and without the prefix _orig_mod.")
+    return {**content, "model": bare}
 
 
 def load_weights(agent: nn.Module, content: dict[str, Any], path: str | Path = "the checkpoint") -> None:

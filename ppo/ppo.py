@@ -94,11 +94,15 @@ class PPOConfig:
     entropy_coef: float = 0.0
     """Weight of the entropy bonus."""
     bounds_loss_coef: float = 1e-4
-    """Weight of the penalty on mean actions beyond +-1.1."""
+    """Weight of the penalty on mean actions."""
+    bound_loss_type: Literal["bound", "regularisation"] = "bound"
+    """What that penalty is. bound: the square of what exceeds +-1.1; regularisation: the square of the mean itself."""
     truncate_grads: bool = True
     """Clip the gradient to grad_norm."""
     grad_norm: float = 1.0
     """Largest L2 norm of the gradient, all parameters together."""
+    weight_decay: float = 0.0
+    """Adam's weight decay (L2, added to the gradient)."""
     normalize_input: bool = True
     """Normalise observations by their running mean and variance."""
     normalize_value: bool = True
@@ -110,6 +114,8 @@ class PPOConfig:
     right; rl_games: gamma * V(observation before the step); none: nothing, so that a time-out counts as a death."""
     reward_scale: float = 1.0
     """Factor on rewards before learning (rl_games: scale_value); logged rewards are unscaled."""
+    clip_actions: bool = True
+    """Clamp actions to [-1, 1] and scale them to the environment's range. Off: it gets them as sampled."""
     units: Tuple[int, ...] = (256, 128, 64)
     """Sizes of the hidden layers."""
     activation: Literal["elu", "relu", "selu", "tanh", "swish", "gelu"] = "elu"
@@ -132,6 +138,8 @@ class PPOConfig:
     """Periodic checkpoints that stay, the newest of them; 0: all. The best one always stays."""
     save_best_after: int = 100
     """The best checkpoint is kept from this iteration on."""
+    score_to_win: float = math.inf
+    """Training is over when the best checkpoint's mean reward exceeds this."""
     log_interval: int = 10
     """Iterations between two lines on the console; for the logger, which is called at every iteration."""
 
@@ -140,11 +148,11 @@ class PPOConfig:
         batch = num_envs * self.horizon_length
         for allowed, good, names in (
             ("1 or more", lambda x: x >= 1, "max_iterations horizon_length mini_epochs log_interval"),
-            ("0 or more", lambda x: x >= 0, "critic_coef entropy_coef bounds_loss_coef save_frequency save_best_after"),
+            ("0 or more", lambda x: x >= 0, "critic_coef bounds_loss_coef weight_decay save_frequency save_best_after"),
             ("0 (all) or more", lambda x: x >= 0, "keep_checkpoints"),
             ("more than 0", lambda x: x > 0, "learning_rate kl_threshold e_clip grad_norm"),
             ("0 to 1", lambda x: 0 <= x <= 1, "gamma tau"),
-            ("a finite number", math.isfinite, "reward_scale sigma_init"),
+            ("a finite number", math.isfinite, "entropy_coef reward_scale sigma_init"),
             ("0 or more, or -1 for a random one", lambda x: x >= -1, "seed"),
             ("one or more sizes of 1 or more", lambda x: len(x) > 0 and min(x) >= 1, "units"),
             ("a file name without slashes", lambda x: x and not set(x) & set("/\\"), "name"),
@@ -267,11 +275,12 @@ class Agent(nn.Module):
         for what, space in (("observation", obs_space), ("action", action_space)):
             if not isinstance(space, Box) or len(space.shape) != 1:
                 raise ValueError(f"{what} space = {space}: allowed is a flat Box")
-        if not action_space.is_bounded():
+        if cfg.clip_actions and not action_space.is_bounded():
             raise ValueError(f"action space = {action_space}: allowed is a Box with finite bounds")
         self.value_mean_std = RunningMeanStd(1) if cfg.normalize_value else None
         self.running_mean_std = RunningMeanStd(obs_space.shape[0]) if cfg.normalize_input else None
         self.a2c_network = ActorCritic(obs_space.shape[0], action_space.shape[0], cfg)
+        self.clip_actions = cfg.clip_actions
         self.register_buffer("action_low", torch.as_tensor(action_space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("action_high", torch.as_tensor(action_space.high, dtype=torch.float32), persistent=False)
 
@@ -303,6 +312,8 @@ class Agent(nn.Module):
 
     def to_env(self, action: Tensor) -> Tensor:
         """What the environment gets: [-1, 1] is its whole action space."""
+        if not self.clip_actions:
+            return action
         half_range, middle = (self.action_high - self.action_low) / 2.0, (self.action_high + self.action_low) / 2.0
         return action.clamp(-1.0, 1.0) * half_range + middle
 
@@ -397,6 +408,7 @@ def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cf
         finished[:2] += (progress.episode * done).sum(1)
         finished[2] += done.sum()
         progress.episode.masked_fill_(done, 0.0)
+    torch.randn_like(action)  # rl_games samples an action with the last value too; so a seed gives its random numbers
     return agent.value(progress.obs), finished
 
 
@@ -475,7 +487,8 @@ def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, 
     c_loss = c_loss.mean()
 
     entropy = (0.5 + 0.5 * math.log(2 * math.pi) + logstd).sum(-1).mean()
-    b_loss = ((mu.abs() - SOFT_BOUND).clamp(min=0.0) ** 2).sum(-1).mean()
+    beyond = mu if cfg.bound_loss_type == "regularisation" else (mu.abs() - SOFT_BOUND).clamp(min=0.0)
+    b_loss = (beyond**2).sum(-1).mean()
     loss = a_loss + 0.5 * cfg.critic_coef * c_loss - cfg.entropy_coef * entropy + cfg.bounds_loss_coef * b_loss
 
     with torch.no_grad():  # before the step, which changes logstd: it is a view of the parameter
@@ -576,7 +589,8 @@ class Learner:
 def make_optimizer(agent: Agent, cfg: PPOConfig) -> torch.optim.Adam:
     """Adam whose learning rate is a tensor beside the weights (see schedule_learning_rate)."""
     lr = torch.tensor(cfg.learning_rate, device=agent.action_low.device)
-    return torch.optim.Adam(agent.parameters(), lr=lr, eps=1e-8, fused=True, capturable=lr.is_cuda)
+    options: dict[str, Any] = {"weight_decay": cfg.weight_decay, "fused": True, "capturable": lr.is_cuda}
+    return torch.optim.Adam(agent.parameters(), lr=lr, eps=1e-8, **options)
 
 
 def iterate(env: VectorEnv, learner: Learner, progress: Progress) -> dict[str, float]:
@@ -775,6 +789,8 @@ def train(
             if metrics["reward"] > progress.best_reward and progress.epoch >= cfg.save_best_after:
                 progress.best_reward = metrics["reward"]
                 save(folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
+                if progress.best_reward > cfg.score_to_win:
+                    break
             if cfg.save_frequency and progress.epoch % cfg.save_frequency == 0:
                 save_last()
         save_last()

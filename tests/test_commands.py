@@ -29,7 +29,7 @@ COMMANDS, SETTINGS = (
     for part in (ROOT / "docs" / "commands.md").read_text().split("\n## ")[:2]
 )
 OURS = [row for row in COMMANDS if "train.py" in row[0]]
-SHELL = [row[0].strip("`") for row in COMMANDS if row[1] == "the same"]
+SHELL = [row[row[1] != "the same"].strip("`") for row in COMMANDS if "train.py" not in row[0]]
 SMALL = "num_envs=4 max_iterations=2 train.horizon_length=4 train.num_minibatches=2 train.mini_epochs=1"
 SMALL += " task.episode_length=5 train.test_episodes=4 train.reload_interval=0"
 RUNS = {  # that the guide speaks of
@@ -85,6 +85,8 @@ def project(trained, tmp_path):
     shutil.copy(
         tmp_path / "runs_all/BaseTask_20240101_120000/nn/checkpoint_1000.pth", tmp_path / "path/to/checkpoint.pth"
     )
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shutil.copy(tmp_path / "examples" / "rl_games.yaml", tmp_path / "MyTaskPPO.yaml")
     for name in RUNS:
         workspace.link(tmp_path / "runs" / name, tmp_path / "runs_all" / name)
     register_task("Mine/MyTask-v0", "dexhand_gym.envs.base_task:BaseTask")
@@ -101,7 +103,7 @@ def point_latest(project: Path, command: str) -> None:
 
 
 def test_the_page_has_rows():
-    assert (len(OURS), len(SHELL), len(SETTINGS)) >= (38, 4, 19)
+    assert (len(OURS), len(SHELL), len(SETTINGS)) >= (38, 5, 19)
     assert {row[2].split("*")[1] for row in COMMANDS if row[2]} == {"differs", "later"}
 
 
@@ -135,7 +137,9 @@ def test_a_command_of_the_shell(project, command):
     command = command.replace("tensorboard", f"{sys.executable} -m tensorboard.main --inspect")  # and do not serve
     done = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True, check=True)
     boxes = [name for name in RUNS if "BoxGrasping" in name]
-    if command.startswith("ls"):
+    if command.startswith("cp"):
+        assert (project / command.split()[-1]).read_text() == (ROOT / "examples" / "rl_games.yaml").read_text()
+    elif command.startswith("ls"):
         assert done.stdout.split() == sorted(boxes)
     elif command.startswith("mv"):
         source, target = command.split()[1:]

@@ -1,0 +1,68 @@
+"""The environments for rl_games 1.6, which alone needs this module: examples/train_with_rl_games.py is the whole way.
+
+rl_games knows an environment as an IVecEnv, made by name: after register(), `config.env_name: BaseTask` in its YAML makes
+one, with the arguments in `config.env_config`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Dict, Optional, Tuple
+
+from gymnasium.vector import VectorEnv
+from rl_games.common import env_configurations, vecenv
+from rl_games.common.algo_observer import AlgoObserver
+from rl_games.common.ivecenv import IVecEnv
+from torch import Tensor
+
+from dexhand_gym import tasks
+from dexhand_gym.envs import make_vec_env
+
+
+class RlGamesVecEnv(IVecEnv):
+    """A Gymnasium vector environment on torch tensors (SAME_STEP) as rl_games wants it."""
+
+    def __init__(self, env: VectorEnv, seed: Optional[int] = None):
+        """seed: of the first reset, as Gymnasium's learners do it."""
+        self.env, self.seed_once = env, seed
+        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+
+    def reset(self) -> Tensor:
+        obs, _ = self.env.reset(seed=self.seed_once)
+        self.seed_once = None
+        return obs
+
+    def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Dict[str, Any]]:
+        """Observations [N, O], rewards [N], dones [N] and infos. infos["time_outs"] [N] is what rl_games bootstraps by,
+        with the value before the step; infos["final_obs"] [N, O], which would be right, is there for others."""
+        obs, reward, terminated, truncated, info = self.env.step(actions)
+        # An entry `episode` would be taken for scalars to log, by IsaacAlgoObserver.
+        infos = {name: value for name, value in info.items() if name not in ("episode", "_episode")}
+        return obs, reward, terminated | truncated, {**infos, "time_outs": truncated}
+
+    def get_env_info(self) -> Dict[str, Any]:
+        return {"observation_space": self.observation_space, "action_space": self.action_space}
+
+
+class StatisticsObserver(AlgoObserver):
+    """Writes the environments' statistics (reward terms, endings, success rate) to rl_games' TensorBoard, every epoch."""
+
+    def after_init(self, algo: Any) -> None:
+        self.algo = algo
+
+    def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
+        for name, value in self.algo.vec_env.env.statistics().items():
+            self.algo.writer.add_scalar(name, value, frame)
+
+
+def make(task: str, num_envs: int, seed: Optional[int] = None, **fields: Any) -> RlGamesVecEnv:
+    """A task by its short name; `fields` as for gymnasium.make_vec."""
+    return RlGamesVecEnv(make_vec_env(tasks()[task], num_envs, seed=seed, **fields), seed)
+
+
+def register() -> None:
+    """Tells rl_games every task by its short name."""
+    vecenv.register("DEXHAND", make)
+    for task in tasks():
+        creator = partial(make, task, 1)  # what a player without use_vecenv calls
+        env_configurations.register(task, {"vecenv_type": "DEXHAND", "env_creator": creator})
