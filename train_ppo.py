@@ -18,7 +18,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from rich.columns import Columns
@@ -71,6 +71,7 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
         done = checkpoints.load(train.checkpoint)["epoch"]
         if done >= train.max_iterations:
             raise ValueError(f"train.max_iterations = {train.max_iterations}: allowed is more than the {done} done")
+    check_watching(cfg)
     env = make_vec_env(tasks()[cfg.task_name], cfg.env.num_envs, cfg, train.seed)
     if train.checkpoint:
         load_agent(env, cfg, Path(train.checkpoint))
@@ -89,7 +90,8 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     console = start_logging(folder / "train.log", cfg.train.log_level)
     log.info("run: runs/%s", folder.name)
     try:
-        test(cfg, env, folder) if cfg.train.test else train(cfg, env, folder, console)
+        with watched(cfg, env, folder) as film:
+            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film)
         return 0
     except KeyboardInterrupt:
         saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -122,16 +124,56 @@ def start_logging(file: Path, level: str) -> Console:
     return console
 
 
+# --- Watching --------------------------------------------------------------------------------------------------------
+
+
+def check_watching(cfg: RunConfig) -> None:
+    """Raises RuntimeError if what is to be shown or filmed cannot be."""
+    if cfg.env.render:
+        from dexhand_gym.viewer import check_viewing
+
+        check_viewing()
+    if cfg.env.record_video:
+        from dexhand_gym.video import check_recording
+
+        check_recording()
+
+
+@contextlib.contextmanager
+def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callable[[str], None]]:
+    """Shows the environments and films them, as far as wanted. Gives a function that begins a clip of some name."""
+    if cfg.env.render or (cfg.env.render is None and cfg.train.test):
+        try:
+            env.show("1x" if cfg.train.test else "max")
+            log.info("watch: %s", env.viewer.where)
+        except RuntimeError as error:
+            log.warning("not shown: %s", error)
+    if not cfg.env.record_video:
+        yield lambda name: None
+        return
+    from dexhand_gym.video import Recorder
+
+    with Recorder(env, folder / "videos") as recorder:
+        yield recorder.start
+
+
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console) -> None:
+def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, film: Callable[[str], None]) -> None:
     """Trains, tests the result (an episode in every environment) and says what to do next."""
     display = ProgressDisplay(cfg.train, console)
+
+    def after_iteration(metrics: Dict[str, float]) -> None:
+        display(metrics)
+        if metrics["iteration"] % cfg.env.video_interval == 0:
+            film(f"iteration_{metrics['iteration']:06.0f}")
+
     with display.live:
-        ppo.train(env, cfg.train, folder, display, cfg.train.checkpoint)
+        ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
     best = workspace.best_checkpoint(folder)
     if cfg.task.SUCCESSES:
+        film("best")
         measure(env, load_agent(env, cfg, best), env.num_envs, best, folder)
     log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
     log.info("test it: python train_ppo.py --test --checkpoint runs/%s", folder.name)
@@ -209,12 +251,17 @@ def describe(metrics: Dict[str, float]) -> Dict[str, str]:
 # --- Test ------------------------------------------------------------------------------------------------------------
 
 
-def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> None:
+def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, film: Callable[[str], None]) -> None:
     """One round of `test_episodes` episodes, or round after round (see TrainConfig.reload_interval)."""
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
     workspace.link(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
     agent, loaded = load_agent(env, cfg, path), time.monotonic()
+    if env.viewer is not None:
+        env.viewer.on_reload = lambda: checkpoints.load_weights(
+            agent, checkpoints.load(workspace.best_checkpoint(path.parent))
+        )
+    film("test")
     while True:
         measure(env, agent, cfg.train.test_episodes or env.num_envs, path, folder)
         if cfg.train.test_episodes and not interval:
