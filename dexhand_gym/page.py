@@ -208,12 +208,13 @@ def merge(model: mujoco.MjModel, geoms: List[int], material: int) -> trimesh.Tri
         transform[:3, 3] = model.geom_pos[geom]
         merged.append(mesh.apply_translation(-mesh.bounds.mean(0)).apply_transform(transform))
     mesh = trimesh.util.concatenate(merged).smooth_shaded
-    color = (model.mat_rgba[material] if material >= 0 else model.geom_rgba[geoms[0]]).copy()
-    color[:3] **= 2.2  # glTF's factors are linear
-    surface = {"metallicFactor": model.mat_metallic[material], "roughnessFactor": model.mat_roughness[material]}
-    if material < 0:
-        surface = {"metallicFactor": 0.0, "roughnessFactor": 0.6}
-    mesh.visual = trimesh.visual.TextureVisuals(
-        material=trimesh.visual.material.PBRMaterial(baseColorFactor=color, **surface)
+    look = model.geom_rgba[geoms[0]], 0.0, 0.6
+    if material >= 0:
+        look = model.mat_rgba[material], model.mat_metallic[material], model.mat_roughness[material]
+    color, metallic, roughness = look
+    color = np.append(color[:3] ** 2.2, color[3])  # glTF's factors are linear
+    surface = trimesh.visual.material.PBRMaterial(
+        baseColorFactor=color, metallicFactor=metallic, roughnessFactor=roughness
     )
+    mesh.visual = trimesh.visual.TextureVisuals(material=surface)
     return mesh
