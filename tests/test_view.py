@@ -318,7 +318,7 @@ def test_page_in_a_browser(playing, browser):
 
     *terms, (_, total) = (line.split("\t")[::2] for line in shown("terms").splitlines()[1:])
     assert float(total) == pytest.approx(sum(float(weighted) for _, weighted in terms), abs=0.01)
-    assert ["reach", "lift"] == [name for name, _ in terms if name in ("reach", "lift")]
+    assert [name for name, _ in terms if name in ("reach", "lift")] == ["reach", "lift"]
     assert "of" in shown("success") and "into its episode" in shown("environment")
 
     viewer.picked = 3  # what a click on an environment does
