@@ -129,14 +129,17 @@ def start_logging(file: Path, level: str) -> Console:
 
 def check_watching(cfg: RunConfig) -> None:
     """Raises RuntimeError if what is to be shown or filmed cannot be."""
-    if cfg.env.render:
-        from dexhand_gym.viewer import check_viewing
+    try:
+        if cfg.env.render:
+            from dexhand_gym.viewer import check_viewing
 
-        check_viewing()
-    if cfg.env.record_video:
-        from dexhand_gym.video import check_recording
+            check_viewing()
+        if cfg.env.record_video:
+            from dexhand_gym.video import check_recording
 
-        check_recording()
+            check_recording()
+    except ImportError as error:
+        raise RuntimeError(f"nothing can be drawn here: {error}") from error
 
 
 @contextlib.contextmanager
@@ -146,7 +149,7 @@ def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callab
         try:
             env.show("1x" if cfg.train.test else "max")
             log.info("watch: %s", env.viewer.where)
-        except RuntimeError as error:
+        except (ImportError, RuntimeError) as error:
             log.warning("not shown: %s", error)
     if not cfg.env.record_video:
         yield lambda name: None

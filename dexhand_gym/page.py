@@ -91,7 +91,7 @@ class Page(Viewer):
         rows.append(("reward", None, sum(weighted for *_, weighted in rows)))
         cells = "".join(
             f"<tr><td>{name.replace('_', ' ')}</td><td align=right>{'' if raw is None else f'{raw:.3f}'}</td>"
-            f"<td align=right>{weighted:.3f}</td></tr>"
+            f"<td align=right>{round(weighted, 3) + 0.0:.3f}</td></tr>"
             for name, raw, weighted in rows
         )
         head = "<tr><th align=left>term</th><th align=right>raw</th><th align=right>weighted</th></tr>"

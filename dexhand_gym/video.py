@@ -65,6 +65,8 @@ class Recorder:
             self._thread.start()
 
     def _save(self, states: np.ndarray, file: Path) -> None:
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, max(os.getpriority(os.PRIO_PROCESS, me), 10))  # the physics goes first
         try:
             self._draw(states, file)
             if not self._cancelled:

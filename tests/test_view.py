@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -411,6 +412,20 @@ def test_without_viser_the_extra_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_mujoco_a_run_goes_on_unseen(tmp_path):
+    """As on Python 3.8, where there is another engine."""
+    assert run(f"{TINY} --max-iterations 1", tmp_path).returncode == 0
+    code = """if True:
+        import sys
+        from dexhand_gym.sim import mujoco  # what steps the physics is loaded, what draws is not to be had
+        import train_ppo
+        sys.modules["dexhand_gym.render"] = sys.modules["dexhand_gym.viewer"] = None
+        sys.exit(train_ppo.main("--test --checkpoint latest --train.test-episodes 4".split()))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not shown: " in done.stdout and "watch:" not in done.stdout
+
+
 WINDOW = """
 import threading, time, torch
 from dexhand_gym import viewer
@@ -447,3 +462,16 @@ def test_a_display_that_does_not_answer_is_none():
     variables = {**ENV, "DISPLAY": ":987"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+# --- docs/watching.md ------------------------------------------------------------------------------------------------
+
+
+def test_documentation():
+    text = (ROOT / "docs" / "watching.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / "docs" / link).stat().st_size < 300_000
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scope: dict = {}
+    exec(code, scope)
+    assert [picture.shape for picture in scope["pictures"]] == [(240, 320, 3)] * 4
