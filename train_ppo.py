@@ -21,7 +21,7 @@ import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 import torch
 from rich import box
@@ -94,10 +94,10 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if train.torch_deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
     torch.use_deterministic_algorithms(train.torch_deterministic)
-    still = {"env.backend": "none", "env.device": "cpu", "env.render": False, "env.record_video": False}
-    with contextlib.closing(make_vec_env(task, cfg.env.num_envs, cfg, **still)) as env:
+    with contextlib.closing(make_vec_env(task, cfg.env.num_envs, cfg, backend="none", device="cpu")) as env:
         if train.checkpoint:
             load_agent(env, cfg, Path(train.checkpoint))
+    check_watching(cfg)
     env = make_vec_env(task, cfg.env.num_envs, cfg, train.seed)
     sizes = env.single_observation_space.shape[0], env.single_action_space.shape[0]
     log.info("%s: %d environments on %s, %d observations, %d actions", cfg.task_name, env.num_envs, env.device, *sizes)
@@ -116,7 +116,8 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     console = start_logging(folder / "train.log", cfg.train.log_level)
     log.info("run: runs/%s", folder.name)
     try:
-        test(cfg, env, folder) if cfg.train.test else train(cfg, env, folder, console)
+        with watched(cfg, env, folder) as film:
+            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film)
         return 0
     except KeyboardInterrupt as stop:
         saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -178,16 +179,59 @@ def start_logging(file: Path, level: str) -> Console:
     return console
 
 
+# --- Watching --------------------------------------------------------------------------------------------------------
+
+
+def check_watching(cfg: RunConfig) -> None:
+    """Raises RuntimeError if what is to be shown or filmed cannot be."""
+    try:
+        if cfg.env.render:
+            from dexhand_gym.viewer import check_viewing
+
+            check_viewing()
+        if cfg.env.record_video:
+            from dexhand_gym.video import check_recording
+
+            check_recording()
+    except ImportError as error:
+        raise RuntimeError(f"nothing can be drawn here: {error}") from error
+
+
+@contextlib.contextmanager
+def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callable[[str], None]]:
+    """Shows the environments and films them, as far as wanted. Gives a function that begins a clip of some name."""
+    if cfg.env.render or (cfg.env.render is None and cfg.train.test):
+        try:
+            env.show("1x" if cfg.train.test else "max")
+            log.info("watch: %s", env.viewer.where)
+        except (ImportError, RuntimeError) as error:
+            log.warning("not shown: %s", error)
+    if not cfg.env.record_video:
+        yield lambda name: None
+        return
+    from dexhand_gym.video import Recorder
+
+    with Recorder(env, folder / "videos") as recorder:
+        yield recorder.start
+
+
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console) -> None:
+def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, film: Callable[[str], None]) -> None:
     """Trains, tests the result (an episode in every environment) and says what to do next."""
     display = ProgressDisplay(cfg.train, console)
+
+    def after_iteration(metrics: Dict[str, float]) -> None:
+        display(metrics)
+        if metrics["iteration"] % cfg.env.video_interval == 0:
+            film(f"iteration_{metrics['iteration']:06.0f}")
+
     with display.live:
-        ppo.train(env, cfg.train, folder, display, cfg.train.checkpoint)
+        ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
     best = workspace.best_checkpoint(folder)
     if cfg.task.SUCCESSES:
+        film("best")
         measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
     log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
     log.info("test it: python train_ppo.py --test --checkpoint runs/%s", folder.name)
@@ -285,23 +329,32 @@ def as_text(table: Table) -> str:
 # --- Test ------------------------------------------------------------------------------------------------------------
 
 
-def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> None:
+def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, film: Callable[[str], None]) -> None:
     """One round of `test_episodes` episodes, or round after round (see TrainConfig.reload_interval)."""
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
     workspace.link(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
-    agent, iteration, loaded = *load_agent(env, cfg, path), time.monotonic()
+    (agent, iteration), loaded = load_agent(env, cfg, path), time.monotonic()
+
+    def reload() -> None:
+        nonlocal path, iteration, loaded
+        loaded = time.monotonic()
+        try:
+            newer = workspace.best_checkpoint(path.parent)
+            iteration = ppo.load_agent(newer, agent, cfg.train)["epoch"]
+            path = newer
+        except (ValueError, OSError) as error:  # deleted, or not yet whole: its writer may be another program
+            log.warning("goes on with the policy it has: %s", error)
+
+    if env.viewer is not None:
+        env.viewer.on_reload = reload
+    film("test")
     while True:
         measure(env, agent, iteration, cfg.train.test_episodes or env.num_envs, path, folder)
         if cfg.train.test_episodes and not interval:
             return
         if interval and time.monotonic() - loaded >= interval:
-            loaded = time.monotonic()
-            try:
-                path = workspace.best_checkpoint(path.parent)
-                agent, iteration = load_agent(env, cfg, path)
-            except (ValueError, OSError) as error:  # deleted, or not yet whole: its writer may be another program
-                log.warning("goes on with the policy it has: %s", error)
+            reload()
 
 
 def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agent, int]:

@@ -1,40 +1,100 @@
-"""Pictures of an environment, drawn by MuJoCo off screen from whatever engine's tensors.
-
-Without a display set MUJOCO_GL=egl (or osmesa) before Python starts.
-"""
+"""Pictures of an environment, drawn by MuJoCo off screen from whatever engine's tensors."""
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
+import ctypes
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Tuple
+
 import mujoco
 import numpy as np
 import torch
+from torch import Tensor
 
-from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim.mjcf import build_model
+
+if TYPE_CHECKING:
+    from dexhand_gym.envs.vec_env import DexHandVecEnv
+    from dexhand_gym.sim import Simulator
 
 
 class Renderer:
-    """Draws one row of `env` at a time as a uint8 image [height, width, 3]."""
+    """Draws environments of `env` one at a time. Belongs to the thread that made it, as OpenGL does.
 
-    def __init__(self, env: DexHandVecEnv, width: int = 640, height: int = 480, camera: str = "watch"):
-        self._sim, self._camera = env.sim, camera
+    Raises RuntimeError where nothing can be drawn.
+    """
+
+    def __init__(self, env: DexHandVecEnv, size: Tuple[int, int], camera: str = "watch"):
+        width, height = size
         self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
-        self._renderer = mujoco.Renderer(self._model, height, width)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = self._model.camera(camera).id
+        self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
+        self._scene = mujoco.MjvScene(self._model, 1000)
+        self._area = mujoco.MjrRect(0, 0, width, height)
+        self._context = make_context(width, height)
+        self._context.make_current()
+        self._model.vis.global_.offwidth, self._model.vis.global_.offheight = size
+        self._buffers = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
 
-    def image(self, row: int = 0) -> np.ndarray:
-        """The newest state of environment `row`."""
-        dofs = self._sim.dof_state[row, :, 0]
-        roots = self._sim.root_state[row, 1:]
-        poses = torch.cat((roots[:, :3], roots[:, 6:7], roots[:, 3:6]), 1)  # MuJoCo's quaternions are w x y z
-        self._data.qpos[:] = torch.cat((dofs, poses.flatten())).cpu().numpy()
-        mujoco.mj_forward(self._model, self._data)
-        self._renderer.update_scene(self._data, camera=self._camera)
-        return self._renderer.render()
+    def draw(self, coordinates: np.ndarray) -> np.ndarray:
+        """The picture, uint8 [height, width, 3], of one row of coordinates()."""
+        self._data.qpos[:] = coordinates
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        what = mujoco.mjtCatBit.mjCAT_ALL
+        scene = (self._options, self._perturbation, self._camera, what, self._scene)
+        mujoco.mjv_updateScene(self._model, self._data, *scene)
+        self._context.make_current()
+        mujoco.mjr_render(self._area, self._scene, self._buffers)
+        picture = np.empty((self._area.height, self._area.width, 3), np.uint8)
+        mujoco.mjr_readPixels(picture, None, self._area, self._buffers)
+        return picture[::-1].copy()  # OpenGL begins at the bottom
 
     def close(self) -> None:
         """Frees the drawing context."""
-        self._renderer.close()
+        self._context.make_current()
+        self._buffers.free()
+        self._context.free()
+
+
+def coordinates(sim: Simulator, rows: Any = slice(None)) -> Tensor:
+    """Where everything is, as MuJoCo's qpos [N, Q], of some or all environments."""
+    dofs, roots = sim.dof_state[rows, :, 0], sim.root_state[rows, 1:]
+    poses = torch.cat((roots[..., :3], roots[..., 6:7], roots[..., 3:6]), -1)  # MuJoCo's quaternions are w x y z
+    return torch.cat((dofs, poses.flatten(1)), 1)
+
+
+def make_context(width: int, height: int) -> Any:
+    """OpenGL without a display: EGL, else OSMesa; MUJOCO_GL (egl, osmesa, glfw) has the last word."""
+    name = os.environ.get("MUJOCO_GL", "").lower()
+    if name not in ("egl", "osmesa", "glfw"):
+        name = "egl" if egl_has_devices() else "osmesa"
+    try:
+        return import_module(f"mujoco.{name}").GLContext(width, height)
+    except Exception as error:  # what it is depends on which library is missing, and how
+        raise RuntimeError(
+            f"nothing to draw with ({name}: {error}): install OpenGL, on Debian and Ubuntu by "
+            "apt-get install libegl1 libegl-mesa0 (or libosmesa6)"
+        ) from error
+
+
+def egl_has_devices() -> bool:
+    """Asked without PyOpenGL and MuJoCo, for which a failure with EGL spoils OSMesa in the same process."""
+    try:
+        egl = ctypes.CDLL("libEGL.so.1")
+    except OSError:
+        return False
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    address, count = egl.eglGetProcAddress(b"eglQueryDevicesEXT"), ctypes.c_int(0)
+    if address:
+        signature = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        signature(address)(0, None, ctypes.byref(count))
+    return count.value > 0

@@ -1,7 +1,7 @@
 """A grasp from a script, no learning and no feedback: the pre-action rule moves the hand through four poses.
 
     python examples/scripted_grasp.py --num-envs 256 [--physics default|fast|accurate|all]
-    MUJOCO_GL=egl python examples/scripted_grasp.py --picture grasp.png
+    python examples/scripted_grasp.py --picture grasp.png
 
 Shows that BoxGrasping can be solved blind, and how to take control of the hand without a policy: both policy_controls
 switches off, and a rule from the measured quantities to the 18 action targets.
@@ -76,17 +76,14 @@ def save_picture(path: str, times: Tuple[float, ...] = (0.4, 1.1, 2.5, 4.8)) -> 
     """Four moments of one grasp, side by side."""
     from PIL import Image
 
-    from dexhand_gym.render import Renderer
-
-    env = scripted_env(1, seed=4)
-    renderer = Renderer(env.unwrapped, width=400, height=440)
+    env = scripted_env(1, seed=4, render_mode="rgb_array", video_size=(400, 440))
     frames = []
     for step in range(1, round(times[-1] / env.unwrapped.control_dt) + 1):
         env.step(torch.zeros(1, 0))
         if any(abs(step * env.unwrapped.control_dt - time) < 1e-6 for time in times):
-            frames.append(renderer.image())
+            frames.append(env.render()[0])
     Image.fromarray(np.concatenate(frames, 1)).save(path)
-    renderer.close()
+    env.close()
 
 
 def main() -> None:

@@ -14,14 +14,23 @@ def task_class(entry: str) -> Type:
     return getattr(importlib.import_module(module), name)
 
 
-def make_vec_env(task: str, num_envs: int = 1, cfg: Optional[Config] = None, seed: Optional[int] = None, **fields: Any):
+def make_vec_env(
+    task: str,
+    num_envs: int = 1,
+    cfg: Optional[Config] = None,
+    seed: Optional[int] = None,
+    render_mode: Optional[str] = None,
+    **fields: Any,
+):
     """The vector environment behind gymnasium.make_vec.
 
-    fields: device, backend and any other config field, by its full name (with ** and a dict) or its last part.
+    render_mode: None, "rgb_array" or "human". fields: device, backend and any other config field, by its full name (with
+    ** and a dict) or its last part.
     """
     cls = task_class(task)
     cfg = cfg or Config(task=cls.config())
-    return cls(override(cfg, {"env.num_envs": num_envs, **fields}), seed=seed)
+    shown = {"render_mode": render_mode} if render_mode else {}
+    return cls(override(cfg, {"env.num_envs": num_envs, **fields}), seed=seed, **shown)
 
 
 def make_env(task: str, cfg: Optional[Config] = None, **fields: Any):

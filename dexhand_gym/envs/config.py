@@ -27,9 +27,20 @@ class EnvConfig:
     """On a GPU: fuse the kernels of rewards, endings and observations with torch.compile. Some 2 % faster, starts some
     10 s later."""
     render: Optional[bool] = None
-    """Show it: True, False, or None for what suits (a test does, a training does not)."""
+    """train_ppo.py: show what goes on, in a window or, without a display, on a page for the browser; None: in tests only.
+    (In code, say render_mode="human".)"""
+    render_host: str = "127.0.0.1"
+    """Where the page is served; any other address than this lets other machines watch."""
+    render_port: int = 8080
+    """... or at the next free port."""
     record_video: bool = False
-    """Write videos into the run's folder, without a window too."""
+    """train_ppo.py: film environment 0 for the run's videos/, the beginning of a test, or now and then while training."""
+    video_interval: int = 100
+    """Iterations of training between two clips."""
+    video_length: int = 500
+    """Control steps of a clip."""
+    video_size: Tuple[int, int] = (640, 480)
+    """Width and height of pictures, pixels, both even."""
     spacing: float = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand_height: float = 0.25
@@ -157,6 +168,13 @@ class Config:
         """Raises ValueError, one line, at the first mistake."""
         if self.env.num_envs < 1:
             raise ValueError(f"env.num_envs = {self.env.num_envs}: allowed is 1 or more")
+        for name in ("video_interval", "video_length"):
+            if getattr(self.env, name) < 1:
+                raise ValueError(f"env.{name} = {getattr(self.env, name)}: allowed is 1 or more")
+        if not all(side > 0 and side % 2 == 0 for side in self.env.video_size):
+            raise ValueError(f"env.video_size = {self.env.video_size}: allowed are two even numbers of 2 or more")
+        if not 0 <= self.env.render_port <= 65535:
+            raise ValueError(f"env.render_port = {self.env.render_port}: allowed is 0 (any) to 65535")
         for name in ("size", "mass", "friction"):
             if not getattr(self.env.box, name) > 0:
                 raise ValueError(f"env.box.{name} = {getattr(self.env.box, name)}: allowed is more than 0")

@@ -16,7 +16,8 @@ class SingleEnv(gym.Env):
 
     def __init__(self, vec_env: DexHandVecEnv):
         self.vec_env = vec_env
-        self.metadata = {"render_modes": [], "render_fps": vec_env.metadata["render_fps"]}
+        self.metadata = {name: vec_env.metadata[name] for name in ("render_modes", "render_fps")}
+        self.render_mode = vec_env.render_mode
         self.observation_space = vec_env.single_observation_space
         self.action_space = vec_env.single_action_space
 
@@ -32,6 +33,11 @@ class SingleEnv(gym.Env):
         done = bool(terminated[0] | truncated[0])
         result = {"is_success": bool(info["success"][0])} if done else {}
         return info["final_obs"][0].numpy(force=True), float(reward[0]), bool(terminated[0]), bool(truncated[0]), result
+
+    def render(self) -> Optional[np.ndarray]:
+        """With render_mode "rgb_array" a picture [height, width, 3] uint8, else None."""
+        pictures = self.vec_env.render()
+        return pictures[0] if pictures else None
 
     def close(self) -> None:
         self.vec_env.close()

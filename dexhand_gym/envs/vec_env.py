@@ -51,15 +51,20 @@ class DexHandVecEnv(VectorEnv):
     | `time_outs`                | [N] bool, equal to truncated (the name rl_games looks for)                           |
     """
 
-    metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
     config: ClassVar[Type[TaskConfig]] = TaskConfig
     quantities: ClassVar[Dict[str, Quantity]] = HAND_QUANTITIES
     timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
     remembered: ClassVar[Tuple[str, ...]] = ()
 
-    def __init__(self, cfg: Config, seed: Optional[int] = None):
-        """Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot run."""
+    def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
+        """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows what goes on (viewer.py).
+        Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot run or nothing can be
+        drawn."""
         cfg.validate()
+        if render_mode is not None:
+            check_name("render_mode", render_mode, self.metadata["render_modes"])
+        self.render_mode = render_mode
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
         self.sim = make_sim(self.scene(), self.num_envs, cfg.sim, cfg.task.decimation, cfg.env.backend, cfg.env.device)
@@ -85,6 +90,17 @@ class DexHandVecEnv(VectorEnv):
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.task.num_actions,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.watchers: List[Callable[[Dict[str, Any]], None]] = []
+        """Called with info after every step."""
+        self.viewer: Any = None
+        self._renderer: Any = None
+        if render_mode == "human":
+            self.show()
+            print(f"watch: {self.viewer.where}", flush=True)
+        elif render_mode == "rgb_array":
+            from dexhand_gym.render import Renderer
+
+            self._renderer = Renderer(self, cfg.env.video_size)
 
     # What a task says -------------------------------------------------------------------------------------------------
 
@@ -184,8 +200,12 @@ class DexHandVecEnv(VectorEnv):
             check_name("weight in task.reward_weights without a reward term", name, [*self._terms, *ENDING_WEIGHTS])
         for name in ENDING_WEIGHTS:
             check_name("ending without a weight in task.reward_weights", name, weights)
-        endings = [weights["termination_success"]] + [-weights[name] for name in ENDING_WEIGHTS[1:]]
-        self._weights = torch.tensor([weights[name] for name in self._terms] + endings, device=self.device)
+        self.reward_weights = {name: weights[name] for name in self._terms}
+        self.reward_weights.update({name: sign * weights[name] for name, sign in zip(ENDING_WEIGHTS, (1, -1, -1))})
+        """What each row of `reward_terms` counts."""
+        self._weights = torch.tensor([*self.reward_weights.values()], device=self.device)
+        self.reward_terms = torch.zeros(len(self._weights), self.num_envs, device=self.device)
+        """Of the newest step, unweighted [terms and endings, N]."""
         successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
         self._successes = list(self.task.active_success_criteria or successes)
         self._failures = list(self.task.active_failure_criteria or failures)
@@ -240,6 +260,8 @@ class DexHandVecEnv(VectorEnv):
             "endings": dict(zip(self._endings, endings)),
             "time_outs": truncated,
         }
+        for watch in self.watchers:
+            watch(info)
         return obs, reward, terminated, truncated, info
 
     def _drive_dofs(self) -> None:
@@ -310,6 +332,7 @@ class DexHandVecEnv(VectorEnv):
 
         paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated])
         paid = torch.where(bad, 0.0, paid)
+        self.reward_terms.copy_(paid)
         reward = (self._weights.unsqueeze(1) * paid).sum(0)
         self._episode_return += reward
         self.consecutive_successes.add_(success).mul_(success | ~done)
@@ -424,6 +447,21 @@ class DexHandVecEnv(VectorEnv):
             result["episode_length"] = length / episodes
         return result
 
+    def show(self, speed: str = "1x") -> None:
+        """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither."""
+        from dexhand_gym.viewer import open_viewer
+
+        self.viewer = open_viewer(self, speed)
+
+    def render(self) -> Optional[Tuple[np.ndarray, ...]]:
+        """With render_mode "rgb_array" a picture [height, width, 3] uint8 of every environment, else None."""
+        if self._renderer is None:
+            return None
+        from dexhand_gym.render import coordinates
+
+        return tuple(self._renderer.draw(row) for row in coordinates(self.sim).cpu().numpy())
+
     def close_extras(self, **kwargs: Any) -> None:
-        if hasattr(self, "sim"):  # else there was none to be had
-            self.sim.close()
+        for name in ("viewer", "_renderer", "sim"):
+            if getattr(self, name, None) is not None:  # else there was none to be had
+                getattr(self, name).close()

@@ -88,7 +88,7 @@ class Box:
     """kg."""
     friction: float = 1.0
     """Sliding friction coefficient; a contact takes the larger of the two bodies'."""
-    color: Tuple[float, float, float] = (0.85, 0.33, 0.16)
+    color: Tuple[float, float, float] = (0.15, 0.55, 0.78)
 
 
 @dataclass

@@ -1,0 +1,220 @@
+"""Watching an environment in the browser, on a page that viser serves."""
+
+# mujoco fills its namespace from compiled modules, which the type checker does not see:
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+
+import mujoco
+import numpy as np
+import trimesh
+import viser
+
+from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.viewer import FORCE_COLOR, SPEEDS, Frame, Viewer
+
+if TYPE_CHECKING:
+    from dexhand_gym.envs.vec_env import DexHandVecEnv
+
+log = logging.getLogger(__name__)
+
+STYLE = "font-size: 0.85em; line-height: 1.4; padding: 0 0.8em; font-variant-numeric: tabular-nums"
+
+
+class Page(Viewer):
+    """A page for the browser, served by viser."""
+
+    def __init__(self, env: DexHandVecEnv, speed: str):
+        super().__init__(env, speed)
+        host, port = env.cfg.env.render_host, env.cfg.env.render_port
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            log.warning("env.render_host = '%s': anybody who reaches this machine can watch and pause", host)
+        logging.getLogger("websockets.server").setLevel(logging.WARNING)
+        with contextlib.redirect_stdout(io.StringIO()):  # viser greets at length
+            self._server = viser.ViserServer(
+                host=host, port=port, label="dexhand_gym", verbose=False
+            )  # or the next free port
+        self.where = f"http://{host}:{self._server.get_port()}"
+        self._server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
+        self._bodies: List[Tuple[Any, List[int]]] = []
+        self._is_built = False
+
+    def watched(self) -> bool:
+        """See Viewer.watched."""
+        return len(self._server.get_clients()) > 0
+
+    def draw(self, frame: Frame) -> None:
+        """See Viewer.draw."""
+        if not self._is_built:  # now that somebody looks
+            self._is_built = True
+            self._add_controls()
+            self._add_scene(len(frame.rows))
+        poses = frame.poses.copy()
+        poses[..., :3] += frame.places[:, None]
+        with self._server.atomic():
+            for handle, bodies in self._bodies:
+                handle.batched_positions = poses[:, bodies, :3].reshape(-1, 3)
+                handle.batched_wxyzs = np.roll(poses[:, bodies, 3:], 1, -1).reshape(-1, 4)
+            self._ring.position = frame.places[frame.picked - frame.rows.start]
+            self._ring.visible = len(frame.rows) > 1
+            arrows = self.arrows(frame) if self._show_forces.value else np.zeros((0, 2, 3))
+            self._arrows.visible = len(arrows) > 0
+            if len(arrows):
+                self._arrows.points = arrows
+            self._status.content = self._describe(frame)
+            self._table.content = self._tabulate(frame.terms)
+
+    def _describe(self, frame: Frame) -> str:
+        state = "paused" if self.paused else f"playing, {self.speed}"
+        success = f"{frame.successes} of {frame.episodes} episodes"
+        if frame.episodes:
+            success += f" ({frame.successes / frame.episodes:.0%})"
+        rows = {"state": state, "step": self.steps, "success": success}
+        rows[f"environment {frame.picked}"] = f"{frame.time:.2f} s into its episode"
+        cells = "".join(
+            f"<tr><td>{name}</td><td id='{name.split()[0]}'>{text}</td></tr>" for name, text in rows.items()
+        )
+        return f"<div style='{STYLE}'><table style='width:100%'>{cells}</table></div>"
+
+    def _tabulate(self, terms: np.ndarray) -> str:
+        """Reward terms of the picked environment that have a weight."""
+        rows = [
+            (name, raw, raw * weight) for (name, weight), raw in zip(self.env.reward_weights.items(), terms) if weight
+        ]
+        rows.append(("reward", None, sum(weighted for *_, weighted in rows)))
+        cells = "".join(
+            f"<tr><td>{name.replace('_', ' ')}</td><td align=right>{'' if raw is None else f'{raw:.3f}'}</td>"
+            f"<td align=right>{round(weighted, 3) + 0.0:.3f}</td></tr>"
+            for name, raw, weighted in rows
+        )
+        head = "<tr><th align=left>term</th><th align=right>raw</th><th align=right>weighted</th></tr>"
+        return f"<div style='{STYLE}'><table id='terms' style='width:100%'>{head}{cells}</table></div>"
+
+    def _add_controls(self) -> None:
+        gui = self._server.gui
+        self._status = gui.add_html("")
+        play = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
+        step = gui.add_button("Step", icon=viser.Icon.PLAYER_TRACK_NEXT, hint="One control step, then pause")
+        speed = gui.add_dropdown("Speed", list(SPEEDS), initial_value=self.speed)
+        picked = gui.add_number("Environment", self.picked, min=0, max=self.env.num_envs - 1, step=1)
+        most = min(self.env.num_envs, 64)
+        shown = gui.add_slider("Shown", min=1, max=max(most, 2), step=1, initial_value=self.shown, disabled=most == 1)
+        self._show_forces = gui.add_checkbox("Contact forces", True)
+        reload = gui.add_button("Newer policy", icon=viser.Icon.REFRESH, visible=self.on_reload is not None)
+        with gui.add_folder("Reward"):
+            self._table = gui.add_html("")
+
+        def set_paused(paused: bool) -> None:
+            self.paused = paused
+            play.label = "Play" if paused else "Pause"
+            play.icon = viser.Icon.PLAYER_PLAY if paused else viser.Icon.PLAYER_PAUSE
+
+        @step.on_click
+        def _(_: Any) -> None:
+            set_paused(True)
+            self.steps_to_go += 1
+
+        play.on_click(lambda _: set_paused(not self.paused))
+        speed.on_update(lambda _: setattr(self, "speed", speed.value))
+        picked.on_update(lambda _: setattr(self, "picked", int(picked.value)))
+        shown.on_update(lambda _: setattr(self, "shown", min(int(shown.value), self.env.num_envs)))
+        self._pick = lambda row: setattr(picked, "value", row)
+        reload.on_click(lambda _: setattr(self, "reload_wanted", True))
+        self._show_forces.on_update(lambda _: setattr(self, "_seen", None))
+
+    def _add_scene(self, k: int) -> None:
+        scene, camera = self._server.scene, self._server.initial_camera
+        distance = 0.65 + 0.55 * (math.ceil(math.sqrt(k)) - 1)
+        aside = np.array((0.16, -0.08, 0.0)) * distance  # the panel covers the right
+        camera.position, camera.look_at = np.array((-0.5, -1.0, 0.6)) * distance + aside, aside + (0.0, 0.0, 0.1)
+        camera.fov = math.radians(45)
+        scene.configure_environment_map("studio", environment_intensity=0.3)
+        scene.add_grid(
+            "/ground",
+            infinite_grid=True,
+            cell_size=0.1,
+            section_size=0.5,
+            cell_color=(176, 184, 192),
+            section_color=(150, 160, 170),
+            plane_color=(214, 220, 226),
+            plane_opacity=1.0,
+            shadow_opacity=0.3,
+            fade_distance=12.0,
+        )
+        ring = trimesh.creation.annulus(0.2, 0.206, 0.002)
+        self._ring = scene.add_mesh_simple(
+            "/picked", ring.vertices, ring.faces, color=(240, 110, 40), cast_shadow=False
+        )
+        self._arrows = scene.add_arrows(
+            "/forces",
+            np.zeros((1, 2, 3)),
+            FORCE_COLOR,
+            shaft_radius=0.003,
+            head_radius=0.007,
+            head_length=0.012,
+            visible=False,
+        )
+        model = build_model(self.env.scene(), self.env.cfg.sim, visuals=True)
+        for i, (mesh, bodies) in enumerate(meshes(model)):
+            poses = np.tile((1.0, 0.0, 0.0, 0.0), (k * len(bodies), 1)), np.zeros((k * len(bodies), 3))
+            handle = scene.add_batched_meshes_trimesh(f"/bodies/{i}", mesh, *poses, lod="off")
+            self._bodies.append((handle, bodies))
+            handle.on_click(partial(self._on_click, len(bodies)))
+
+    def _on_click(self, bodies: int, event: Any) -> None:
+        """Picks the environment of a mesh that stands for so many bodies of each."""
+        self._pick(self.picked // self.shown * self.shown + event.instance_index // bodies)
+
+    def close(self) -> None:
+        """See Viewer.close."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._server.stop()
+
+
+def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
+    """What can be seen of the bodies: one mesh for each body and material, in the body's frame. Bodies that look the same
+    share one. Bodies count as in the simulator's tensors, without the world."""
+    parts: Dict[Tuple[int, int], List[int]] = {}
+    for geom, (body, material, group) in enumerate(zip(model.geom_bodyid, model.geom_matid, model.geom_group)):
+        if body and group < 3:
+            parts.setdefault((body, material if material >= 0 else -1 - geom), []).append(geom)
+    shared: Dict[Any, Tuple[List[int], List[int]]] = {}
+    for (body, material), geoms in parts.items():
+        shape = np.c_[model.geom_type, model.geom_size, model.geom_pos, model.geom_quat][geoms].round(6)
+        shared.setdefault((material, shape.tobytes()), (geoms, []))[1].append(body - 1)
+    return [(merge(model, geoms, material), bodies) for (material, _), (geoms, bodies) in shared.items()]
+
+
+def merge(model: mujoco.MjModel, geoms: List[int], material: int) -> trimesh.Trimesh:
+    """Primitive geoms as one mesh."""
+    shapes = {
+        int(mujoco.mjtGeom.mjGEOM_SPHERE): lambda size: trimesh.creation.icosphere(2, size[0]),
+        int(mujoco.mjtGeom.mjGEOM_CAPSULE): lambda size: trimesh.creation.capsule(2 * size[1], size[0], count=[20, 20]),
+        int(mujoco.mjtGeom.mjGEOM_CYLINDER): lambda size: trimesh.creation.cylinder(size[0], 2 * size[1], 24),
+        int(mujoco.mjtGeom.mjGEOM_BOX): lambda size: trimesh.creation.box(2 * size),
+        int(mujoco.mjtGeom.mjGEOM_ELLIPSOID): lambda size: trimesh.creation.icosphere(2).apply_scale(size),
+    }
+    merged = []
+    for geom in geoms:
+        mesh = shapes[int(model.geom_type[geom])](model.geom_size[geom])
+        transform = trimesh.transformations.quaternion_matrix(model.geom_quat[geom])
+        transform[:3, 3] = model.geom_pos[geom]
+        merged.append(mesh.apply_translation(-mesh.bounds.mean(0)).apply_transform(transform))
+    mesh = trimesh.util.concatenate(merged).smooth_shaded
+    look = model.geom_rgba[geoms[0]], 0.0, 0.6
+    if material >= 0:
+        look = model.mat_rgba[material], model.mat_metallic[material], model.mat_roughness[material]
+    color, metallic, roughness = look
+    color = np.append(color[:3] ** 2.2, color[3])  # glTF's factors are linear
+    surface = trimesh.visual.material.PBRMaterial(
+        baseColorFactor=color, metallicFactor=metallic, roughnessFactor=roughness
+    )
+    mesh.visual = trimesh.visual.TextureVisuals(material=surface)
+    return mesh

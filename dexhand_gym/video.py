@@ -1,0 +1,120 @@
+"""Clips of an environment as MP4 files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexhand_gym.render import Renderer, coordinates, make_context
+
+if TYPE_CHECKING:
+    from dexhand_gym.envs.vec_env import DexHandVecEnv
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Films environment 0 in real time, at about 30 pictures a second. While a clip lasts, a step costs a copy of the state's
+    few numbers, which stay on their device; a thread draws and encodes the clip afterwards, picture by picture.
+
+        with Recorder(env, folder) as recorder:
+            recorder.start("lift")  # folder/lift.mp4: env.cfg.env.video_length steps from here
+            ...
+
+    Leaving the block waits for the last picture, unless an exception does it.
+    """
+
+    def __init__(self, env: DexHandVecEnv, folder: Path):
+        self._env, self._folder = env, folder
+        self._stride = max(1, round(1 / (30 * env.control_dt)))  # control steps between two pictures
+        self._name, self._steps = "", 0
+        self._states: List[Tensor] = []
+        self._thread: Optional[threading.Thread] = None
+        self._cancelled = False
+
+    def start(self, name: str) -> None:
+        """Begins a clip with the newest instant. If another is going on, it ends here."""
+        self._finish()
+        self._name, self._steps = name, 0
+        self._take()
+
+    def _take(self, info: Optional[Dict[str, Any]] = None) -> None:
+        """What the environment calls after every step."""
+        if not self._name:
+            return
+        if self._steps % self._stride == 0:
+            self._states.append(coordinates(self._env.sim, slice(0, 1)))
+        self._steps += 1
+        if self._steps == self._env.cfg.env.video_length:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Leaves the clip to a thread. There is one at a time: whoever asks for more clips than can be drawn waits."""
+        if self._name:
+            states, file = torch.cat(self._states).cpu().numpy(), self._folder / f"{self._name}.mp4"
+            self._name, self._states = "", []
+            self._wait()
+            self._thread = threading.Thread(target=self._save, args=(states, file), daemon=True)
+            self._thread.start()
+
+    def _save(self, states: np.ndarray, file: Path) -> None:
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, max(os.getpriority(os.PRIO_PROCESS, me), 10))  # the physics goes first
+        try:
+            self._draw(states, file)
+            if not self._cancelled:
+                log.info("video: %s, %.1f s", file.name, len(states) * self._stride * self._env.control_dt)
+        except Exception as error:  # a video is not worth a training
+            log.warning("no video %s: %s", file.name, error)
+
+    def _draw(self, states: np.ndarray, file: Path) -> None:
+        from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
+
+        size, fps = self._env.cfg.env.video_size, 1 / (self._stride * self._env.control_dt)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}")
+        renderer = Renderer(self._env, size)
+        try:
+            # faststart: a browser plays it while it loads.
+            options = ["-movflags", "+faststart", "-pix_fmt", "yuv420p", "-crf", "20"]
+            with FFMPEG_VideoWriter(str(temporary), size, fps, preset="veryfast", ffmpeg_params=options) as video:
+                for state in states:
+                    if self._cancelled:
+                        break
+                    video.write_frame(renderer.draw(state))
+            if not self._cancelled:
+                os.replace(temporary, file)
+        finally:
+            renderer.close()
+            temporary.unlink(missing_ok=True)
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Recorder:
+        self._env.watchers.append(self._take)
+        return self
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        self._env.watchers.remove(self._take)
+        self._cancelled = kind is not None
+        if not self._cancelled:
+            self._finish()
+        self._wait()
+
+
+def check_recording() -> None:
+    """Raises RuntimeError, one line that says what to install, unless videos can be made here."""
+    try:
+        import moviepy.video.io.ffmpeg_writer  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no ffmpeg
+        raise RuntimeError(f"env.record_video needs moviepy ({error}): pip install moviepy") from error
+    make_context(16, 16).free()

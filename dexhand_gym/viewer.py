@@ -1,0 +1,260 @@
+"""Watching an environment while it runs: a window where there is a display, else a page for the browser."""
+
+# mujoco fills its namespace from compiled modules, which the type checker does not see:
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import threading
+import time
+import warnings
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
+
+import mujoco
+import numpy as np
+import torch
+
+from dexhand_gym.hand import CONTACT_BODIES, PAD_BODIES
+from dexhand_gym.render import coordinates
+from dexhand_gym.sim.mjcf import build_model
+
+if TYPE_CHECKING:
+    from dexhand_gym.envs.vec_env import DexHandVecEnv
+
+log = logging.getLogger(__name__)
+
+SPEEDS = {"1/8x": 0.125, "1/4x": 0.25, "1/2x": 0.5, "1x": 1.0, "2x": 2.0, "4x": 4.0, "max": math.inf}
+FRAME_TIME = 1 / 30  # s between two drawn frames
+FORCE_SCALE = 0.02  # m of arrow per N
+FORCE_COLOR = (38, 217, 89)
+
+
+def open_viewer(env: DexHandVecEnv, speed: str = "1x") -> Viewer:
+    """A window or a page that shows `env` from now on. Raises RuntimeError where there can be neither."""
+    check_viewing()
+    if has_display():
+        return Window(env, speed)
+    from dexhand_gym.page import Page
+
+    return Page(env, speed)
+
+
+def check_viewing() -> None:
+    """Raises RuntimeError, one line that says what to install, where there can be neither window nor page."""
+    if not has_display() and find_spec("viser") is None:
+        raise RuntimeError(
+            "no display for a window, and a page in the browser needs viser: pip install 'dexhand-gym[view]'"
+        )
+
+
+def has_display() -> bool:
+    """Whether a window with OpenGL can be opened: tried, for a DISPLAY that is set says little (ssh, CI)."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    import glfw
+
+    with warnings.catch_warnings(), contextlib.suppress(glfw.GLFWError):  # it warns or raises, as it is set
+        warnings.simplefilter("ignore", glfw.GLFWError)
+        if glfw.init():
+            glfw.window_hint(glfw.VISIBLE, glfw.FALSE)
+            window = glfw.create_window(64, 64, "", None, None)
+            glfw.default_window_hints()
+            if window:
+                glfw.destroy_window(window)
+                return True
+    return False
+
+
+class Frame(NamedTuple):
+    """What is drawn. `rows` are the environments shown, side by side at `places`; `picked` is one of them."""
+
+    rows: range
+    picked: int
+    places: np.ndarray  # [k, 3] m
+    coordinates: np.ndarray  # [k, Q] MuJoCo's qpos
+    poses: np.ndarray  # [k, B, 7] of the bodies, xyzw
+    forces: np.ndarray  # [k, 5, 3] N, on the fingers
+    terms: np.ndarray  # [terms] of the picked environment's reward, unweighted
+    time: float  # s since its episode began
+    successes: int
+    episodes: int
+
+
+def side_by_side(k: int, spacing: float) -> np.ndarray:
+    """Places of k environments in rows and columns about the origin [k, 3], m."""
+    columns = math.ceil(math.sqrt(k))
+    row, column = np.divmod(np.arange(k), columns)
+    return spacing * np.stack((row - row.max() / 2, (columns - 1) / 2 - column, np.zeros(k)), 1)
+
+
+class Viewer:
+    """What a window and a page share: which environments are shown, pausing, and the pace. The environment calls it after
+    every step; buttons and keys, in other threads, only set these attributes:"""
+
+    def __init__(self, env: DexHandVecEnv, speed: str):
+        self.env = env
+        self.paused, self.speed = False, speed
+        self.steps_to_go = 0  # while paused
+        self.picked, self.shown = 0, min(env.num_envs, 9)
+        self.reload_wanted = False
+        self.on_reload: Optional[Callable[[], None]] = None  # takes up a newer policy
+        self.steps = 0
+        self._seen: Any = None
+        self._next_step = self._next_frame = 0.0
+        self._counts = torch.zeros(2, device=env.device)
+        self._pads = [env.sim.body_names.index(name) for name in PAD_BODIES]
+        self._distal = torch.tensor([env.sim.body_names.index(name) for name in CONTACT_BODIES], device=env.device)
+        env.watchers.append(self._after_step)
+
+    def _after_step(self, info: Dict[str, Any]) -> None:
+        self.steps += 1
+        self._counts += torch.stack((info["success"].sum(), info["_episode"].sum()))
+        if not self.watched():
+            return
+        if self.reload_wanted and self.on_reload is not None:
+            self.reload_wanted = False
+            self.on_reload()
+        self.steps_to_go = max(self.steps_to_go - 1, 0)
+        self._draw_if_due()
+        while self.paused and not self.steps_to_go and self.watched():
+            self._draw_if_due()
+            time.sleep(0.01)
+        now = time.perf_counter()
+        self._next_step = max(self._next_step + self.env.control_dt / SPEEDS[self.speed], now)
+        time.sleep(self._next_step - now)
+
+    def _draw_if_due(self) -> None:
+        """Thirty times a second, if anything has changed; when paused, every step."""
+        seen = (self.steps, self.picked, self.shown, self.paused, self.speed)
+        if seen == self._seen or (time.perf_counter() < self._next_frame and not self.paused):
+            return
+        self._seen, self._next_frame = seen, time.perf_counter() + FRAME_TIME
+        self.draw(self._fetch())
+
+    def _fetch(self) -> Frame:
+        """One transfer from the device."""
+        env, picked, k = self.env, self.picked, self.shown
+        first = picked // k * k
+        rows = range(first, min(first + k, env.num_envs))
+        shown = slice(rows.start, rows.stop)
+        parts = [
+            coordinates(env.sim, shown),
+            env.sim.rigid_body_state[shown, :, :7],
+            env.sim.net_contact_force[shown].index_select(1, self._distal),
+            env.reward_terms[:, picked],
+            env.measured["episode_time"][picked],
+            self._counts,
+        ]
+        numbers = torch.cat([part.float().flatten() for part in parts]).cpu().split([part.numel() for part in parts])
+        state, poses, forces, terms, time, counts = (x.view(part.shape).numpy() for x, part in zip(numbers, parts))
+        places = side_by_side(len(rows), env.cfg.env.spacing)
+        successes, episodes = counts.astype(int)
+        return Frame(rows, picked, places, state, poses, forces, terms, time.item(), successes, episodes)
+
+    def arrows(self, frame: Frame) -> np.ndarray:
+        """Contact forces on the fingers as [arrows, start and end, 3], m."""
+        start = frame.poses[:, self._pads, :3] + frame.places[:, None]
+        arrows = np.stack((start, start + FORCE_SCALE * frame.forces), 2)
+        return arrows[np.linalg.norm(frame.forces, axis=-1) > self.env.task.contact_binary_threshold]
+
+    where: str
+    """For people."""
+
+    def watched(self) -> bool:
+        """Whether anybody is looking: else nothing is drawn and nothing waits."""
+        raise NotImplementedError
+
+    def draw(self, frame: Frame) -> None:
+        """Shows it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends the show."""
+        raise NotImplementedError
+
+
+class Window(Viewer):
+    """MuJoCo's own window. Keys: space pauses, right steps, up and down change the speed, . and , pick an environment,
+    enter takes up a newer policy."""
+
+    where = "a window"
+
+    def __init__(self, env: DexHandVecEnv, speed: str):
+        import mujoco.viewer
+
+        super().__init__(env, speed)
+        self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
+        self._data = mujoco.MjData(self._model)
+        self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
+        before = set(threading.enumerate())
+        self._window = mujoco.viewer.launch_passive(
+            self._model, self._data, key_callback=self._on_key, show_left_ui=False, show_right_ui=False
+        )
+        self._threads = set(threading.enumerate()) - before
+        with self._window.lock():
+            camera = self._window.cam
+            camera.lookat[:] = 0.0, 0.0, 0.12
+            camera.distance, camera.azimuth, camera.elevation = 0.8 + 0.4 * (self.shown > 1), 63.0, -25.0
+
+    def _on_key(self, key: int) -> None:
+        import glfw
+
+        speeds = list(SPEEDS)
+        faster = {glfw.KEY_UP: 1, glfw.KEY_DOWN: -1}.get(key, 0)
+        self.speed = speeds[min(max(speeds.index(self.speed) + faster, 0), len(speeds) - 1)]
+        self.picked = (self.picked + {glfw.KEY_PERIOD: 1, glfw.KEY_COMMA: -1}.get(key, 0)) % self.env.num_envs
+        if key == glfw.KEY_SPACE:
+            self.paused = not self.paused
+        elif key == glfw.KEY_RIGHT:
+            self.paused, self.steps_to_go = True, self.steps_to_go + 1
+        elif key == glfw.KEY_ENTER:
+            self.reload_wanted = True
+
+    def watched(self) -> bool:
+        """See Viewer.watched: until the window is closed."""
+        return self._window.is_running()
+
+    def draw(self, frame: Frame) -> None:
+        """The picked environment in the middle, its neighbours around it."""
+        index = frame.picked - frame.rows.start
+        middle = frame.places[index]
+        with self._window.lock():
+            scene: Any = self._window.user_scn
+            scene.ngeom = 0
+            for i, place in enumerate(frame.places):
+                if i == index:
+                    continue
+                self._pose(frame.coordinates[i])
+                first = scene.ngeom
+                what = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
+                mujoco.mjv_addGeoms(self._model, self._data, self._options, self._perturbation, what, scene)
+                for geom in scene.geoms[first : scene.ngeom]:
+                    geom.pos += place - middle
+            for start, end in self.arrows(frame) - middle:
+                arrow = scene.geoms[scene.ngeom]
+                color = np.array((*FORCE_COLOR, 255), np.float32) / 255
+                mujoco.mjv_initGeom(arrow, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), np.zeros(3), np.zeros(9), color)
+                mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.004, start, end)
+                scene.ngeom += 1
+            self._pose(frame.coordinates[index])
+        names = ["environment", "speed", "episode", "success"]
+        values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]
+        values.append(f"{frame.successes} of {frame.episodes}")
+        self._window.set_texts((None, None, "\n".join(names), "\n".join(values)))
+        self._window.sync()
+
+    def _pose(self, coordinates: np.ndarray) -> None:
+        self._data.qpos[:] = coordinates
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+
+    def close(self) -> None:
+        """See Viewer.close."""
+        self._window.close()
+        for thread in self._threads:  # the process must not end while it draws
+            thread.join(timeout=30)

@@ -1,0 +1,272 @@
+"""What trainings came to, as pictures and as a page: python -m ppo.plot runs/A runs/B [--out FOLDER]
+
+curves.png     reward, success rate and episode length; runs that differ only in their seed are one line, the mean of
+               them, with the range from the worst to the best
+rewards.png    what each reward term contributed, stacked
+endings.png    what ended the episodes, as shares
+<run>.html     for each run one page: config, curves, final test, videos
+
+The numbers come from the runs' TensorBoard events. Any run of ppo.ppo.train will do; nothing here knows of hands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import io
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ppo.ppo import TENSORBOARD_TAGS
+
+try:
+    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+except ImportError:
+    sys.exit("error: ppo.plot needs matplotlib: pip install 'dexhand-gym[plot]'")
+
+Scalars = Dict[str, Tuple[np.ndarray, np.ndarray]]  # metric -> environment steps, values
+CURVES = {"reward": "reward of an episode", "success_rate": "success rate", "episode_length": "steps of an episode"}
+UNIMPORTANT = (
+    "train.seed",
+    "train.checkpoint",
+    "train.experiment",
+    "train.log_level",
+)  # and so not a reason to part runs
+POINTS = 200  # per curve
+STYLE: Any = {
+    "figure.dpi": 110,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
+
+
+@dataclass
+class Run:
+    folder: Path
+    config: Dict[str, Any]  # flat: full name of a setting -> its value
+    scalars: Scalars
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def read_run(folder: Path) -> Run:
+    """Raises ValueError, one line, where there is nothing to plot."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such run")
+    events = EventAccumulator(str(folder / "summaries"), size_guidance={"scalars": 0})
+    names = {tag: name for name, tag in TENSORBOARD_TAGS.items()}
+    scalars: Scalars = {}
+    if (folder / "summaries").is_dir():
+        events.Reload()
+        for tag in map(str, events.Tags()["scalars"]):
+            steps, values = np.array([(event.step, event.value) for event in events.Scalars(tag)]).T
+            scalars[names.get(tag, tag)] = steps, values
+    if not scalars:
+        raise ValueError(f"{folder}: it has no TensorBoard events to plot")
+    file = folder / "config.yaml"
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return Run(folder.resolve(), flatten(config), scalars)
+
+
+def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
+    flat: Dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def group(runs: Sequence[Run]) -> Dict[str, List[Run]]:
+    """Label -> the runs that differ in nothing but their seed. A label says what is different about them."""
+    groups: Dict[str, List[Run]] = {}
+    for run in runs:
+        key = {name: value for name, value in run.config.items() if not name.startswith(UNIMPORTANT)}
+        groups.setdefault(json.dumps(key, sort_keys=True) if key else run.name, []).append(run)
+    settings = {name for run in runs for name in run.config if not name.startswith(UNIMPORTANT)}
+    different = sorted(name for name in settings if len({str(run.config.get(name)) for run in runs}) > 1)
+    labels = {}
+    for members in groups.values():
+        config = members[0].config
+        parts = [f"{name.split('.')[-1]} {config.get(name)}" for name in different if name != "task_name"]
+        label = ", ".join([str(config.get("task_name", members[0].name)), *parts])
+        labels[f"{label} ({len(members)} seeds)" if len(members) > 1 else label] = members
+    return labels
+
+
+def smooth(run: Run, metric: str, steps: np.ndarray) -> np.ndarray:
+    """The metric at these environment steps: each the mean of its neighbourhood. Outside of the run: NaN."""
+    at, values = run.scalars[metric]
+    width = max(1, len(values) // 40)
+    sums = np.cumsum(np.pad(values, (1, 0)))
+    first = np.clip(np.arange(len(values)) - width // 2, 0, None)
+    last = np.clip(first + width, None, len(values))
+    return np.interp(steps, at, (sums[last] - sums[first]) / (last - first), np.nan, np.nan)
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Over the runs [runs, points] that have got there; NaN where none has."""
+    known = (~np.isnan(values)).sum(0)
+    return np.where(known, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
+
+
+def steps_of(runs: Sequence[Run], metric: str) -> np.ndarray:
+    ends = [run.scalars[metric][0] for run in runs if metric in run.scalars]
+    return np.linspace(min(at[0] for at in ends), max(at[-1] for at in ends), POINTS)
+
+
+def plot_curves(groups: Dict[str, List[Run]]) -> Figure:
+    metrics = [metric for metric in CURVES if any(metric in run.scalars for runs in groups.values() for run in runs)]
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), 3.4), squeeze=False)
+    for axis, metric in zip(axes[0], metrics):
+        for label, runs in groups.items():
+            runs = [run for run in runs if metric in run.scalars]
+            if not runs:
+                continue
+            steps = steps_of(runs, metric)
+            values = np.stack([smooth(run, metric, steps) for run in runs])
+            (line,) = axis.plot(steps / 1e6, mean(values), label=label)
+            if len(runs) > 1:
+                low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+                axis.fill_between(steps / 1e6, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.set_title(CURVES[metric])
+        axis.set_xlabel("million environment steps")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def plot_shares(groups: Dict[str, List[Run]], prefix: str, title: str) -> Figure:
+    """For each group the metrics `prefix`... stacked, means over seeds. What is negative is stacked downwards."""
+    figure, axes = plt.subplots(1, len(groups), figsize=(5.6 * len(groups), 3.6), squeeze=False, sharey=True)
+    all_metrics = {metric: None for runs in groups.values() for run in runs for metric in run.scalars}
+    metrics = [metric for metric in all_metrics if metric.startswith(prefix)]
+    colors = {metric: plt.get_cmap("tab20")(i % 20) for i, metric in enumerate(metrics)}
+    for axis, (label, runs) in zip(axes[0], groups.items()):
+        axis.set_title(label if len(groups) > 1 else title, fontsize=9 if len(groups) > 1 else None)
+        axis.set_xlabel("million environment steps")
+        shown = []
+        for sign in (1, -1):
+            base = np.zeros(POINTS)
+            for metric in metrics:
+                having = [run for run in runs if metric in run.scalars]
+                if not having:
+                    continue
+                steps = steps_of(having, metric)
+                height = np.nan_to_num(mean(np.stack([smooth(run, metric, steps) for run in having])))
+                part = sign * np.clip(sign * height, 0, None)
+                if part.any():
+                    axis.fill_between(steps / 1e6, base, base + part, color=colors[metric], linewidth=0)
+                    shown.append(metric)
+                base += part
+        patches = [Patch(color=colors[metric], label=metric[len(prefix) :]) for metric in metrics if metric in shown]
+        axis.legend(handles=patches, frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    axes[0][0].set_ylabel(title)
+    figure.tight_layout()
+    return figure
+
+
+def plots(groups: Dict[str, List[Run]]) -> Dict[str, Figure]:
+    figures = {"curves": plot_curves(groups)}
+    metrics = {metric for runs in groups.values() for run in runs for metric in run.scalars}
+    for name, prefix, title in (("rewards", "reward/", "reward per step"), ("endings", "ending/", "share of episodes")):
+        if any(metric.startswith(prefix) for metric in metrics):
+            figures[name] = plot_shares(groups, prefix, title)
+    return figures
+
+
+# --- Report ----------------------------------------------------------------------------------------------------------
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{name}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #223 }}
+h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
+img {{ max-width: 100% }} video {{ width: 320px; margin: 0 8px 8px 0; border-radius: 4px; vertical-align: top }}
+td {{ padding: 1px 1.5rem 1px 0 }} pre {{ background: #f4f5f7; padding: 1rem; overflow: auto; font-size: 13px }}
+</style>
+<h1>{name}</h1>
+{sections}
+</html>
+"""
+
+
+def report(run: Run, place: Path) -> str:
+    """One page on a run, whole in itself but for the videos, which it finds from the folder `place`."""
+    sections = []
+    if (run.folder / "result.json").is_file():
+        result = flatten(json.loads((run.folder / "result.json").read_text(encoding="utf-8")))
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(show(x))}</td></tr>" for name, x in result.items()
+        )
+        sections.append(f"<h2>Final test</h2><table>{rows}</table>")
+    videos = sorted((run.folder / "videos").glob("*.mp4"))
+    if videos:
+        tags = "".join(
+            f'<video src="{html.escape(os.path.relpath(video, place.resolve()))}" title="{html.escape(video.stem)}" controls muted loop preload="metadata">'
+            "</video>"
+            for video in videos
+        )
+        sections.append(f"<h2>Videos</h2>{tags}")
+    pictures = "".join(
+        f'<p><img alt="{name}" src="{inline(figure)}"></p>' for name, figure in plots({run.name: [run]}).items()
+    )
+    sections.append(f"<h2>Training</h2>{pictures}")
+    if run.config:
+        text = (run.folder / "config.yaml").read_text(encoding="utf-8")
+        sections.append(f"<h2>Configuration</h2><pre>{html.escape(text)}</pre>")
+    return PAGE.format(name=html.escape(run.name), sections="\n".join(sections))
+
+
+def show(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(show(x) for x in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def inline(figure: Figure) -> str:
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    plt.close(figure)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/latest_train")
+    parser.add_argument("--out", type=Path, default=Path("plots"), metavar="FOLDER", help="where to write [plots]")
+    args = parser.parse_args(argv)
+    plt.switch_backend("agg")
+    try:
+        runs = [read_run(folder) for folder in args.runs]
+        args.out.mkdir(parents=True, exist_ok=True)
+        with plt.rc_context(STYLE):
+            for name, figure in plots(group(runs)).items():
+                figure.savefig(args.out / f"{name}.png")
+                plt.close(figure)
+                print(args.out / f"{name}.png")
+            for run in runs:
+                page = args.out / f"{run.name}.html"
+                page.write_text(report(run, args.out), encoding="utf-8")
+                print(page)
+    except (ValueError, OSError) as error:
+        print("error:", error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Plots and reports, from event files made here with known numbers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from ppo import plot
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_run(folder: Path, seed: int, rate: float = 1e-3, reward=(0.0, 10.0, 20.0), task="Spin") -> Path:
+    (folder / "nn").mkdir(parents=True)
+    config = {"task_name": task, "train": {"seed": seed, "learning_rate": rate, "checkpoint": None}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with SummaryWriter(str(folder / "summaries")) as writer:
+        for i, value in enumerate(reward):
+            writer.add_scalar("rewards/step", value, 1000 * (i + 1))
+            writer.add_scalar("success_rate", i / 10, 1000 * (i + 1))
+            writer.add_scalar("reward/turn", 2.0, 1000 * (i + 1))
+            writer.add_scalar("reward/effort", -1.0, 1000 * (i + 1))
+            writer.add_scalar("ending/time_out", 1.0, 1000 * (i + 1))
+    return folder
+
+
+def test_runs_that_differ_only_in_their_seed_are_one(tmp_path):
+    runs = [
+        plot.read_run(make_run(tmp_path / "a", seed=1)),
+        plot.read_run(make_run(tmp_path / "b", seed=2)),
+        plot.read_run(make_run(tmp_path / "c", seed=1, rate=0.1)),
+    ]
+    groups = plot.group(runs)
+    names = {label: [run.name for run in members] for label, members in groups.items()}
+    assert names == {"Spin, learning_rate 0.001 (2 seeds)": ["a", "b"], "Spin, learning_rate 0.1": ["c"]}
+    assert list(plot.group(runs[:2])) == ["Spin (2 seeds)"]
+
+
+def test_curves_are_means_with_their_range(tmp_path):
+    runs = [
+        plot.read_run(make_run(tmp_path / "a", seed=1, reward=(0.0, 10.0, 20.0))),
+        plot.read_run(make_run(tmp_path / "b", seed=2, reward=(4.0, 20.0))),  # stopped early
+    ]
+    figure = plot.plot_curves(plot.group(runs))
+    (line,) = figure.axes[0].lines
+    x, y = line.get_data()
+    # At 1000, 1500, 1900 steps: means of (0, 4), (5, 12), (9, 18.4); after 2000 only the first run is there.
+    assert np.interp([0.001, 0.0015, 0.0019], x, y) == pytest.approx([2.0, 8.5, 13.7], abs=0.1)
+    assert np.interp([0.0025, 0.003], x, y) == pytest.approx([15.0, 20.0], abs=0.1)
+    (band,) = figure.axes[0].collections
+    edge = band.get_paths()[0].vertices
+    assert edge[:, 1].min() == 0.0
+    at_start = edge[np.isclose(edge[:, 0], 0.001)][:, 1]
+    assert (at_start.min(), at_start.max()) == (0.0, 4.0)
+
+
+def test_rewards_are_stacked_up_and_down(tmp_path):
+    figure = plot.plot_shares({"a": [plot.read_run(make_run(tmp_path / "a", seed=1))]}, "reward/", "reward")
+    extents = [area.get_paths()[0].vertices[:, 1] for area in figure.axes[0].collections]
+    assert sorted((e.min(), e.max()) for e in extents) == [(-1.0, 0.0), (0.0, 2.0)]
+
+
+def test_pictures_and_a_page(tmp_path, capsys):
+    run = make_run(tmp_path / "runs" / "Spin_train_1", seed=1)
+    (run / "result.json").write_text(
+        '{"success_rate": 0.25, "endings": {"<lost>": 0.75}, "success_rate_95": [0.1, 0.4]}'
+    )
+    (run / "videos").mkdir()
+    (run / "videos" / "best.mp4").touch()
+    other = make_run(tmp_path / "runs" / "Spin_train_2", seed=2)
+    assert plot.main([str(run), str(other), "--out", str(tmp_path / "plots")]) == 0
+    names = ["curves.png", "rewards.png", "endings.png", "Spin_train_1.html", "Spin_train_2.html"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / "plots" / name) for name in names]
+    for name in names[:3]:
+        picture = matplotlib.image.imread(tmp_path / "plots" / name)
+        assert picture.shape[0] > 300 and picture.shape[1] > 500 and picture.std() > 0.05
+    page = (tmp_path / "plots" / "Spin_train_1.html").read_text()
+    assert "<td>success_rate</td><td>0.25</td>" in page and "<td>0.1 to 0.4</td>" in page
+    assert "endings.&lt;lost&gt;" in page, "escaped"
+    assert page.count('src="data:image/png;base64,') == 3
+    assert 'src="../runs/Spin_train_1/videos/best.mp4"' in page
+    assert "learning_rate: 0.001" in page
+
+
+def test_mistakes_cost_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name, message in (("no_run", "there is no such run"), ("empty", "it has no TensorBoard events to plot")):
+        assert plot.main([name]) == 2
+        assert capsys.readouterr().err == f"error: {name}: {message}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_it_knows_nothing_of_hands():
+    code = "import sys, ppo.plot; print([name for name in sys.modules if name.startswith('dexhand')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

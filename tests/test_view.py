@@ -1,0 +1,477 @@
+"""Watching: pictures, clips, a page in a real browser, a window on a virtual display."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import gymnasium
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.wrappers.vector import RecordVideo
+
+import train_ppo
+from dexhand_gym.page import meshes
+from dexhand_gym.sim import Box, Scene, SimConfig
+from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.viewer import side_by_side
+from examples.scripted_grasp import scripted_env
+
+ROOT = Path(__file__).parent.parent
+BOX = "DexHand/BoxGrasping-v0"
+TINY = "--task BoxGrasping --num-envs 4 --train.horizon-length 8 --train.num-minibatches 2 --task.episode-length 20"
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+for _name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
+    ENV.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def no_display(monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def need(program: str) -> str:
+    """CI has them all; elsewhere the report says what was not tried."""
+    path = shutil.which(program)
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
+    return path
+
+
+def make(num_envs=2, render_mode="rgb_array", **fields):
+    return gymnasium.make_vec(BOX, num_envs=num_envs, seed=0, render_mode=render_mode, **fields).unwrapped
+
+
+def run(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train_ppo.py"), *line.split()]
+    return subprocess.run(command, cwd=folder, env={**ENV, **variables}, capture_output=True, text=True, timeout=120)
+
+
+def read_video(file: Path):
+    """ffmpeg's description of a file, and its pictures [n, height, width, 3]."""
+    reader = imageio_ffmpeg.read_frames(str(file))
+    about = next(reader)
+    width, height = about["size"]
+    return about, np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
+
+
+def is_picture(picture: np.ndarray) -> bool:
+    """Neither black nor of one colour, and the box is on it."""
+    return 50 < picture.mean() < 220 and picture.std() > 15 and 100 < blue(picture).sum() < picture[..., 0].size / 10
+
+
+def blue(picture: np.ndarray) -> np.ndarray:
+    """Where the box is."""
+    r, _, b = picture.astype(int).transpose(2, 0, 1)
+    return b - r > 60
+
+
+# --- Pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_a_vector_environment():
+    env = make(num_envs=3, video_size=(320, 240))
+    env.reset()
+    first = env.render()
+    assert isinstance(first, tuple) and len(first) == 3
+    assert all(picture.shape == (240, 320, 3) and picture.dtype == np.uint8 for picture in first)
+    assert all(is_picture(picture) for picture in first)
+    assert np.abs(first[0].astype(int) - first[1]).mean() > 0.5, "each starts somewhere else"
+    for _ in range(10):
+        env.step(torch.ones(3, 18))
+    assert np.abs(env.render()[0].astype(int) - first[0]).mean() > 0.5, "the hand has moved"
+    env.close()
+
+
+def test_the_camera_sees_the_whole_lift():
+    env = scripted_env(1, seed=4, render_mode="rgb_array", video_size=(320, 240))
+    edge = np.ones((240, 320), bool)
+    edge[3:-3, 3:-3] = False
+    for step in range(240):
+        env.step(torch.zeros(1, 0))
+        if step % 60 == 59:
+            (picture,) = env.render()
+            orange = (picture[..., 0].astype(int) - picture[..., 2]) > 90
+            assert blue(picture).sum() > 100 and orange.sum() > 50
+            assert not (blue(picture) | orange)[edge].any()
+    assert env.unwrapped.observations()["object_pos"][0, 2] > 0.2
+    env.close()
+
+
+def test_either_engine_gives_the_same_picture():
+    pictures = []
+    for backend in ("mujoco", "mjwarp"):
+        env = make(num_envs=1, backend=backend, device="cpu", video_size=(160, 120))
+        env.reset(seed=3)
+        pictures.append(env.render()[0].astype(int))
+        env.close()
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.1
+
+
+def test_single_environment_draws():
+    env = gymnasium.make(BOX, render_mode="rgb_array", video_size=(160, 120))
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    assert is_picture(env.render())
+    assert env.metadata["render_fps"] == 50
+    env.close()
+    assert gymnasium.make(BOX).unwrapped.render() is None
+
+
+def test_gymnasiums_checker_accepts_every_render_mode(capsys):
+    env = gymnasium.make(BOX, render_mode="rgb_array", video_size=(64, 48))
+    check_env(env.unwrapped)
+    assert "watch: http://127.0.0.1:" in capsys.readouterr().out, "human mode was tried"
+
+
+def test_a_wrong_render_mode_is_named():
+    with pytest.raises(ValueError, match="render_mode: unknown name 'rgb'; did you mean 'rgb_array'"):
+        make(render_mode="rgb")
+
+
+PICTURE = "import gymnasium; env = gymnasium.make('dexhand_gym:DexHand/BoxGrasping-v0', render_mode='rgb_array')"
+PICTURE += "; env.reset(seed=0); print(env.render().mean()); env.close()"
+NO_EGL = {"__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}
+
+
+def test_osmesa_draws_where_egl_cannot():
+    values = []
+    for variables in ({}, NO_EGL):
+        command = [sys.executable, "-c", PICTURE]
+        done = subprocess.run(command, env={**ENV, **variables}, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        values.append(float(done.stdout))
+    assert values[0] == pytest.approx(values[1], abs=2)
+
+
+def test_nothing_to_draw_with_is_one_line(tmp_path):
+    done = run(f"{TINY} --env.record-video", tmp_path, MUJOCO_GL="egl", **NO_EGL)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "apt-get install libegl1 libegl-mesa0 (or libosmesa6)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_pleases_the_eye_is_free_of_physics():
+    scene = Scene(boxes=(Box(),))
+    seen, simulated = (build_model(scene, SimConfig(), visuals=visuals) for visuals in (True, False))
+    for name in ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_damping", "dof_armature", "jnt_range"):
+        assert np.array_equal(getattr(seen, name), getattr(simulated, name)), name
+    touching = (seen.geom_contype | seen.geom_conaffinity) > 0
+    assert touching.sum() == simulated.ngeom < seen.ngeom
+    for name in ("geom_type", "geom_size", "geom_pos", "geom_quat", "geom_friction", "geom_solref", "geom_bodyid"):
+        assert np.array_equal(getattr(seen, name)[touching], getattr(simulated, name)), name
+
+
+# --- Clips -----------------------------------------------------------------------------------------------------------
+
+
+def check_clip(file: Path, size: tuple, seconds: float) -> np.ndarray:
+    about, pictures = read_video(file)
+    assert about["codec"] == "h264"
+    assert about["pix_fmt"].startswith("yuv420p")
+    assert about["size"] == size
+    assert about["fps"] == 25.0, "every other control step of 0.02 s"
+    assert about["duration"] == pytest.approx(seconds, abs=0.01)
+    assert len(pictures) == round(seconds * 25)
+    assert all(is_picture(picture) for picture in pictures)
+    return pictures
+
+
+def test_training_and_testing_are_filmed(tmp_path):
+    film = "--env.record-video --env.video-length 31 --env.video-size 160 120"
+    done = run(f"{TINY} {film} --max-iterations 4 --env.video-interval 2", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    videos = tmp_path / "runs" / "latest_train" / "videos"
+    # The clip of iteration 2 is cut short after two iterations of 8 steps, that of iteration 4 by the final test.
+    assert {path.name for path in videos.iterdir()} == {"iteration_000002.mp4", "iteration_000004.mp4", "best.mp4"}
+    pictures = check_clip(videos / "iteration_000002.mp4", (160, 120), 9 / 25)
+    assert np.abs(pictures[0].astype(int) - pictures[-1]).mean() > 0.2, "something moves"
+    check_clip(videos / "iteration_000004.mp4", (160, 120), 1 / 25)
+    assert "video: iteration_000002.mp4, 0.4 s" in done.stdout
+
+    done = run(f"--test --checkpoint latest --env.render False {film} --train.test-episodes 8", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "watch" not in done.stdout
+    check_clip(tmp_path / "runs" / "latest_test" / "videos" / "test.mp4", (160, 120), 16 / 25)
+
+
+def test_gymnasiums_recorder_films_all(tmp_path):
+    env = RecordVideo(make(num_envs=4, video_size=(80, 60)), str(tmp_path / "clips"), video_length=10)
+    env.reset()
+    for _ in range(12):
+        env.step(torch.zeros(4, 18))
+    env.close()
+    (file,) = (tmp_path / "clips").iterdir()
+    about, pictures = read_video(file)
+    assert (about["size"], about["fps"], len(pictures)) == ((160, 120), 50.0, 10)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--env.video-size 641 480", "env.video_size = (641, 480): allowed are two even numbers"),
+        ("--env.video-length 0", "env.video_length = 0: allowed is 1 or more"),
+        ("--env.video-interval 0", "env.video_interval = 0: allowed is 1 or more"),
+        ("--env.render-port 70000", "env.render_port = 70000: allowed is 0 (any) to 65535"),
+    ],
+)
+def test_mistakes_are_named(capsys, line, message):
+    assert train_ppo.main(line.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- Page ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def playing():
+    """An environment with a page, that a thread steps until the end."""
+    env = scripted_env(5, seed=4, render_mode="human", render_port=0)
+    viewer, over = env.unwrapped.viewer, threading.Event()
+
+    def play():
+        while not over.is_set():
+            env.step(torch.zeros(5, 0))
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    yield viewer
+    over.set()
+    viewer.paused = False
+    thread.join()
+    env.close()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = need("chromium")
+    for flag in [
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "enable-unsafe-swiftshader",
+        "disable-quic",
+        "no-first-run",
+        "disable-sync",
+        "disable-background-networking",
+        "disable-component-update",
+        "window-size=800,700",
+    ]:
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(need("chromedriver")))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_page_in_a_browser(playing, browser):
+    viewer = playing
+    browser.get(viewer.where)
+
+    def shown(name):
+        found = browser.execute_script("return document.getElementById(arguments[0])?.innerText", name)
+        return found or ""
+
+    def click(text):
+        script = (
+            "for (const b of document.querySelectorAll('button')) if (b.innerText.trim() == arguments[0]) b.click()"
+        )
+        browser.execute_script(script, text)
+
+    wait_for(lambda: shown("step").isdigit())
+    before = int(shown("step"))
+    wait_for(lambda: int(shown("step")) > before)
+
+    click("Pause")
+    wait_for(lambda: shown("state") == "paused")
+    wait_for(lambda: int(shown("step")) == viewer.steps)
+    paused_at = viewer.steps
+    time.sleep(1)
+    assert int(shown("step")) == viewer.steps == paused_at
+
+    click("Step")
+    wait_for(lambda: int(shown("step")) == paused_at + 1)
+    time.sleep(0.3)
+    assert viewer.steps == paused_at + 1 and shown("state") == "paused"
+
+    *terms, (_, total) = (line.split("\t")[::2] for line in shown("terms").splitlines()[1:])
+    assert float(total) == pytest.approx(sum(float(weighted) for _, weighted in terms), abs=0.01)
+    assert [name for name, _ in terms if name in ("reach", "lift")] == ["reach", "lift"]
+    assert "of" in shown("success") and "into its episode" in shown("environment")
+
+    viewer.picked = 3  # what a click on an environment does
+    wait_for(lambda: "environment 3" in browser.find_element("tag name", "body").text)
+
+    click("Play")
+    wait_for(lambda: viewer.steps > paused_at + 5)
+    problems = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert problems == []
+
+    click("Pause")
+    wait_for(lambda: viewer.paused)
+    stopped_at = viewer.steps
+    page = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.switch_to.window(page)
+    browser.close()  # whoever pauses and leaves does not stop the program
+    wait_for(lambda: viewer.steps > stopped_at + 1)
+
+
+def test_page_takes_up_a_newer_policy_in_the_loop(playing, browser):
+    taken = []
+    playing.on_reload = lambda: taken.append(threading.current_thread())
+    browser.get(playing.where)
+    find = "return [...document.querySelectorAll('button')].find(b => b.innerText.trim() == 'Newer policy')"
+    wait_for(lambda: browser.execute_script(find))
+    browser.execute_script(f"({find.replace('return ', '')}).click()")
+    wait_for(lambda: taken)
+    assert taken[0] is not threading.main_thread()
+
+
+def test_page_is_for_this_machine_and_takes_a_free_port(caplog):
+    first = make(render_mode="human", render_port=0)
+    port = int(first.viewer.where.rsplit(":", 1)[1])
+    second = make(render_mode="human", render_port=port)
+    assert first.viewer.where == f"http://127.0.0.1:{port}" != second.viewer.where
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+    assert not caplog.records
+    public = make(render_mode="human", render_host="0.0.0.0", render_port=0)
+    assert "env.render_host = '0.0.0.0': anybody" in caplog.text
+    for env in (first, second, public):
+        env.close()
+
+
+def test_meshes_are_the_geoms():
+    model = build_model(Scene(boxes=(Box(size=0.06),)), SimConfig(), visuals=True)
+    found = meshes(model)
+    (box,) = [mesh for mesh, bodies in found if bodies == [model.body("box").id - 1]]
+    np.testing.assert_allclose(box.bounds, [[-0.03] * 3, [0.03] * 3], atol=1e-6)
+    bodies = {body for _, bodies in found for body in bodies}
+    visible = (model.geom_group < 3) & (model.geom_bodyid > 0)
+    assert bodies == set(model.geom_bodyid[visible] - 1)
+    assert len(found) < 25, "fingers share their meshes"
+    # The distal links of index to little finger look the same, and reach as far as their tips.
+    (tips,) = [
+        (mesh, bodies)
+        for mesh, bodies in found
+        if model.body("r_f_link2_4").id - 1 in bodies and len(bodies) >= 4 and mesh.bounds[1, 0] > 0.02
+    ][-1:]
+    assert tips[0].bounds[1, 0] == pytest.approx(0.035, abs=0.004)
+
+
+def test_side_by_side():
+    np.testing.assert_allclose(side_by_side(1, 0.6), [[0, 0, 0]])
+    places = side_by_side(5, 0.5)  # 3 + 2
+    np.testing.assert_allclose(places[:, :2], [[-0.25, 0.5], [-0.25, 0], [-0.25, -0.5], [0.25, 0.5], [0.25, 0]])
+
+
+# --- The command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_test_that_nobody_watches_ends(tmp_path):
+    assert run(f"{TINY} --max-iterations 1", tmp_path).returncode == 0
+    done = run("--test --checkpoint latest --train.test-episodes 4", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "watch: http://127.0.0.1:" in done.stdout
+    result = json.loads((tmp_path / "runs" / "latest_test" / "result.json").read_text())
+    assert result["episodes"] == 4
+
+
+def test_without_viser_the_extra_is_named(tmp_path):
+    arguments = [*TINY.split(), "--env.render", "True"]
+    code = f"import sys; sys.modules['viser'] = None; import train_ppo; sys.exit(train_ppo.main({arguments}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'dexhand-gym[view]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_mujoco_a_run_goes_on_unseen(tmp_path):
+    """As on Python 3.8, where there is another engine."""
+    assert run(f"{TINY} --max-iterations 1", tmp_path).returncode == 0
+    code = """if True:
+        import sys
+        from dexhand_gym.sim import mujoco  # what steps the physics is loaded, what draws is not to be had
+        import train_ppo
+        sys.modules["dexhand_gym.render"] = sys.modules["dexhand_gym.viewer"] = None
+        sys.exit(train_ppo.main("--test --checkpoint latest --train.test-episodes 4".split()))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not shown: " in done.stdout and "watch:" not in done.stdout
+
+
+WINDOW = """
+import threading, time, torch
+from dexhand_gym import viewer
+from examples.scripted_grasp import scripted_env
+env = scripted_env(3, seed=0, render_mode="human")
+shown = env.unwrapped.viewer
+assert isinstance(shown, viewer.Window)
+for _ in range(4):
+    env.step(torch.zeros(3, 0))
+shown._on_key(46)  # .
+shown._on_key(265)  # up
+assert (shown.picked, shown.speed) == (1, "2x")
+shown._on_key(32)  # space
+threading.Timer(1.0, shown._on_key, [262]).start()  # right
+threading.Timer(2.0, shown._on_key, [32]).start()
+start = time.monotonic()
+env.step(torch.zeros(3, 0))
+assert time.monotonic() - start > 0.9
+env.step(torch.zeros(3, 0))
+assert time.monotonic() - start > 1.9
+env.close()
+print("closed after", shown.steps)
+"""
+
+
+def test_window_on_a_display():
+    command = [need("xvfb-run"), "-a", "-s", "-screen 0 640x480x24", sys.executable, "-c", WINDOW]
+    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "watch: a window\nclosed after 6\n"), done.stderr
+
+
+def test_a_display_that_does_not_answer_is_none():
+    code = "from dexhand_gym.viewer import has_display; print(has_display())"
+    variables = {**ENV, "DISPLAY": ":987"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+# --- docs/watching.md ------------------------------------------------------------------------------------------------
+
+
+def test_documentation():
+    text = (ROOT / "docs" / "watching.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / "docs" / link).stat().st_size < 300_000
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scope: dict = {}
+    exec(code, scope)
+    assert [picture.shape for picture in scope["pictures"]] == [(240, 320, 3)] * 4
