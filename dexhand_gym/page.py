@@ -55,13 +55,10 @@ class Page(Viewer):
         if not self._is_built:  # now that somebody looks
             self._is_built = True
             self._add_controls()
-            self._add_scene(len(frame.rows))
-        poses = frame.poses.copy()
-        poses[..., :3] += frame.places[:, None]
+            self._add_scene(frame)
         with self._server.atomic():
             for handle, bodies in self._bodies:
-                handle.batched_positions = poses[:, bodies, :3].reshape(-1, 3)
-                handle.batched_wxyzs = np.roll(poses[:, bodies, 3:], 1, -1).reshape(-1, 4)
+                handle.batched_wxyzs, handle.batched_positions = poses_of(frame, bodies)
             self._ring.position = frame.places[frame.picked - frame.rows.start]
             self._ring.visible = len(frame.rows) > 1
             arrows = self.arrows(frame) if self._show_forces.value else np.zeros((0, 2, 3))
@@ -129,9 +126,9 @@ class Page(Viewer):
         reload.on_click(lambda _: setattr(self, "reload_wanted", True))
         self._show_forces.on_update(lambda _: setattr(self, "_seen", None))
 
-    def _add_scene(self, k: int) -> None:
+    def _add_scene(self, frame: Frame) -> None:
         scene, camera = self._server.scene, self._server.initial_camera
-        distance = 0.65 + 0.55 * (math.ceil(math.sqrt(k)) - 1)
+        distance = 0.65 + 0.55 * (math.ceil(math.sqrt(len(frame.rows))) - 1)
         aside = np.array((0.16, -0.08, 0.0)) * distance  # the panel covers the right
         camera.position, camera.look_at = np.array((-0.5, -1.0, 0.6)) * distance + aside, aside + (0.0, 0.0, 0.1)
         camera.fov = math.radians(45)
@@ -163,8 +160,7 @@ class Page(Viewer):
         )
         model = build_model(self.env.scene(), self.env.cfg.sim, visuals=True)
         for i, (mesh, bodies) in enumerate(meshes(model)):
-            poses = np.tile((1.0, 0.0, 0.0, 0.0), (k * len(bodies), 1)), np.zeros((k * len(bodies), 3))
-            handle = scene.add_batched_meshes_trimesh(f"/bodies/{i}", mesh, *poses, lod="off")
+            handle = scene.add_batched_meshes_trimesh(f"/bodies/{i}", mesh, *poses_of(frame, bodies), lod="off")
             self._bodies.append((handle, bodies))
             handle.on_click(partial(self._on_click, len(bodies)))
 
@@ -176,6 +172,13 @@ class Page(Viewer):
         """See Viewer.close."""
         with contextlib.redirect_stdout(io.StringIO()):
             self._server.stop()
+
+
+def poses_of(frame: Frame, bodies: List[int]) -> Tuple[np.ndarray, np.ndarray]:
+    """Quaternions wxyz [k * bodies, 4] and positions [k * bodies, 3] in the page's world."""
+    poses = frame.poses[:, bodies]
+    positions = poses[..., :3] + frame.places[:, None]
+    return np.roll(poses[..., 3:], 1, -1).reshape(-1, 4), positions.reshape(-1, 3)
 
 
 def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
