@@ -36,8 +36,9 @@ class Recorder:
         self._stride = max(1, round(1 / (30 * env.control_dt)))  # control steps between two pictures
         self._name, self._steps = "", 0
         self._states: List[Tensor] = []
-        self._thread: Optional[threading.Thread] = None
         self._cancelled = False
+        self._idle = threading.Event()  # and no join(), which after a Ctrl-C takes a thread that runs for dead
+        self._idle.set()
 
     def start(self, name: str) -> None:
         """Begins a clip with the newest instant. If another is going on, it ends here."""
@@ -60,9 +61,9 @@ class Recorder:
         if self._name:
             states, file = torch.cat(self._states).cpu().numpy(), self._folder / f"{self._name}.mp4"
             self._name, self._states = "", []
-            self._wait()
-            self._thread = threading.Thread(target=self._save, args=(states, file), daemon=True)
-            self._thread.start()
+            self._idle.wait()
+            self._idle.clear()
+            threading.Thread(target=self._save, args=(states, file), daemon=True).start()
 
     def _save(self, states: np.ndarray, file: Path) -> None:
         me = threading.get_native_id()
@@ -73,6 +74,8 @@ class Recorder:
                 log.info("video: %s, %.1f s", file.name, len(states) * self._stride * self._env.control_dt)
         except Exception as error:  # a video is not worth a training
             log.warning("no video %s: %s", file.name, error)
+        finally:
+            self._idle.set()
 
     def _draw(self, states: np.ndarray, file: Path) -> None:
         from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
@@ -95,10 +98,6 @@ class Recorder:
             renderer.close()
             temporary.unlink(missing_ok=True)
 
-    def _wait(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-
     def __enter__(self) -> Recorder:
         self._env.watchers.append(self._take)
         return self
@@ -108,7 +107,7 @@ class Recorder:
         self._cancelled = kind is not None
         if not self._cancelled:
             self._finish()
-        self._wait()
+        self._idle.wait()
 
 
 def check_recording() -> None:

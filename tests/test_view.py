@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -204,6 +205,21 @@ def test_training_and_testing_are_filmed(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "watch" not in done.stdout
     check_clip(tmp_path / "runs" / "latest_test" / "videos" / "test.mp4", (160, 120), 16 / 25)
+
+
+def test_an_interrupted_training_leaves_only_whole_clips(tmp_path):
+    film = "--env.record-video --env.video-interval 1 --env.video-length 8 --env.video-size 320 240"
+    command = [sys.executable, str(ROOT / "train_ppo.py"), *f"{TINY} {film} --max-iterations 1000".split()]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert any("video: iteration_000003.mp4" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    clips = sorted((tmp_path / "runs" / "latest_train" / "videos").iterdir())
+    assert all(clip.name.startswith("iteration_") for clip in clips)
+    check_clip(clips[-1], (320, 240), 4 / 25)
 
 
 def test_gymnasiums_recorder_films_all(tmp_path):
