@@ -80,6 +80,8 @@ def compare(args: argparse.Namespace) -> Dict[str, List[Dict[str, Any]]]:
     config = params["config"]
     config.update(env_name="BaseTask", num_actors=args.num_envs, max_epochs=args.epochs, device=args.device)
     config.update(minibatch_size=args.num_envs * config["horizon_length"] // 4, torch_compile=False)
+    # With 0.99 both find the height and then, in some seeds, unlearn it, which leaves no final reward to compare.
+    config["gamma"] = 0.95
     results: Dict[str, List[Dict[str, Any]]] = {name: [] for name in LEARNERS}
     for seed in range(1, args.seeds + 1):
         for name, train in LEARNERS.items():
@@ -105,13 +107,11 @@ def table(results: Dict[str, List[Dict[str, Any]]]) -> str:
         lines.append(f"| {name} | {each} | {final.mean():.4f} +- {final.std(ddof=1):.4f} | {speed:.0f} |")
     ours, theirs = (np.array([run["rewards"] for run in runs]) for runs in results.values())
     apart, spread = np.abs(ours - theirs), np.stack((ours, theirs)).std(1, ddof=1).mean()
-    lines += [
-        "",
-        f"Largest difference of the two from the same seed: {apart.max():.4f} in any epoch ({apart.mean():.5f} on",
-    ]
-    lines += [
-        f"average); of the means over seeds: {np.abs((ours - theirs).mean(0)).max():.4f}; std between seeds: {spread:.4f}."
-    ]
+    lines.append(
+        f"\nDifference of the two from the same seed, largest: {apart[:, :10].max():.1e} in the first ten epochs, "
+        f"{apart.max():.3f} in all; of the means over seeds: {np.abs((ours - theirs).mean(0)).max():.3f}. "
+        f"Std between seeds, on average over epochs: {spread:.3f}."
+    )
     return "\n".join(lines)
 
 
