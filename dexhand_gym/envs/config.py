@@ -188,7 +188,7 @@ def check_name(field_name: str, value: str, allowed: Iterable[str]) -> None:
     if value in allowed:
         return
     near = difflib.get_close_matches(value, allowed, n=1, cutoff=0.4)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{near[0]}'?" if near else "."
     raise ValueError(f"{field_name}: unknown name '{value}'{hint} Allowed: {', '.join(allowed) or 'none'}")
 
 
