@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import warnings
 from collections import OrderedDict
 from contextlib import contextmanager
@@ -75,6 +76,16 @@ def write_atomically(path: Path, content: Any) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)  # the renaming must reach the disk too
     os.close(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process has left there, unless it is so new that somebody may still be writing it."""
+    orphan = folder / TEMPORARY_NAME
+    try:
+        if time.time() - orphan.stat().st_mtime > 600:
+            orphan.unlink()
+    except OSError:
+        pass  # there is none, or it is not ours to remove
 
 
 def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:

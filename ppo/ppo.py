@@ -683,6 +683,7 @@ def resume(
     rl_games gives weights, optimizer, counters and best reward."""
     saved = load_agent(path, agent, cfg)
     checkpoints.load_optimizer(optimizer, saved)
+    checkpoints.sweep(Path(path).parent)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
     progress.best_reward = float(saved["last_mean_rewards"])
     if progress.epoch >= cfg.max_iterations:

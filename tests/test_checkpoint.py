@@ -208,6 +208,18 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch, moment
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.pth"]
 
 
+def test_a_resume_sweeps_what_a_killed_process_has_left(tmp_path):
+    orphan = tmp_path / "a" / "nn" / checkpoint.TEMPORARY_NAME
+    train(PointMass(), config(max_iterations=1), tmp_path / "a")
+    orphan.write_bytes(b"half a checkpoint")
+    (saved,) = orphan.parent.glob("last_*")
+    train(PointMass(), config(max_iterations=2), tmp_path / "b", checkpoint=saved)
+    assert orphan.exists(), "somebody may be writing it"
+    os.utime(orphan, (0, 0))
+    train(PointMass(), config(max_iterations=2), tmp_path / "c", checkpoint=saved)
+    assert not orphan.exists()
+
+
 def test_what_a_killed_process_left_is_swept_up(tmp_path):
     (tmp_path / checkpoint.TEMPORARY_NAME).write_bytes(b"half a checkpoint")
     save(tmp_path / "a.pth", *trained())
