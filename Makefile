@@ -1,4 +1,5 @@
 # make train            a virtual environment, then about six minutes of PPO on BoxGrasping (ARGS="..." for anything else)
+# make fast             the quick half of the tests, in under a minute
 # make test             linter, type checker and all tests (MuJoCo Warp's too, on the CPU)
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -6,13 +7,16 @@ BIN := $(VENV)/bin
 # On two CPU cores: 2.8 million steps in about six minutes, enough to grasp and to begin to lift.
 ARGS ?= --task BoxGrasping --num-envs 512 --max-iterations 170
 
-.PHONY: train test lint clean
+.PHONY: train test fast lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train_ppo.py $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

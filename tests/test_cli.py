@@ -22,6 +22,8 @@ from configs import RunConfig, default_config, parse, to_yaml
 from dexhand_gym.sim import PHYSICS
 from ppo.workspace import create_run, resolve_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TINY = "--task BoxGrasping --num-envs 8 --train.horizon-length 4 --train.num-minibatches 2 --task.episode-length 5"
 

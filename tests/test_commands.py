@@ -19,6 +19,7 @@ from configs import parse
 from dexhand_gym import register_task
 from ppo import workspace
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS, SETTINGS = (
     [

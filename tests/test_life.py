@@ -26,6 +26,8 @@ from dexhand_gym.envs.box_grasping import BoxGraspingConfig
 from ppo import checkpoint
 from ppo.ppo import train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 TINY = "--task BoxGrasping --num-envs 16 --train.horizon-length 8 --train.num-minibatches 2 --train.units 16"

@@ -14,6 +14,8 @@ from rich.live import Live
 import train_ppo
 from configs import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = "--task Fragile --num-envs 4 --max-iterations 3 --train.horizon-length 4 --train.num-minibatches 2"
 TASK = """

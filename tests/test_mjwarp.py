@@ -12,6 +12,8 @@ from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from examples.scripted_grasp import scripted_env, success_rate
 from ppo import ppo
 
+pytestmark = pytest.mark.slow
+
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 

@@ -29,7 +29,10 @@ from dexhand_gym.rl_games import RlGamesVecEnv
 from ppo import checkpoint, ppo
 from ppo.runner import Runner, batch_fields, ppo_fields
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # rl_games' own
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # rl_games' own
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "rl_games.yaml"

@@ -27,6 +27,8 @@ from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.viewer import side_by_side
 from examples.scripted_grasp import scripted_env
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 BOX = "DexHand/BoxGrasping-v0"
 TINY = "--task BoxGrasping --num-envs 4 --train.horizon-length 8 --train.num-minibatches 2 --task.episode-length 20"
