@@ -64,11 +64,11 @@ class BoxGraspingConfig(TaskConfig):
     """What the policy sees, in this order: proprioception and touch, nothing of the object."""
     box_position_noise: float = 0.02
     """The box starts within +- this of the origin in x and y, at any yaw, m."""
-    start_height: float = 0.04
-    """The hand starts this far above the pre-grasp pose, m: clear of the ground at any noise below."""
-    hand_position_noise: float = 0.02
+    start_height: float = 0.1
+    """The hand starts this far above the pre-grasp pose, m: clear of the box at any noise below."""
+    hand_position_noise: float = 0.03
     """The hand starts within +- this of there in x, y and z, m."""
-    hand_rotation_noise: float = 0.1
+    hand_rotation_noise: float = 0.2
     """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
     success_height: float = 0.2
     """The box's centre must rise above this, m."""
@@ -180,8 +180,8 @@ class BoxGrasping(DexHandVecEnv):
 
     The first seven are this project's; the others are the original task's, kept with weight 0.
 
-    **Start** cube within +-2 cm of the origin at any yaw; hand 4 cm above the pre-grasp
-    pose, +-2 cm and +-0.1 rad.
+    **Start** cube within +-2 cm of the origin at any yaw; hand 10 cm above the pre-grasp
+    pose, +-3 cm and +-0.2 rad.
 
     **Ends** by success `grasp_lift_success` (held high for 2 s without a break), by failure `hitting_ground`,
     `box_too_far`, `box_pushed_away`, or by time-out after 500 steps (10 s).
