@@ -104,7 +104,7 @@ class RunConfig(Config):
         self.train.validate(self.env.num_envs)
 
 
-TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": {"reward_scale": 0.02}}
+TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": {"reward_scale": 0.02, "kl_threshold": 0.008}}
 """Where a task trains with other numbers than PPOConfig's."""
 
 _TEST = {"test": True, "checkpoint": "latest", "num_envs": 16}

@@ -91,14 +91,14 @@ def measure(fields: Dict[str, Any], change: Callable[[Any], None], args: argpars
         _, _, terminated, truncated, info = env.step(actions)
         succeeded |= info["success"] & ~finished
         finished |= terminated | truncated
-        if len(times) in range(100, 240, 10):
+        if len(times) in range(120, 270, 10):
             rows = max(rows, int(wp.to_torch(sim._d.nefc).max()))
             contacts = max(contacts, int(wp.to_torch(sim._d.nacon)[0]))
     dropped = env.statistics()["overflow"]
     env.close()
     share = succeeded.float().mean().item()
     return (
-        1e3 * statistics.median(times[100:240]),
+        1e3 * statistics.median(times[120:270]),
         f"{share:.2%}",
         f"{dropped:g}",
         str(rows),

@@ -35,7 +35,7 @@ def scripted_grasp(device: torch.device) -> Callable[[Dict[str, Tensor]], Tensor
 
     def rule(m: Dict[str, Tensor]) -> Tensor:
         targets = m["start_hand"]
-        for pose, begin, end in ((pre_grasp, 0.0, 1.0), (closed, 1.2, 1.8), (raised, 2.6, 4.8)):
+        for pose, begin, end in ((pre_grasp, 0.0, 1.6), (closed, 1.8, 2.4), (raised, 3.2, 5.4)):
             share = ((m["episode_time"] - begin) / (end - begin)).clamp(0.0, 1.0)
             targets = torch.lerp(targets, pose, share)
         return targets
@@ -72,7 +72,7 @@ def success_rate(env: Any) -> float:
     return succeeded.float().mean().item()
 
 
-def save_picture(path: str, times: Tuple[float, ...] = (0.4, 1.1, 2.5, 4.8)) -> None:
+def save_picture(path: str, times: Tuple[float, ...] = (0.4, 1.7, 3.1, 5.4)) -> None:
     """Four moments of one grasp, side by side."""
     from PIL import Image
 

@@ -26,7 +26,7 @@ def make(num_envs, **fields):
 def grasping_states(num_envs):
     """States and dof targets of hands that have just closed on their box and begin to lift it, from the CPU engine."""
     env = scripted_env(num_envs, seed=0, backend="mujoco", device="cpu").unwrapped
-    for _ in range(120):
+    for _ in range(155):
         env.step(torch.zeros(num_envs, 0))
     start = env.sim.dof_state.clone(), env.sim.root_state.clone()
     targets = []
