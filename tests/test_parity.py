@@ -38,6 +38,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "rl_games.yaml"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Matrices of this size only wait for each other's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Pendulums(VectorEnv):
     """Deterministic: no random numbers, starts that follow from the environment's index and its number of episodes. Ends
     by failure where the point leaves the unit disc, by time-out after 6 to 9 steps."""
@@ -550,7 +559,7 @@ def run(*command, cwd):
         cwd=cwd,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
