@@ -70,7 +70,7 @@ def read_video(file: Path):
 
 def is_picture(picture: np.ndarray) -> bool:
     """Neither black nor of one colour, and the box is on it."""
-    return 50 < picture.mean() < 220 and picture.std() > 15 and 100 < blue(picture).sum() < picture[..., 0].size / 10
+    return 50 < picture.mean() < 220 and picture.std() > 15 and 50 < blue(picture).sum() < picture[..., 0].size / 10
 
 
 def blue(picture: np.ndarray) -> np.ndarray:
