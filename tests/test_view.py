@@ -100,9 +100,9 @@ def test_the_camera_sees_the_whole_lift():
     env = scripted_env(1, seed=4, render_mode="rgb_array", video_size=(320, 240))
     edge = np.ones((240, 320), bool)
     edge[3:-3, 3:-3] = False
-    for step in range(240):
+    for step in range(280):
         env.step(torch.zeros(1, 0))
-        if step % 60 == 59:
+        if step % 70 == 69:
             (picture,) = env.render()
             orange = (picture[..., 0].astype(int) - picture[..., 2]) > 90
             assert blue(picture).sum() > 100 and orange.sum() > 50
