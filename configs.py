@@ -194,6 +194,7 @@ def read_command_line(argv: Sequence[str]) -> Settings:
             raise ValueError(f"{token!r} is not an option: allowed are --name value and name=value (see --help)")
         else:
             words.append(token)
+    settings.pop("local_rank", None)  # from torch.distributed.launch, which also sets LOCAL_RANK
     for entry in elements(settings.pop("defaults", [])):  # Hydra's list: +defaults=[config,/physics/fast]
         group, _, name = entry.strip("/").rpartition("/")
         if entry != "config":
