@@ -790,8 +790,9 @@ def postponed_signals() -> Iterator[list[int]]:
 
 def stopped(caught: list[int]) -> bool:
     """Whether any rank has caught a signal; then they all have."""
-    caught[:] = next((signals for signals in distributed.gather(caught) if signals), caught)
-    return bool(caught)
+    agreed = [number for numbers in distributed.gather(list(caught)) for number in numbers]
+    caught[:] = agreed or caught
+    return bool(agreed)  # not `caught`: one that has come meanwhile only this rank knows of
 
 
 def train(

@@ -20,6 +20,7 @@ import configs
 import train_ppo
 from configs import RunConfig, default_config, parse, to_yaml
 from dexhand_gym.sim import PHYSICS
+from ppo import ppo
 from ppo.workspace import create_run, resolve_checkpoint
 
 ROOT = Path(__file__).parent.parent
