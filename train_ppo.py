@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 
 # Torch's idle threads would spin for milliseconds on the cores that physics needs; not spinning at all halves the
@@ -39,7 +40,7 @@ from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
 from ppo import checkpoint as checkpoints
-from ppo import distributed, ppo, workspace
+from ppo import distributed, ppo, wandb_logger, workspace
 
 log = logging.getLogger("train_ppo")
 progress_log = logging.getLogger("train_ppo.progress")
@@ -85,7 +86,8 @@ def check(cfg: RunConfig) -> RunConfig:
         choose_engine(cfg.env.backend, device)
         distributed.start(device)
     if not distributed.is_main():
-        cfg.env.render = cfg.env.record_video = False
+        cfg.env.render = cfg.env.record_video = cfg.train.wandb.enabled = False
+    wandb_logger.check(cfg.train.wandb)
     workspace.check_writable()
     if cfg.train.checkpoint and not cfg.train.test:
         done = checkpoints.load(cfg.train.checkpoint)["epoch"]
@@ -238,20 +240,23 @@ def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callab
 def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, film: Callable[[str], None]) -> None:
     """Trains, tests the result (an episode in every environment) and says what to do next."""
     display = ProgressDisplay(cfg.train, console)
+    settings = dataclasses.asdict(cfg)
+    with wandb_logger.logging_to(cfg.train.wandb, settings, folder, cfg.train.checkpoint) as tell_wandb:
 
-    def after_iteration(metrics: Dict[str, float]) -> None:
-        display(metrics)
-        if metrics["iteration"] % cfg.env.video_interval == 0:
-            film(f"iteration_{metrics['iteration']:06.0f}")
+        def after_iteration(metrics: Dict[str, float]) -> None:
+            display(metrics)
+            tell_wandb(metrics)
+            if metrics["iteration"] % cfg.env.video_interval == 0:
+                film(f"iteration_{metrics['iteration']:06.0f}")
 
-    with display.live:
-        ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
-    if not distributed.is_main():
-        return
-    best = workspace.best_checkpoint(folder)
-    if cfg.task.SUCCESSES:
-        film("best")
-        measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
+        with display.live:
+            ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
+        if not distributed.is_main():
+            return
+        best = workspace.best_checkpoint(folder)
+        if cfg.task.SUCCESSES:
+            film("best")
+            measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
     log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
     log.info("test it: python train_ppo.py --test --checkpoint runs/%s", folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
