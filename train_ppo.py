@@ -87,6 +87,7 @@ def check(cfg: RunConfig) -> RunConfig:
         distributed.start(device)
     if not distributed.is_main():
         cfg.env.render = cfg.env.record_video = cfg.train.wandb.enabled = False
+    cfg.train.wandb.enabled &= not cfg.train.test
     wandb_logger.check(cfg.train.wandb)
     workspace.check_writable()
     if cfg.train.checkpoint and not cfg.train.test:
@@ -131,8 +132,9 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     console = start_logging(folder / "train.log", cfg.train.log_level)
     log.info("run: runs/%s", folder.name)
     try:
-        with watched(cfg, env, folder) as film:
-            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film)
+        wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
+        with wandb as tell_wandb, watched(cfg, env, folder) as film:
+            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film, tell_wandb)
         return 0
     except KeyboardInterrupt as stop:
         saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -237,26 +239,31 @@ def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callab
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, film: Callable[[str], None]) -> None:
+def train(
+    cfg: RunConfig,
+    env: DexHandVecEnv,
+    folder: Path,
+    console: Console,
+    film: Callable[[str], None],
+    tell_wandb: Callable[[Dict[str, float]], None],
+) -> None:
     """Trains, tests the result (an episode in every environment) and says what to do next."""
     display = ProgressDisplay(cfg.train, console)
-    settings = dataclasses.asdict(cfg)
-    with wandb_logger.logging_to(cfg.train.wandb, settings, folder, cfg.train.checkpoint) as tell_wandb:
 
-        def after_iteration(metrics: Dict[str, float]) -> None:
-            display(metrics)
-            tell_wandb(metrics)
-            if metrics["iteration"] % cfg.env.video_interval == 0:
-                film(f"iteration_{metrics['iteration']:06.0f}")
+    def after_iteration(metrics: Dict[str, float]) -> None:
+        display(metrics)
+        tell_wandb(metrics)
+        if metrics["iteration"] % cfg.env.video_interval == 0:
+            film(f"iteration_{metrics['iteration']:06.0f}")
 
-        with display.live:
-            ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
-        if not distributed.is_main():
-            return
-        best = workspace.best_checkpoint(folder)
-        if cfg.task.SUCCESSES:
-            film("best")
-            measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
+    with display.live:
+        ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
+    if not distributed.is_main():
+        return
+    best = workspace.best_checkpoint(folder)
+    if cfg.task.SUCCESSES:
+        film("best")
+        measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
     log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
     log.info("test it: python train_ppo.py --test --checkpoint runs/%s", folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)

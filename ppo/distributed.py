@@ -68,7 +68,7 @@ def device_of_rank(device: str) -> str:
 def wait() -> None:
     """Until all ranks are here."""
     if world_size() > 1:
-        dist.destroy_process_group(dist.new_group(timeout=PATIENCE, backend="gloo"))  # they meet to make a group
+        dist.new_group(timeout=PATIENCE, backend="gloo")  # they meet to make a group, here only for that
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:

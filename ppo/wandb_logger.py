@@ -81,7 +81,9 @@ def open_run(cfg: WandbConfig, settings: Dict[str, Any], folder: Path, checkpoin
     again = saved.is_file() and "WANDB_RUN_ID" not in os.environ  # a sweep's agent has chosen an id
     arguments: Dict[str, Any] = {"id": saved.read_text().strip(), "resume": "allow"} if again else {"name": folder.name}
     arguments.update(dir=folder, config=settings, project=cfg.project, entity=cfg.entity, group=cfg.group)
-    arguments.update(tags=cfg.tags or None, settings=wandb.Settings(silent=True, console="off", init_timeout=30, finish_timeout=60))
+    arguments.update(
+        tags=cfg.tags or None, settings=wandb.Settings(silent=True, console="off", init_timeout=30, finish_timeout=60)
+    )
     run = None
     for mode in dict.fromkeys((cfg.mode, "offline")):
         with survived(f"start {mode}"):
