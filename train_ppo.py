@@ -151,6 +151,8 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     except Exception as error:
         place, why = traceback.extract_tb(error.__traceback__)[-1], traceback.format_exception_only(type(error), error)
         what = " ".join("".join(why).split())
+        if "/torch/distributed/" in place.filename:
+            log.error("%sanother rank is gone; its own message says why", distributed.label())
         log.error("%scrashed in %s:%d, %s", distributed.label(), place.filename, place.lineno, what)
         if distributed.is_main():
             log.error("the traceback is in runs/%s/train.log", folder.name)
