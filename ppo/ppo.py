@@ -837,8 +837,10 @@ def train(
             saved.pop(0).unlink(missing_ok=True)
 
     metrics: dict[str, float] = {}
-    writer = SummaryWriter(str(Path(run_dir) / "summaries")) if distributed.is_main() else None
-    with postponed_signals() as caught, writer or nullcontext():
+    events = Path(run_dir) / "summaries"
+    with postponed_signals() as caught, SummaryWriter(
+        str(events)
+    ) if distributed.is_main() else nullcontext() as writer:
         while progress.epoch < cfg.max_iterations and not stopped(caught):
             metrics = iterate(env, learner, progress)
             if writer is not None:
