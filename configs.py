@@ -24,6 +24,7 @@ from dexhand_gym.envs.config import Config, EnvConfig, check_name
 from dexhand_gym.sim import PHYSICS
 from ppo import runner, workspace
 from ppo.ppo import PPOConfig
+from ppo.wandb_logger import WandbConfig
 
 Settings = Dict[str, List[str]]
 NONE = (["None"], ["none"], ["null"])  # how people write that there is no value
@@ -63,6 +64,7 @@ class TrainConfig(PPOConfig):
     """Let PyTorch use deterministic algorithms only, of which some are slower. Physics on the CPU repeats itself to the
     bit anyway; MuJoCo Warp's does not."""
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def validate(self, num_envs: int) -> None:
         """Raises ValueError, one line with the field's full name."""
@@ -130,6 +132,7 @@ SHORT_NAMES: Dict[str, Tuple[str, str]] = {
     ),
     "render": ("env.render", "show it; by default a test does, a training does not"),
     "device": ("env.device", "where physics and learner live: auto, cpu, cuda, cuda:1 ..."),
+    "wandb": ("train.wandb.enabled", "log to Weights & Biases; more in train.wandb.*"),
     "log_level": ("train.log_level", "debug, info, warning, error"),
 }
 """Short name -> full name and a line of help."""
@@ -194,6 +197,7 @@ def read_command_line(argv: Sequence[str]) -> Settings:
             raise ValueError(f"{token!r} is not an option: allowed are --name value and name=value (see --help)")
         else:
             words.append(token)
+    settings.pop("local_rank", None)  # from torch.distributed.launch, which also sets LOCAL_RANK
     for entry in elements(settings.pop("defaults", [])):  # Hydra's list: +defaults=[config,/physics/fast]
         group, _, name = entry.strip("/").rpartition("/")
         if entry != "config":

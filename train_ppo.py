@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 
 # Torch's idle threads would spin for milliseconds on the cores that physics needs; not spinning at all halves the
@@ -39,7 +40,7 @@ from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
 from ppo import checkpoint as checkpoints
-from ppo import ppo, workspace
+from ppo import distributed, ppo, wandb_logger, workspace
 
 log = logging.getLogger("train_ppo")
 progress_log = logging.getLogger("train_ppo.progress")
@@ -57,25 +58,37 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         cfg = check(configs.parse(argv))
         collect_log(cfg.train.log_level)
         env = make_env(cfg)
-        folder = open_run(cfg)
+        folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
     except (ValueError, RuntimeError, OSError) as error:
         hint = ""
         if cfg is not None and not isinstance(error, (checkpoints.CheckpointError, OSError)):
             if cfg.train.log_level == "debug":
                 raise  # it is the task that is wrong, not the command
             hint = " (--log-level debug shows where)"
-        print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+        print(f"{distributed.label()}error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
         return exit_status(stop)
     with contextlib.closing(env):
-        return run(cfg, env, folder)
+        status = run(cfg, env, folder)
+    if status not in (1, 2):
+        distributed.stop()
+    return status
 
 
 def check(cfg: RunConfig) -> RunConfig:
     """Raises ValueError, RuntimeError or OSError if this machine, its folders or the checkpoint are not up to `cfg`."""
-    choose_engine(cfg.env.backend, cfg.env.device)
+    device = distributed.device_of_rank(choose_engine(cfg.env.backend, cfg.env.device)[1])
+    if distributed.launched():
+        if cfg.train.test:
+            raise ValueError("train.test = True: allowed is one process, without torchrun")
+        choose_engine(cfg.env.backend, device)
+        distributed.start(device)
+    if not distributed.is_main():
+        cfg.env.render = cfg.env.record_video = cfg.train.wandb.enabled = False
+    cfg.train.wandb.enabled &= not cfg.train.test
+    wandb_logger.check(cfg.train.wandb)
     workspace.check_writable()
     if cfg.train.checkpoint and not cfg.train.test:
         done = checkpoints.load(cfg.train.checkpoint)["epoch"]
@@ -88,7 +101,7 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     """The environment, once a rehearsal without an engine has shown that task, config and checkpoint fit together."""
     train, task = cfg.train, tasks()[cfg.task_name]
     if train.seed < 0:
-        train.seed = secrets.randbelow(2**31)  # so that config.yaml has it
+        train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml has it
     if train.test and train.test_episodes:
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes)
     if train.torch_deterministic:
@@ -98,9 +111,12 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
         if train.checkpoint:
             load_agent(env, cfg, Path(train.checkpoint))
     check_watching(cfg)
-    env = make_vec_env(task, cfg.env.num_envs, cfg, train.seed)
+    device = distributed.device_of_rank(choose_engine(cfg.env.backend, cfg.env.device)[1])
+    env = make_vec_env(task, cfg.env.num_envs, cfg, train.seed + distributed.rank() * cfg.env.num_envs, device=device)
     sizes = env.single_observation_space.shape[0], env.single_action_space.shape[0]
     log.info("%s: %d environments on %s, %d observations, %d actions", cfg.task_name, env.num_envs, env.device, *sizes)
+    if distributed.launched():
+        log.info("%d ranks, each with as many environments", distributed.world_size())
     return env
 
 
@@ -116,8 +132,9 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     console = start_logging(folder / "train.log", cfg.train.log_level)
     log.info("run: runs/%s", folder.name)
     try:
-        with watched(cfg, env, folder) as film:
-            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film)
+        wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
+        with wandb as tell_wandb, watched(cfg, env, folder) as film:
+            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film, tell_wandb)
         return 0
     except KeyboardInterrupt as stop:
         saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -129,13 +146,16 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
         log.warning("%s%s", "terminated" if exit_status(stop) == 143 else "interrupted", hint)
         return exit_status(stop)
     except checkpoints.CheckpointError as error:
-        log.error("%s", error)
+        log.error("%s%s", distributed.label(), error)
         return 2
     except Exception as error:
         place, why = traceback.extract_tb(error.__traceback__)[-1], traceback.format_exception_only(type(error), error)
         what = " ".join("".join(why).split())
-        log.error("crashed in %s:%d, %s", place.filename, place.lineno, what)
-        log.error("the traceback is in runs/%s/train.log", folder.name)
+        if "/torch/distributed/" in place.filename:
+            log.error("%sanother rank is gone; its own message says why", distributed.label())
+        log.error("%scrashed in %s:%d, %s", distributed.label(), place.filename, place.lineno, what)
+        if distributed.is_main():
+            log.error("the traceback is in runs/%s/train.log", folder.name)
         traceback_log.error("", exc_info=error)
         return 1
 
@@ -159,7 +179,10 @@ def exit_status(stop: KeyboardInterrupt) -> int:
 
 def start_logging(file: Path, level: str) -> Console:
     """Everything goes to `file` and to the console, except that a terminal shows the progress as a table and that only
-    debugging shows tracebacks."""
+    debugging shows tracebacks. Of several ranks the first does that, the others only report their errors."""
+    if not distributed.is_main():
+        logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)
+        return Console(quiet=True, force_terminal=False)
     console = Console()
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
@@ -218,17 +241,27 @@ def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callab
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-def train(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, film: Callable[[str], None]) -> None:
+def train(
+    cfg: RunConfig,
+    env: DexHandVecEnv,
+    folder: Path,
+    console: Console,
+    film: Callable[[str], None],
+    tell_wandb: Callable[[Dict[str, float]], None],
+) -> None:
     """Trains, tests the result (an episode in every environment) and says what to do next."""
     display = ProgressDisplay(cfg.train, console)
 
     def after_iteration(metrics: Dict[str, float]) -> None:
         display(metrics)
+        tell_wandb(metrics)
         if metrics["iteration"] % cfg.env.video_interval == 0:
             film(f"iteration_{metrics['iteration']:06.0f}")
 
     with display.live:
         ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
+    if not distributed.is_main():
+        return
     best = workspace.best_checkpoint(folder)
     if cfg.task.SUCCESSES:
         film("best")
@@ -257,7 +290,7 @@ class ProgressDisplay:
         if iteration % self.cfg.log_interval and iteration != self.cfg.max_iterations:
             return
         left = (self.cfg.max_iterations - iteration) * (time.monotonic() - self.start) / self.iterations
-        means = average(self.window)
+        means = ppo.average(self.window)
         texts = {**describe(means), "time left": str(timedelta(seconds=round(left)))}
         self.window.clear()
         line = " | ".join(f"{name} {text}" for name, text in texts.items() if not name.startswith("ended by"))
@@ -268,26 +301,6 @@ class ProgressDisplay:
         if isinstance(self.live, Live):
             table = Columns([f"{name} [bold]{text}" for name, text in texts.items()], padding=(0, 3), equal=True)
             self.live.update(Group(table, *terms, self.bar))
-
-
-def average(window: List[Dict[str, float]]) -> Dict[str, float]:
-    """Of several iterations: an ending counts by episodes, speed by time, the rest by iterations. `reward` is a moving
-    average already."""
-
-    def weight(name: str, metrics: Dict[str, float]) -> float:
-        if name in ("success_rate", "episode_length") or name.startswith("ending/"):
-            return metrics.get("episodes", 1)
-        if name == "steps_per_second":
-            return metrics["rollout_seconds"] + metrics["update_seconds"]
-        return 1
-
-    result = dict(window[-1])
-    for name in {name for metrics in window for name in metrics} - {"reward"}:
-        pairs = [(metrics[name], weight(name, metrics)) for metrics in window if name in metrics]
-        total = sum(w for _, w in pairs)
-        if total:
-            result[name] = sum(value * w for value, w in pairs if w) / total
-    return result
 
 
 def describe(metrics: Dict[str, float]) -> Dict[str, str]:

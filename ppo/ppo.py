@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from ppo import checkpoint as checkpoints
+from ppo import distributed
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,9 @@ class PPOConfig:
     """Let the critic predict normalised returns."""
     normalize_advantage: bool = True
     """Normalise advantages over the rows of an iteration."""
+    sync_statistics: bool = True
+    """With several processes: take means and variances for these three over the rows of all. Off: each process over its
+    own, as in rl_games."""
     value_bootstrap: Literal["final_obs", "rl_games", "none"] = "final_obs"
     """What a time-out adds to the reward, for the future it cut off. final_obs: gamma * V(final observation), which is
     right; rl_games: gamma * V(observation before the step); none: nothing, so that a time-out counts as a death."""
@@ -192,8 +196,9 @@ class RunningMeanStd(nn.Module):
     running_var: Tensor
     count: Tensor
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, sync: bool = True):
         super().__init__()
+        self.sync = sync  # with the other ranks
         self.register_buffer("running_mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("running_var", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.ones((), dtype=torch.float64))  # the initial guess counts as one row
@@ -201,13 +206,13 @@ class RunningMeanStd(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Adds the rows of x ([n, size], or [n] if size is 1) to the statistics, in place."""
-        n = x.shape[0]
-        delta = x.mean(0) - self.running_mean
+        n, mean, var = distributed.moments(x, self.sync)
+        delta = mean - self.running_mean
         total = self.count + n
-        spread = self.running_var * self.count + x.var(0, unbiased=False) * n + delta**2 * self.count * n / total
+        spread = self.running_var * self.count + var * n + delta**2 * self.count * n / total
         self.running_var.copy_(spread / total)
         self.running_mean.add_(delta * n / total)
-        self.count.copy_(total)
+        self.count.view(1).copy_(total.view(1))  # torch.compile loses what is written to a buffer without dimensions
 
     def std(self) -> Tensor:
         return torch.sqrt(self.running_var.float() + 1e-5)
@@ -277,9 +282,10 @@ class Agent(nn.Module):
                 raise ValueError(f"{what} space = {space}: allowed is a flat Box")
         if cfg.clip_actions and not action_space.is_bounded():
             raise ValueError(f"action space = {action_space}: allowed is a Box with finite bounds")
-        self.value_mean_std = RunningMeanStd(1) if cfg.normalize_value else None
-        self.running_mean_std = RunningMeanStd(obs_space.shape[0]) if cfg.normalize_input else None
-        self.a2c_network = ActorCritic(obs_space.shape[0], action_space.shape[0], cfg)
+        self.value_mean_std = RunningMeanStd(1, cfg.sync_statistics) if cfg.normalize_value else None
+        sizes = (obs_space.shape[0], action_space.shape[0])
+        self.running_mean_std = RunningMeanStd(sizes[0], cfg.sync_statistics) if cfg.normalize_input else None
+        self.a2c_network = ActorCritic(*sizes, cfg)
         self.clip_actions = cfg.clip_actions
         self.register_buffer("action_low", torch.as_tensor(action_space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("action_high", torch.as_tensor(action_space.high, dtype=torch.float32), persistent=False)
@@ -463,7 +469,8 @@ def make_batch(agent: Agent, store: Rollout, last_value: Tensor, cfg: PPOConfig)
         agent.value_mean_std.update(returns)
         returns = agent.value_mean_std.normalize(returns)
     if cfg.normalize_advantage:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        n, mean, var = distributed.moments(advantages, cfg.sync_statistics)
+        advantages = (advantages - mean) / ((var * (n / max(n - 1, 1))).sqrt() + 1e-8)
     obs, actions, mu, sigma = rows(store.obs), rows(store.actions), rows(store.mu), rows(store.sigma)
     return Batch(obs, actions, rows(store.neglogp), mu, sigma, values, returns, advantages)
 
@@ -502,10 +509,12 @@ def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, 
 def minibatch_step(
     agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, cfg: PPOConfig, loss_of: Callable = minibatch_loss
 ) -> Tensor:
-    """One optimizer step on the M rows of `batch`; returns LOSSES as a tensor. Shapes and addresses never change."""
+    """One optimizer step on the M rows of `batch` (of every rank's); returns LOSSES as a tensor. Shapes and addresses never
+    change."""
     loss, losses = loss_of(agent, batch, cfg)
     optimizer.zero_grad()
     loss.backward()
+    distributed.average([losses, *(p.grad for p in agent.parameters() if p.grad is not None)])
     if cfg.truncate_grads:
         nn.utils.clip_grad_norm_(agent.parameters(), cfg.grad_norm)
     optimizer.step()
@@ -573,9 +582,10 @@ class Learner:
             return self.losses
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # NCCL has threads of its own
                 self.losses = self.run()
-        self.graph.replay()
+        with distributed.deadline(last_value.device):
+            self.graph.replay()
         return self.losses
 
     def run(self) -> Tensor:
@@ -603,15 +613,40 @@ def iterate(env: VectorEnv, learner: Learner, progress: Progress) -> dict[str, f
     numbers = torch.cat((losses, lr, finished)).tolist()  # all that leaves the GPU in an iteration, in one transfer
     end = time.perf_counter()
 
+    steps = env.num_envs * cfg.horizon_length * distributed.world_size()
+    ranks = distributed.gather((numbers[-3:], getattr(env, "statistics", dict)()))
     progress.epoch += 1
-    progress.frame += env.num_envs * cfg.horizon_length
-    track_finished_episodes(progress, *numbers[-3:])
+    progress.frame += steps
+    track_finished_episodes(progress, *(sum(column) for column in zip(*(finished for finished, _ in ranks))))
     metrics: dict[str, float] = dict(zip((*LOSSES, "lr"), numbers))
     metrics["reward"], metrics["episode_length"] = progress.mean_reward, progress.mean_length
     metrics["rollout_seconds"], metrics["update_seconds"] = middle - start, end - middle
-    metrics["steps_per_second"] = env.num_envs * cfg.horizon_length / (end - start)
+    metrics["steps_per_second"] = steps / (end - start)
     metrics["iteration"], metrics["frames"] = progress.epoch, progress.frame
-    return {**metrics, **getattr(env, "statistics", dict)()}
+    statistics = average([statistics for _, statistics in ranks])
+    for name in {"episodes", "nonfinite", "overflow"} & set(statistics):  # counts add up
+        statistics[name] *= len(ranks)
+    return {**metrics, **statistics}
+
+
+def average(several: list[dict[str, float]]) -> dict[str, float]:
+    """The metrics of several iterations, or ranks, in one: an ending counts by episodes, speed by time, the rest equally.
+    `reward` is a moving average already."""
+
+    def weight(name: str, metrics: dict[str, float]) -> float:
+        if name in ("success_rate", "episode_length") or name.startswith("ending/"):
+            return metrics.get("episodes", 1)
+        if name == "steps_per_second":
+            return metrics["rollout_seconds"] + metrics["update_seconds"]
+        return 1
+
+    result = dict(several[-1])
+    for name in {name for metrics in several for name in metrics} - {"reward"}:
+        pairs = [(metrics[name], weight(name, metrics)) for metrics in several if name in metrics]
+        total = sum(w for _, w in pairs)
+        if total:
+            result[name] = sum(value * w for value, w in pairs if w) / total
+    return result
 
 
 def clock(device: torch.device) -> float:
@@ -642,7 +677,9 @@ def save(
     path: Path, env: VectorEnv | None, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
 ) -> None:
     """Writes a checkpoint that rl_games reads and from which resume() goes on. Without `env` it is much smaller, and
-    training can go on from it with new episodes only."""
+    training can go on from it with new episodes only. Of several ranks only the first writes."""
+    if not distributed.is_main():
+        return
     ppo_state: dict[str, Any] = {
         "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
@@ -689,9 +726,12 @@ def resume(
     if progress.epoch >= cfg.max_iterations:
         raise ValueError(f"max_iterations = {cfg.max_iterations}: allowed is more than {path} has, {progress.epoch}")
     try:
-        why_not = resume_episodes(env, progress, saved)
         if saved["ppo_state"]:
             progress.mean_reward, progress.mean_length, progress.games = saved["ppo_state"]["means"]
+        if not distributed.is_main():
+            return  # a checkpoint has the environments and random numbers of the first rank
+        why_not = resume_episodes(env, progress, saved)
+        if saved["ppo_state"]:
             torch.set_rng_state(saved["ppo_state"]["rng"][0])
             if progress.obs.is_cuda and len(saved["ppo_state"]["rng"]) > 1:
                 torch.cuda.set_rng_state(saved["ppo_state"]["rng"][1], progress.obs.device)
@@ -719,7 +759,8 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
 
 @contextmanager
 def postponed_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM wait in the list that this yields, and take effect at the end; a second one does at once."""
+    """SIGINT and SIGTERM wait in the list that this yields, and take effect at the end; a second one does at once, but not
+    with several ranks, as launchers may send each one twice."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
@@ -729,8 +770,11 @@ def postponed_signals() -> Iterator[list[int]]:
 
     def catch(number: int, _: Any) -> None:
         caught.append(number)
-        restore()
-        log.warning("stopping after this iteration; a second time stops at once, without a checkpoint")
+        alone = distributed.world_size() == 1
+        if alone:
+            restore()
+        hint = "; a second time stops at once, without a checkpoint" if alone else ""
+        log.warning("stopping after this iteration%s", hint)
 
     if threading.current_thread() is threading.main_thread():  # others get no signals
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -745,6 +789,13 @@ def postponed_signals() -> Iterator[list[int]]:
         signal.raise_signal(caught[0])
 
 
+def stopped(caught: list[int]) -> bool:
+    """Whether any rank has caught a signal; then they all have."""
+    agreed = [number for numbers in distributed.gather(list(caught)) for number in numbers]
+    caught[:] = agreed or caught
+    return bool(agreed)  # not `caught`: one that has come meanwhile only this rank knows of
+
+
 def train(
     env: VectorEnv,
     cfg: PPOConfig,
@@ -754,19 +805,27 @@ def train(
 ) -> dict[str, float]:
     """Trains until cfg.max_iterations and returns the last metrics, which `logger` gets at every iteration.
     Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries. SIGINT and SIGTERM take effect at the end of an
-    iteration, when its checkpoint has been saved."""
+    iteration, when its checkpoint has been saved.
+
+    If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them has, the
+    gradients are averaged, and only the first one logs and writes."""
     cfg.validate(env.num_envs)
-    seed = cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31
+    seed = distributed.gather(cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31)[0]
+    own_seed = seed + distributed.rank() * env.num_envs
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
     agent = Agent(env.single_observation_space, env.single_action_space, cfg)
-    obs, _ = env.reset(seed=seed)
+    obs, _ = env.reset(seed=own_seed)
     optimizer = make_optimizer(agent.to(obs.device), cfg)
     store = allocate_rollout(env.num_envs, obs.shape[1], len(agent.action_low), cfg, obs.device)
     progress = Progress(obs, episode=torch.zeros(2, env.num_envs, device=obs.device))
     learner = Learner(agent, optimizer, store, cfg)
+    if not distributed.is_main():
+        torch.manual_seed(own_seed)  # other actions for other environments
     if checkpoint is not None:
         resume(checkpoint, env, agent, optimizer, progress, cfg)
+    distributed.wait()
+    distributed.broadcast(agent.state_dict().values())
     folder = Path(run_dir) / "nn"
     saved: list[Path] = []  # the periodic ones, oldest first
 
@@ -779,12 +838,16 @@ def train(
             saved.pop(0).unlink(missing_ok=True)
 
     metrics: dict[str, float] = {}
-    with postponed_signals() as stop, SummaryWriter(str(Path(run_dir) / "summaries")) as writer:
-        while progress.epoch < cfg.max_iterations and not stop:
+    events = Path(run_dir) / "summaries"
+    with postponed_signals() as caught, SummaryWriter(
+        str(events)
+    ) if distributed.is_main() else nullcontext() as writer:
+        while progress.epoch < cfg.max_iterations and not stopped(caught):
             metrics = iterate(env, learner, progress)
-            write_tensorboard(writer, metrics)
-            if logger is not None:
-                logger(metrics)
+            if writer is not None:
+                write_tensorboard(writer, metrics)
+                if logger is not None:
+                    logger(metrics)
             if not all(math.isfinite(metrics[name]) for name in LOSSES):
                 raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
             if metrics["reward"] > progress.best_reward and progress.epoch >= cfg.save_best_after:

@@ -20,6 +20,7 @@ import configs
 import train_ppo
 from configs import RunConfig, default_config, parse, to_yaml
 from dexhand_gym.sim import PHYSICS
+from ppo import ppo
 from ppo.workspace import create_run, resolve_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -624,7 +625,7 @@ def test_averages_over_an_interval():
     idle = {"episodes": 0, "episode_length": 7.0, "reward": 3.0, "kl": 0.2}
     time = ({"rollout_seconds": 1.0, "update_seconds": 0.0, "steps_per_second": 300.0},)
     time += ({"rollout_seconds": 1.0, "update_seconds": 1.0, "steps_per_second": 150.0},) * 2
-    result = train_ppo.average([{**a, **b} for a, b in zip((first, second, idle), time)])
+    result = ppo.average([{**a, **b} for a, b in zip((first, second, idle), time)])
     assert (result["success_rate"], result["ending/a"]) == (0.25, 0.25), "by episodes: 1 of 4"
     assert result["episode_length"] == 25.0, "(10 + 3 * 30) / 4"
     assert result["reward"] == 3.0

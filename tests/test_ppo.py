@@ -272,6 +272,18 @@ def test_rollout_and_update_never_look_at_a_number(schedule):
         update(agent, optimizer, make_batch(agent, store, last_value, cfg), torch.tensor(1.0), cfg)
 
 
+def test_statistics_are_the_same_when_compiled():
+    """torch.compile loses what is written to a buffer without dimensions, as the count is."""
+    plain, fused = RunningMeanStd(3), RunningMeanStd(3)
+    update = torch.compile(RunningMeanStd.update, dynamic=False, backend="aot_eager")
+    for x in torch.randn(3, 16, 3):
+        plain.update(x)
+        update(fused, x)
+    assert plain.count == 49
+    for name, expected in plain.state_dict().items():
+        torch.testing.assert_close(fused.state_dict()[name], expected)
+
+
 def test_learning_rate_keeps_its_address():
     cfg = config(schedule_type="legacy")
     agent, store, last_value, _ = collect(cfg, PointMass())

@@ -1,0 +1,130 @@
+"""Training by several processes ("ranks"), as torchrun starts them; a process of its own is rank 0 of 1 and pays nothing.
+
+Every rank has environments of its own and the same weights. What is averaged here is the same on every rank to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Iterable, Iterator, List, Tuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = timedelta(seconds=60)  # a rank that others wait for longer than this is dead
+PATIENCE = timedelta(minutes=30)  # except while kernels compile, before training begins
+
+
+def launched() -> bool:
+    """Whether torchrun, or `python -m torch.distributed.launch`, has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def start(device: str) -> None:
+    """Joins the other ranks. Numbers on a GPU are averaged by NCCL, those on the CPU by Gloo."""
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+
+
+def stop() -> None:
+    """Leaves them, when all have come to their end. The launcher ends whoever is left as soon as one fails: from here on
+    that is too late, each keeps its exit status."""
+    if dist.is_initialized():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        wait()
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0)) if launched() else 0
+
+
+def label() -> str:
+    """What messages begin with, where several ranks may write them."""
+    return f"rank {rank()}: " if launched() else ""
+
+
+def is_main() -> bool:
+    """Whether this rank writes the files and talks to the user."""
+    return rank() == 0
+
+
+def device_of_rank(device: str) -> str:
+    """Of the GPUs of a machine each of its ranks has one; the CPU they share."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if launched() and device.startswith("cuda") else device
+
+
+def wait() -> None:
+    """Until all ranks are here."""
+    if world_size() > 1:
+        dist.new_group(timeout=PATIENCE, backend="gloo")  # they meet to make a group, here only for that
+
+
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Makes every tensor that of rank 0, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
+
+
+def average(tensors: List[Tensor]) -> None:
+    """Makes every tensor its mean over all ranks, in place, in one all-reduce."""
+    if world_size() > 1:
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(mean.view_as(tensor))
+
+
+def gather(value: Any) -> List[Any]:
+    """The values of all ranks, in their order. Any value that can be pickled; never within a CUDA graph."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def moments(x: Tensor, together: bool = True) -> Tuple[int, Tensor, Tensor]:
+    """Number, mean and (biased) variance of the rows of `x`; with `together` of all ranks' rows, of which each has as many."""
+    mean, var = x.mean(0), x.var(0, unbiased=False)
+    if not together or world_size() == 1:
+        return len(x), mean, var
+    every = mean.new_zeros(world_size(), 2, *mean.shape)
+    every[rank(), 0], every[rank(), 1] = mean, var
+    dist.all_reduce(every)
+    means, variances = every.unbind(1)
+    return len(x) * world_size(), means.mean(0), variances.mean(0) + means.var(0, unbiased=False)
+
+
+@contextmanager
+def deadline(device: torch.device) -> Iterator[None]:
+    """Ends this process when what it gives `device` to do takes longer than TIMEOUT: NCCL's own clock does not run for
+    what a CUDA graph replays, and would wait for a dead rank for ever."""
+    if world_size() == 1:
+        yield
+        return
+
+    def give_up() -> None:
+        print(f"{label()}another rank has not answered for {TIMEOUT.seconds} s", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    clock = threading.Timer(TIMEOUT.seconds, give_up)
+    clock.daemon = True
+    clock.start()
+    try:
+        yield
+        torch.cuda.synchronize(device)
+    finally:
+        clock.cancel()
