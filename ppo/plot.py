@@ -27,6 +27,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo.ppo import TENSORBOARD_TAGS
+from ppo.workspace import flatten
 
 try:
     from matplotlib import pyplot as plt
@@ -81,13 +82,6 @@ def read_run(folder: Path) -> Run:
     file = folder / "config.yaml"
     config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return Run(folder.resolve(), flatten(config), scalars)
-
-
-def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
-    flat: Dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
 
 
 def group(runs: Sequence[Run]) -> Dict[str, List[Run]]:

@@ -47,7 +47,7 @@ def logging_to(
 ) -> Iterator[Callable[[Dict[str, float]], None]]:
     """Gives a function that logs the metrics of an iteration of the run in `folder`. A training that goes on from
     `checkpoint` goes on with the W&B run of the one that wrote it, whose id is in the file wandb_id of its folder."""
-    run = open_run(cfg, flatten(settings), folder, checkpoint) if cfg.enabled else None
+    run = open_run(cfg, workspace.flatten(settings), folder, checkpoint) if cfg.enabled else None
     if run is None:
         yield lambda metrics: None
         return
@@ -101,7 +101,7 @@ def save_results(run: Any, folder: Path) -> None:
 
     if (folder / "result.json").is_file():
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        run.summary.update(flatten({"test": result}))
+        run.summary.update(workspace.flatten({"test": result}))
     if workspace.checkpoint_files(folder):
         artifact = wandb.Artifact(f"policy-{run.id}", type="model")
         artifact.add_file(str(workspace.best_checkpoint(folder)))
@@ -115,12 +115,3 @@ def survived(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         log.warning("W&B could not %s: %s", what, " ".join(str(error).split()))
-
-
-def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
-    """{"train": {"gamma": 0.99}} -> {"train.gamma": 0.99}, the names that a sweep uses."""
-    flat: Dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, dict)
-        flat.update(flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
-    return flat

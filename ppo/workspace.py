@@ -15,7 +15,7 @@ import tempfile
 import time
 from itertools import count
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 RUN = re.compile(r"[^.].*_(?P<kind>train|test)_(?P<time>\d{8}_\d{6})(?:_(?P<number>\d+))?")
 KINDS = {"latest_train": "training", "latest_test": "test"}
@@ -141,3 +141,12 @@ def best_checkpoint(run: Path, root: Path = Path(), newest: bool = False) -> Pat
         raise ValueError(f"checkpoint: there is no .pth file in {run.resolve()} yet")
     best = [path for path in files if not newest and not path.name.startswith("last_")]
     return max(best or files, key=lambda path: path.stat().st_mtime_ns).resolve()
+
+
+def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
+    """{"train": {"gamma": 0.99}} -> {"train.gamma": 0.99}: a run's settings by their full names."""
+    flat: Dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, dict)
+        flat.update(flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+    return flat

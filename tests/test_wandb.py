@@ -16,7 +16,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 import configs
 import train_ppo
-from ppo import wandb_logger
+from ppo import workspace
 
 pytestmark = pytest.mark.slow
 
@@ -152,7 +152,7 @@ def test_every_trial_of_a_sweep_is_a_command(file):
         command = trial(sweep, values)
         cfg = configs.parse(command[command.index("train_ppo.py") + 1 :])
         assert cfg.train.wandb.enabled and cfg.task_name == values["task"]
-        flat = wandb_logger.flatten(json.loads(json.dumps(yaml.safe_load(configs.to_yaml(cfg)))))
+        flat = workspace.flatten(json.loads(json.dumps(yaml.safe_load(configs.to_yaml(cfg)))))
         for name, value in values.items():
             if name != "task":
                 assert flat[configs.full_name(name)] == value, name

@@ -60,9 +60,7 @@ class WarpSimulator:
         with self._on_device():
             self._m = mjw.put_model(mjm)
             self._m.opt.warn_overflow = 0  # counted below instead of printed by kernels
-            self._m.opt.run_qacc_smooth = (
-                False  # the solver always starts from the last acceleration: -3 % of the physics
-            )
+            self._m.opt.run_qacc_smooth = False  # the solver starts from the last acceleration, which saves 3 %
             # Contacts share one pool, so an average will do; constraints have a bound of their own in every world.
             nconmax = cfg.warp.nconmax or 16 + 8 * len(boxes)
             njmax = cfg.warp.njmax or mjm.nv + 4 * nconmax
