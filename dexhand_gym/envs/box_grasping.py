@@ -62,6 +62,16 @@ class BoxGraspingConfig(TaskConfig):
         "fingerpad_distances",
     )
     """What the policy sees, in this order: proprioception and touch, nothing of the object."""
+    critic_observation_keys: Tuple[str, ...] = (
+        "object_pos",
+        "object_quat",
+        "object_vel",
+        "finger_to_object_distances",
+        "finger_box_contact",
+        "grasp_duration",
+        "episode_time",
+    )
+    """What the critic sees besides, in training: where the object is and how long it has been held."""
     box_position_noise: float = 0.02
     """The box starts within +- this of the origin in x and y, at any yaw, m."""
     start_height: float = 0.1

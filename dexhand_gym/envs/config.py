@@ -113,6 +113,8 @@ class TaskConfig:
         "prev_actions",
     )
     """What the policy sees, in this order; everything else is privileged."""
+    critic_observation_keys: Tuple[str, ...] = ()
+    """What the critic sees besides, which only training needs; privileged observations are allowed here."""
     active_success_criteria: Tuple[str, ...] = ()
     """Successes that end an episode; empty: all the task has."""
     active_failure_criteria: Tuple[str, ...] = ()
@@ -136,8 +138,9 @@ class TaskConfig:
         check_name("task.control_mode", self.control_mode, ("position", "position_delta"))
         if not self.policy_observation_keys:
             raise ValueError(f"task.policy_observation_keys is empty: allowed are {', '.join(self.OBSERVATIONS)}")
-        for key in self.policy_observation_keys:
-            check_name("task.policy_observation_keys", key, self.OBSERVATIONS)
+        for name in ("policy_observation_keys", "critic_observation_keys"):
+            for key in getattr(self, name):
+                check_name(f"task.{name}", key, self.OBSERVATIONS)
         for key in self.active_success_criteria:
             check_name("task.active_success_criteria", key, self.SUCCESSES)
         for key in self.active_failure_criteria:

@@ -49,6 +49,9 @@ class DexHandVecEnv(VectorEnv):
     | `success`                  | [N] bool, episodes that ended by success in this step                                |
     | `endings`                  | {criterion, time_out, nonfinite: [N] bool}, what ended them                          |
     | `time_outs`                | [N] bool, equal to truncated (the name rl_games looks for)                           |
+    | `critic_obs`               | [N, S] the observation and, behind it, what only a critic may see; in reset's info   |
+    |                            | too; only if `critic_observation_keys` names anything                                |
+    | `final_critic_obs`         | [N, S] likewise before the restart                                                   |
     """
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
@@ -85,8 +88,8 @@ class DexHandVecEnv(VectorEnv):
         self._observe()
         self._init_terms()
         self._check_observations()
-        width = self._policy_observation(self.measured).shape[1]
-        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self._obs_size = sum(self.measured[key][0].numel() for key in self.task.policy_observation_keys)
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (self._obs_size,), np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.task.num_actions,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -234,7 +237,7 @@ class DexHandVecEnv(VectorEnv):
             if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
                 raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
         self._begin_episodes(mask)
-        return self._observe(), {}
+        return self._split(self._observe())
 
     def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
         """One control step. actions [N, A] in [-1, 1] (clamped) -> obs [N, O], reward [N], terminated [N] bool,
@@ -246,12 +249,16 @@ class DexHandVecEnv(VectorEnv):
         self._drive()
         self.sim.step(self._dof_targets)
         self._steps += 1
-        final_obs, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
-        obs, done = final_obs, terminated | truncated
+        rows, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
+        final_obs, final_critic_obs = self._split(rows, "final_critic_obs")
+        done = terminated | truncated
         if self._drive.on_gpu or done.any():  # asking a GPU would stall it
             self._begin_episodes(done)
-            obs = self._observe()
+            rows = self._observe()
+        obs, critic_obs = self._split(rows)
         info = {
+            **critic_obs,
+            **final_critic_obs,
             "final_obs": final_obs,
             "_final_obs": done,
             "episode": {"r": episode_return, "l": episode_length},
@@ -281,16 +288,16 @@ class DexHandVecEnv(VectorEnv):
         self._dof_targets.copy_(self.coupling(targets))
 
     def _finish_step(self) -> Tuple[Tensor, ...]:
-        """What the step came to: observation, reward, terminated, truncated, return and length so far, success, endings
+        """What the step came to: observation [N, S], reward, terminated, truncated, return and length so far, success, endings
         [J, N]."""
         self._episode_step += 1
         m = self._measure(self.control_dt)
         reward, terminated, truncated, success, endings = self._judge(m)
-        obs = self._policy_observation(m)
+        rows = self._observation(m)
         if self._drive.on_gpu or self.sim.nonfinite.any():
-            obs = torch.nan_to_num(obs)
+            rows = torch.nan_to_num(rows)
         self._remember(m)
-        return obs, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
+        return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """New episodes where `mask` says so."""
@@ -299,10 +306,10 @@ class DexHandVecEnv(VectorEnv):
         self.sim.write_state(self._beginning)
 
     def _observe_starts(self) -> Tensor:
-        """The policy's observation anew, after episodes have begun."""
+        """The observation [N, S] anew, after episodes have begun."""
         m = self._measure(0.0)
         self._remember(m)
-        return self._policy_observation(m)
+        return self._observation(m)
 
     @property
     def measured(self) -> Measured:
@@ -374,8 +381,14 @@ class DexHandVecEnv(VectorEnv):
 
     # What a user asks for ---------------------------------------------------------------------------------------------
 
-    def _policy_observation(self, m: Measured) -> Tensor:
-        return torch.cat([m[key].reshape(self.num_envs, -1) for key in self.task.policy_observation_keys], 1)
+    def _observation(self, m: Measured) -> Tensor:
+        """The policy's, and behind it what only the critic may see [N, S]."""
+        keys = (*self.task.policy_observation_keys, *self.task.critic_observation_keys)
+        return torch.cat([m[key].reshape(self.num_envs, -1) for key in keys], 1)
+
+    def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
+        """What the policy gets, and the entry of info for the critic."""
+        return rows[:, : self._obs_size], {name: rows} if self.task.critic_observation_keys else {}
 
     def observations(self) -> Dict[str, Tensor]:
         """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
