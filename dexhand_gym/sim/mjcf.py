@@ -79,6 +79,7 @@ def box_fields(boxes: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     size, mass, friction = boxes["size"], boxes["mass"], boxes["friction"]
     half = np.repeat(size[..., None] / 2, 3, -1)
     inertia = mass * size**2 / 6
+    of_dofs = np.repeat(np.stack((mass, inertia), -1), 3, -1).reshape(len(mass), -1)
     return {
         "geom_size": half,
         "geom_rbound": size * 0.75**0.5,
@@ -88,7 +89,8 @@ def box_fields(boxes: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         "body_subtreemass": mass,
         "body_inertia": np.repeat(inertia[..., None], 3, -1),
         "body_invweight0": 1 / np.stack((mass, inertia), -1),
-        "dof_invweight0": 1 / np.repeat(np.stack((mass, inertia), -1), 3, -1).reshape(len(mass), -1),
+        "dof_M0": of_dofs,
+        "dof_invweight0": 1 / of_dofs,
     }
 
 

@@ -95,7 +95,10 @@ class WarpSimulator:
 
     def _give_boxes(self, boxes: Dict[str, np.ndarray], cfg: SimConfig) -> None:
         for name, rows in box_fields(boxes).items():
-            shared = getattr(self._m, name)  # [1, ...], and world i reads row i % length
+            shared = getattr(self._m, name, None)  # [1, ...], and world i reads row i % length
+            if shared is None:  # MuJoCo's alone, kept for it
+                self._own[name] = torch.from_numpy(rows).float().to(self.device)
+                continue
             field = wp.to_torch(shared).repeat(self.num_envs, *[1] * (wp.to_torch(shared).dim() - 1))
             setattr(self._m, name, wp.from_torch(field, dtype=shared.dtype))
             self._own[name] = field.view(*field.shape[:2], *rows.shape[2:])[:, -rows.shape[1] :]
