@@ -90,7 +90,7 @@ class MuJoCoSimulator:
             self._own[name] = torch.from_numpy(self._batch.expand(name))[:, -rows.shape[1] :]
             self._own[name].copy_(torch.from_numpy(rows))
         self._own["weights"] = self._pull[:, -boxes["mass"].shape[1] :, :3]
-        self._own["weights"].copy_(self._own["body_mass"].unsqueeze(-1) * torch.tensor(cfg.gravity))
+        self._own["weights"].copy_(torch.from_numpy(boxes["mass"][..., None] * np.array(cfg.gravity)))
         self._qpos[:, len(self.dof_names) + 2 :: 7] = torch.from_numpy(boxes["size"] / 2)
 
     @torch.inference_mode()
