@@ -33,7 +33,7 @@ VARIED: Tuple[Tuple[str, str, Tuple[Any, ...]], ...] = (
     ("joint position noise, rad", f"{RANDOM}joint_position_noise", (0.01, 0.03)),
     ("joint velocity noise, rad/s", f"{RANDOM}joint_velocity_noise", (0.1, 0.3)),
     ("body position noise, m", f"{RANDOM}body_position_noise", (0.002, 0.01)),
-    ("contact force noise, N", f"{RANDOM}contact_force_noise", (0.1, 0.5)),
+    ("contact force noise, N", f"{RANDOM}contact_force_noise", (0.02, 0.1)),
     ("action delay, steps", f"{RANDOM}action_delay", ((1, 1), (2, 2))),
 )
 EVERYTHING = {
@@ -44,7 +44,7 @@ EVERYTHING = {
     "joint_position_noise": 0.01,
     "joint_velocity_noise": 0.1,
     "body_position_noise": 0.002,
-    "contact_force_noise": 0.1,
+    "contact_force_noise": 0.02,
 }
 SETTINGS: List[Tuple[str, Dict[str, Any]]] = [
     ("nominal", {}),

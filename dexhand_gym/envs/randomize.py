@@ -27,7 +27,9 @@ def draw_boxes(
         raise ValueError(f"task.randomize.box_{asked[0]} = {ranges[asked[0]]}: this task has no box, allowed is None")
     shape = (num_envs, len(boxes))
     return {
-        name: random.uniform(*bounds, shape) if bounds else np.full(shape, [float(getattr(b, name)) for b in boxes])
+        name: random.uniform(bounds[0], bounds[1], shape)
+        if bounds
+        else np.full(shape, [float(getattr(b, name)) for b in boxes])
         for name, bounds in ranges.items()
     }
 
