@@ -192,7 +192,15 @@ def test_a_new_episode_forgets_what_was_under_way():
 
 
 def test_noise_has_its_deviation_and_reaches_the_policy_only():
-    keys = ("base_dof_pos", "all_finger_dof_pos", "all_finger_dof_vel", "contact_forces", "hand_pose", "prev_actions")
+    keys = (
+        "base_dof_pos",
+        "all_finger_dof_pos",
+        "all_finger_dof_vel",
+        "contact_forces",
+        "hand_pose",
+        "object_pos",
+        "prev_actions",
+    )
     noise = {name: value for name, value in ALL.items() if name.endswith("noise")}
     quiet, noisy = (make(256, randomize=r, policy_observation_keys=keys) for r in ({}, noise))
     first, second = quiet.reset(seed=1)[0], noisy.reset(seed=1)[0]
@@ -206,11 +214,20 @@ def test_noise_has_its_deviation_and_reaches_the_policy_only():
         differences.append(second - first)
         for name, value in quiet.observations().items():
             assert torch.equal(noisy.observations()[name], value)
-    position, fingers, velocity, force, pose, actions = torch.stack(differences).split((6, 20, 20, 15, 7, 18), -1)
-    for x, std in ((position, 0.01), (fingers, 0.01), (velocity, 0.1), (force, 0.1), (pose[..., :3], 0.002)):
+    position, fingers, velocity, force, pose, box, actions = torch.stack(differences).split(
+        (6, 20, 20, 15, 7, 3, 18), -1
+    )
+    for x, std in (
+        (position, 0.01),
+        (fingers, 0.01),
+        (velocity, 0.1),
+        (force, 0.1),
+        (pose[..., :3], 0.002),
+        (box, 0.002),
+    ):
         assert x.std().item() == pytest.approx(std, rel=0.02)
-        assert abs(x.mean().item()) < 0.02 * std
-        assert abs((x[1:] * x[:-1]).mean().item()) < 0.02 * std**2, "anew at every step"
+        assert abs(x.mean().item()) < 0.03 * std
+        assert abs((x[1:] * x[:-1]).mean().item()) < 0.03 * std**2, "anew at every step"
     assert not pose[..., 3:].any() and not actions.any()
 
 

@@ -69,7 +69,7 @@ class RandomizeConfig:
     joint_velocity_noise: float = 0.0
     """... on every dof's velocity, rad/s (m/s)."""
     body_position_noise: float = 0.0
-    """... on the positions of the hand's and the boxes' bodies, such as the finger pads, along x, y and z, m."""
+    """... on the positions of the hand's bodies, such as the finger pads, and of the boxes, along x, y and z, m."""
     contact_force_noise: float = 0.0
     """... on the contact force of every body, along x, y and z, N."""
 

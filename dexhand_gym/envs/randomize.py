@@ -57,13 +57,13 @@ class Delay:
 class SensorNoise:
     """White noise on raw quantities of the environment, as the policy sees them."""
 
-    def __init__(self, cfg: RandomizeConfig, raw: Dict[str, Tensor]):
+    def __init__(self, cfg: RandomizeConfig, raw: Dict[str, Tensor], actors: Sequence[str]):
         position = torch.eye(13)[:3].sum(0)  # of the 13 numbers of a body's state those that are its position
         scales = {
             "dof_pos": cfg.joint_position_noise * torch.ones(()),
             "dof_vel": cfg.joint_velocity_noise * torch.ones(()),
-            "bodies": cfg.body_position_noise * position,
             "body_forces": cfg.contact_force_noise * torch.ones(()),
+            **dict.fromkeys(("bodies", *actors), cfg.body_position_noise * position),
         }
         self.scales = {name: scale.to(raw[name].device) for name, scale in scales.items() if scale.any()}
         self.unit = {name: torch.zeros_like(raw[name]) for name in self.scales}

@@ -209,7 +209,7 @@ class DexHandVecEnv(VectorEnv):
         low, high = cfg.action_delay
         steps = random.integers(low, high, self.num_envs, endpoint=True)
         self._delay = Delay(steps, self._dof_targets) if high else None
-        noise = SensorNoise(cfg, self._raw)
+        noise = SensorNoise(cfg, self._raw, self.sim.actor_names[1:])
         self._noise = noise if noise.unit else None
         if self._delay:
             self._own.update({"delay_steps": self._delay.steps, "delay_waiting": self._delay.waiting})

@@ -74,7 +74,7 @@ def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:
 
 def box_fields(boxes: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     """What models with other boxes have otherwise: MuJoCo's field -> its last rows [N, rows, ...], which are the boxes'.
-    `boxes` as in make_sim. Left out is what no step reads: places at qpos0, averages over the model, and the tree of
+    `boxes` as make_sim's `own_boxes`. Left out is what no step reads: places at qpos0, averages over the model, and the tree of
     bounding boxes of bodies with several shapes, of which there are none."""
     size, mass, friction = boxes["size"], boxes["mass"], boxes["friction"]
     half = np.repeat(size[..., None] / 2, 3, -1)

@@ -99,7 +99,8 @@ class WarpSimulator:
             if shared is None:  # MuJoCo's alone, kept for it
                 self._own[name] = torch.from_numpy(rows).float().to(self.device)
                 continue
-            field = wp.to_torch(shared).repeat(self.num_envs, *[1] * (wp.to_torch(shared).dim() - 1))
+            nominal = wp.to_torch(shared)
+            field = nominal.repeat(self.num_envs, *[1] * (nominal.dim() - 1))
             setattr(self._m, name, wp.from_torch(field, dtype=shared.dtype))
             self._own[name] = field.view(*field.shape[:2], *rows.shape[2:])[:, -rows.shape[1] :]
             self._own[name].copy_(torch.from_numpy(rows))
