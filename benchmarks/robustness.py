@@ -86,6 +86,8 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
     has_run = (path.parent.parent / "config.yaml").is_file()
     task = [] if has_run else ["--task", "BoxGrasping"]
     cfg = configs.parse(["--test", "--checkpoint", str(path), *task, *others])
+    if not cfg.task.SUCCESSES:
+        raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")
     cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
     return cfg
 

@@ -1,5 +1,10 @@
 """Domain randomisation: boxes that differ, noise, delay."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import gymnasium
 import mujoco
 import numpy as np
@@ -345,3 +350,32 @@ def test_names_of_flags_are_checked():
 def test_without_an_engine_too():
     env = make(randomize=ALL, backend="none")
     assert env.step(torch.zeros(8, 18))[0].std() > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_robustness(tmp_path):
+    """Every setting has its row, and each hits the field that it names."""
+    root = Path(__file__).resolve().parent.parent
+
+    def run(script, *words):
+        return subprocess.run(
+            [sys.executable, root / script, *words, "--task.episode-length", "3"],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+
+    tiny = ("--max-iterations", "1", "--train.horizon-length", "4", "--train.num-minibatches", "1", "--num-envs", "4")
+    assert run("train_ppo.py", "--task", "BoxGrasping", "--device", "cpu", *tiny).returncode == 0
+    options = ("--checkpoint", "latest", "--episodes", "4", "--backend", "mujoco", "--out", "found")
+    done = run("benchmarks/robustness.py", *options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "found.md").read_text() == done.stdout
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]]
+    assert rows == list(found := json.loads((tmp_path / "found.json").read_text()))
+    assert [rows[i] for i in (0, 1, 6, -2, -1)] == [
+        "nominal", "box size, m 0.04", "box mass, kg 0.05", "action delay, steps 2", "everything randomised"
+    ]  # fmt: skip
+    assert all(found[row]["mujoco"]["episodes"] == 4 for row in rows)
+    assert "| nominal | 0.0% (0.0% to 49.0%) |" in done.stdout
+    refused = run("benchmarks/robustness.py", "--checkpoint", "latest", "--task.randomize.box-mas", "1")
+    assert refused.stderr.startswith("error: unknown option task.randomize.box_mas; did you mean")
+    assert refused.stderr.count("\n") == 1
