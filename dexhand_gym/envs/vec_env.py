@@ -71,7 +71,9 @@ class DexHandVecEnv(VectorEnv):
         scene, env = self.scene(), cfg.env
         random = np.random.default_rng(seed)
         boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
-        self.sim = make_sim(scene, self.num_envs, cfg.sim, self.task.decimation, env.backend, env.device, boxes)
+        self.sim = make_sim(
+            scene, self.num_envs, cfg.sim, self.task.decimation, env.backend, env.device, own_boxes=boxes
+        )
         self.device = self.sim.device
         self.control_dt = cfg.control_dt
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
