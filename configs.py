@@ -379,7 +379,7 @@ def to_flag(name: str, words: List[str], hint: Any) -> List[str]:
         words = ["None"]
     elif bool in (hint, *get_args(hint)):
         words = [word.capitalize() for word in words or ["true"]]
-    elif get_origin(hint) is tuple and len(words) == 1:
+    elif tuple in (get_origin(hint), *map(get_origin, get_args(hint))) and len(words) == 1:
         words = elements(words)
     return [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
 

@@ -134,7 +134,7 @@ def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
     """Distance of each finger pad to the cube's surface [N, 5], m; 0 inside."""
     box = m["box"].unsqueeze(1)
     local = rotations.rotate_inverse(box[..., 3:7], m["pads"][..., :3] - box[..., :3])
-    return torch.linalg.vector_norm(local.abs_().sub_(cfg.env.box.size / 2).clamp_(min=0.0), dim=-1)
+    return torch.linalg.vector_norm(local.abs_().sub_(m["box_size"].unsqueeze(2) / 2).clamp_(min=0.0), dim=-1)
 
 
 def finger_box_contact(m: Dict[str, Tensor], cfg: Config) -> Tensor:
@@ -231,7 +231,7 @@ class BoxGrasping(DexHandVecEnv):
         hand[:, :3] += self.uniform(-task.hand_position_noise, task.hand_position_noise, 3)
         hand[:, 3:6] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, 3)
         position = self.uniform(-task.box_position_noise, task.box_position_noise, 3)
-        position[:, 2] = self.cfg.env.box.size / 2
+        position[:, 2:] = self._raw["box_size"] / 2
         yaw = self.uniform(-torch.pi, torch.pi, 1)[:, 0]
         return {"hand": hand, "box": torch.cat((position, rotations.from_z_angle(yaw)), 1)}
 

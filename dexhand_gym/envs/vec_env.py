@@ -17,6 +17,7 @@ from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured
 from dexhand_gym.envs.config import Config, TaskConfig, check_name
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
+from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
 from dexhand_gym.sim import Scene, make_sim
 
 log = logging.getLogger(__name__)
@@ -70,16 +71,22 @@ class DexHandVecEnv(VectorEnv):
         self.render_mode = render_mode
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
-        self.sim = make_sim(self.scene(), self.num_envs, cfg.sim, cfg.task.decimation, cfg.env.backend, cfg.env.device)
+        scene, env = self.scene(), cfg.env
+        random = np.random.default_rng(seed)
+        boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
+        self.sim = make_sim(
+            scene, self.num_envs, cfg.sim, self.task.decimation, env.backend, env.device, own_boxes=boxes
+        )
         self.device = self.sim.device
         self.control_dt = cfg.control_dt
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
         self._init_actions()
         self._init_buffers()
         self._init_raw_quantities()
+        self._init_randomization(scene, boxes, random)
         self._generator = torch.Generator(device=self.device)
         graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
-        self._drive = Captured(self._drive_dofs, graphs)
+        self._drive = Captured(self._drive_dofs, graphs, generator=self._generator if self._noise else None)
         self._finish = Captured(self._finish_step, graphs, fuse=cfg.env.compile)
         self._place = Captured(self._place_starts, graphs, generator=self._generator)
         self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
@@ -192,6 +199,28 @@ class DexHandVecEnv(VectorEnv):
             **{f"start_{name}": value for name, value in self._start.items()},
         }
 
+    def _init_randomization(
+        self, scene: Scene, boxes: Optional[Dict[str, np.ndarray]], random: np.random.Generator
+    ) -> None:
+        """Boxes' sizes as quantities; delay and noise, None where there is none."""
+        self._own: Dict[str, Tensor] = {}
+        for i, box in enumerate(scene.boxes):
+            size = boxes["size"][:, i : i + 1] if boxes else np.full((self.num_envs, 1), box.size)
+            self._own[f"{box.name}_size"] = torch.tensor(size, dtype=torch.float32, device=self.device)
+        self._raw.update(self._own)
+        if not boxes:
+            self._own.clear()
+        cfg = self.task.randomize
+        low, high = cfg.action_delay
+        steps = random.integers(low, high, self.num_envs, endpoint=True)
+        self._delay = Delay(steps, self._dof_targets) if high else None
+        noise = SensorNoise(cfg, self._raw, self.sim.actor_names[1:])
+        self._noise = noise if noise.unit else None
+        if self._delay:
+            self._own.update({"delay_steps": self._delay.steps, "delay_waiting": self._delay.waiting})
+        if self._noise:
+            self._own.update({f"noise_{name}": unit for name, unit in self._noise.unit.items()})
+
     def _init_terms(self) -> None:
         """Names of terms and criteria as the task's functions return them, held against the config."""
         weights = self.task.reward_weights
@@ -285,7 +314,10 @@ class DexHandVecEnv(VectorEnv):
         for post_filter in self.post_action_filters:
             targets = post_filter(targets, self._targets, self._limits)
         self._targets.copy_(targets)
-        self._dof_targets.copy_(self.coupling(targets))
+        dof_targets = self.coupling(targets)
+        self._dof_targets.copy_(self._delay(dof_targets) if self._delay else dof_targets)
+        if self._noise:
+            self._noise.draw(self._generator)
 
     def _finish_step(self) -> Tuple[Tensor, ...]:
         """What the step came to: observation [N, S], reward, terminated, truncated, return and length so far, success, endings
@@ -362,6 +394,10 @@ class DexHandVecEnv(VectorEnv):
         for buffer in (self._targets, self._rule_targets):
             buffer.copy_(torch.where(column, self._start["hand"], buffer))
         self._dof_targets.copy_(torch.where(column, self.coupling(self._targets), self._dof_targets))
+        if self._delay:
+            self._delay.restart(mask, self._dof_targets)
+        if self._noise:
+            self._noise.draw(self._generator, mask)
         self._prev_actions.mul_(~column)
         for timer in self._timers.values():
             timer.mul_(~mask.view(-1, *[1] * (timer.dim() - 1)))
@@ -383,8 +419,17 @@ class DexHandVecEnv(VectorEnv):
 
     def _observation(self, m: Measured) -> Tensor:
         """The policy's, and behind it what only the critic may see [N, S]."""
-        keys = (*self.task.policy_observation_keys, *self.task.critic_observation_keys)
-        return torch.cat([m[key].reshape(self.num_envs, -1) for key in keys], 1)
+        sensed = self._sensed(m) if self._noise else m
+        columns = [sensed[key] for key in self.task.policy_observation_keys]
+        columns += [m[key] for key in self.task.critic_observation_keys]
+        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1)
+
+    def _sensed(self, m: Measured) -> Measured:
+        """The same instant through noisy sensors."""
+        sensed = Measured(self._noise.add(self._raw), self.quantities, self.cfg)
+        for name in self._timers:
+            sensed[name] = m[name] * sensed[self.timers[name]]  # what seems not to hold has not held for long
+        return sensed
 
     def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
         """What the policy gets, and the entry of info for the critic."""
@@ -410,6 +455,7 @@ class DexHandVecEnv(VectorEnv):
             "episode_return": self._episode_return,
             "consecutive_successes": self.consecutive_successes,
             "sums": self._sums,
+            **self._own,
         }
 
     def get_state(self) -> Dict[str, Any]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import difflib
 import sys
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Dict, Optional
 
 from dexhand_gym.sim.base import PHYSICS, Box, Scene, SimConfig, Simulator, SolverConfig, WarpConfig
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["BACKENDS", "PHYSICS", "Box", "Scene", "SimConfig", "Simulator", "SolverConfig", "WarpConfig", "make_sim"]
 
@@ -14,13 +18,20 @@ BACKENDS = ("auto", "mujoco", "mjwarp", "none")
 
 
 def make_sim(
-    scene: Scene, num_envs: int, cfg: SimConfig, decimation: int, backend: str = "auto", device: str = "auto"
+    scene: Scene,
+    num_envs: int,
+    cfg: SimConfig,
+    decimation: int,
+    backend: str = "auto",
+    device: str = "auto",
+    own_boxes: Optional[Dict[str, np.ndarray]] = None,
 ) -> Simulator:
     """A Simulator of `num_envs` copies of `scene`; one step of it lasts cfg.dt * decimation seconds.
 
     backend "auto" and device "auto" take the fastest engine there is: MuJoCo Warp on a CUDA device, else MuJoCo on CPU
-    threads; backend "none" is no engine (still.py). Raises ValueError for names it does not know, RuntimeError when what
-    was asked for cannot be used here.
+    threads; backend "none" is no engine (still.py). `own_boxes`: size, mass and friction of the boxes in each environment
+    instead of the scene's, {"size", "mass", "friction": [num_envs, boxes]}. Raises ValueError for names it does not know,
+    RuntimeError when what was asked for cannot be used here.
     """
     backend, device = choose_engine(backend, device)
     if backend == "none":
@@ -30,10 +41,10 @@ def make_sim(
     if backend == "mjwarp":
         from dexhand_gym.sim.mjwarp import WarpSimulator
 
-        return WarpSimulator(scene, num_envs, cfg, decimation, device)
+        return WarpSimulator(scene, num_envs, cfg, decimation, device, own_boxes)
     from dexhand_gym.sim.mujoco import MuJoCoSimulator
 
-    return MuJoCoSimulator(scene, num_envs, cfg, decimation)
+    return MuJoCoSimulator(scene, num_envs, cfg, decimation, own_boxes)
 
 
 def choose_engine(backend: str, device: str) -> tuple[str, str]:
