@@ -277,16 +277,15 @@ class Critic(nn.Module):
     def __init__(self, size: int, cfg: PPOConfig):
         super().__init__()
         self.running_mean_std = RunningMeanStd(size, cfg.sync_statistics) if cfg.normalize_input else None
-        self.a2c_network = nn.Module()
-        self.a2c_network.actor_mlp = ActorCritic.mlp(size, cfg)
-        self.a2c_network.value = nn.Linear(cfg.units[-1], 1)
+        layers = {"actor_mlp": ActorCritic.mlp(size, cfg), "value": nn.Linear(cfg.units[-1], 1)}
+        self.a2c_network = nn.ModuleDict(layers)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, rows: Tensor) -> Tensor:
         rows = rows if self.running_mean_std is None else self.running_mean_std.normalize(rows)
-        return self.a2c_network.value(self.a2c_network.actor_mlp(rows)).squeeze(-1)
+        return self.a2c_network["value"](self.a2c_network["actor_mlp"](rows)).squeeze(-1)
 
 
 class Agent(nn.Module):

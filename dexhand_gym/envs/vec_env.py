@@ -419,14 +419,14 @@ class DexHandVecEnv(VectorEnv):
 
     def _observation(self, m: Measured) -> Tensor:
         """The policy's, and behind it what only the critic may see [N, S]."""
-        sensed = self._sensed(m) if self._noise else m
+        sensed = self._sensed(m, self._noise) if self._noise else m
         columns = [sensed[key] for key in self.task.policy_observation_keys]
         columns += [m[key] for key in self.task.critic_observation_keys]
         return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1)
 
-    def _sensed(self, m: Measured) -> Measured:
+    def _sensed(self, m: Measured, noise: SensorNoise) -> Measured:
         """The same instant through noisy sensors."""
-        sensed = Measured(self._noise.add(self._raw), self.quantities, self.cfg)
+        sensed = Measured(noise.add(self._raw), self.quantities, self.cfg)
         for name in self._timers:
             sensed[name] = m[name] * sensed[self.timers[name]]  # what seems not to hold has not held for long
         return sensed
