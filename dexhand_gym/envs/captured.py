@@ -49,7 +49,8 @@ class Captured:
             self._graph = torch.cuda.CUDAGraph()
             if self._generator is not None:
                 self._graph.register_generator_state(self._generator)
-            with torch.inference_mode(), torch.cuda.graph(self._graph):
+            # thread_local: NCCL has threads of its own, which ask the driver at any time
+            with torch.inference_mode(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._result = self._function()
         self._graph.replay()
         return copies(self._result)
