@@ -17,7 +17,7 @@ from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured
 from dexhand_gym.envs.config import Config, TaskConfig, check_name
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
-from dexhand_gym.sim import Scene, make_sim
+from dexhand_gym.sim import Scene, View, make_sim
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,10 @@ class DexHandVecEnv(VectorEnv):
         self.render_mode = render_mode
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
-        self.sim = make_sim(self.scene(), self.num_envs, cfg.sim, cfg.task.decimation, cfg.env.backend, cfg.env.device)
+        cameras = self.num_envs if render_mode == "rgb_array" else int(cfg.env.record_video)
+        view = View(cameras, cfg.env.video_size, window=bool(cfg.env.render) or render_mode == "human")
+        engine = cfg.env.backend, cfg.env.device
+        self.sim = make_sim(self.scene(), self.num_envs, cfg.sim, cfg.task.decimation, *engine, view=view)
         self.device = self.sim.device
         self.control_dt = cfg.control_dt
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
