@@ -18,6 +18,7 @@ from dexhand_gym.envs.captured import Captured
 from dexhand_gym.envs.config import Config, TaskConfig, check_name
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
 from dexhand_gym.sim import Scene, View, make_sim
+from dexhand_gym.sim.base import draws_itself
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class DexHandVecEnv(VectorEnv):
         if render_mode == "human":
             self.show()
             print(f"watch: {self.viewer.where}", flush=True)
-        elif render_mode == "rgb_array":
+        elif render_mode == "rgb_array" and not draws_itself(self.sim):
             from dexhand_gym.render import Renderer
 
             self._renderer = Renderer(self, cfg.env.video_size)
@@ -458,8 +459,10 @@ class DexHandVecEnv(VectorEnv):
 
     def render(self) -> Optional[Tuple[np.ndarray, ...]]:
         """With render_mode "rgb_array" a picture [height, width, 3] uint8 of every environment, else None."""
-        if self._renderer is None:
+        if self.render_mode != "rgb_array":
             return None
+        if draws_itself(self.sim):
+            return tuple(self.sim.pictures())  # pyright: ignore[reportAttributeAccessIssue]
         from dexhand_gym.render import coordinates
 
         return tuple(self._renderer.draw(row) for row in coordinates(self.sim).cpu().numpy())

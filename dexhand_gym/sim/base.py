@@ -229,3 +229,8 @@ class Simulator(Protocol):
     def close(self) -> None:
         """Frees the engine's memory and threads."""
         ...
+
+
+def draws_itself(sim: Simulator) -> bool:
+    """Whether it has cameras (Isaac Gym); else its tensors are drawn by MuJoCo."""
+    return hasattr(sim, "pictures")

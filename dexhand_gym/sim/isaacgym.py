@@ -29,18 +29,18 @@ _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, d
 
 
 class IsaacGymSimulator:
-    """The Simulator contract (base.py) on gymapi's tensors."""
+    """The Simulator contract (base.py) on gymapi's tensors; for what only gymapi can, `gym`, `sim` and `envs` are its."""
 
     def __init__(self, scene: Scene, num_envs: int, cfg: SimConfig, decimation: int, device: str, view: View):
         self.device = torch.device(device)
         self.num_envs, self.num_substeps, self.view = num_envs, decimation, view
-        self._gym = gymapi.acquire_gym()
+        self.gym = gymapi.acquire_gym()
         graphics = (self.device.index or 0) if view.cameras or view.window else -1
-        self._sim = self._gym.create_sim(self.device.index or 0, graphics, gymapi.SIM_PHYSX, self._params(cfg))
-        if self._sim is None:
+        self.sim = self.gym.create_sim(self.device.index or 0, graphics, gymapi.SIM_PHYSX, self._params(cfg))
+        if self.sim is None:
             raise RuntimeError(f"env.device = '{device}': Isaac Gym cannot start there; what it printed says why")
         self._build(scene, cfg.physx)
-        self._gym.prepare_sim(self._sim)
+        self.gym.prepare_sim(self.sim)
 
         boxes = [box.name for box in scene.boxes]
         self.actor_names = ["hand", *boxes]
@@ -76,7 +76,7 @@ class IsaacGymSimulator:
 
     def _build(self, scene: Scene, physx: PhysxConfig) -> None:
         """Ground, and in every environment the hand and the boxes; they see no other environment (collision group)."""
-        gym, sim = self._gym, self._sim
+        gym, sim = self.gym, self.sim
         ground = gymapi.PlaneParams()
         ground.normal = gymapi.Vec3(0.0, 0.0, 1.0)
         ground.static_friction = ground.dynamic_friction = 1.0
@@ -95,7 +95,7 @@ class IsaacGymSimulator:
             for box in scene.boxes
         ]
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
-        self._envs, self._cameras, self._hands, self._boxes = [], [], [], []
+        self.envs, self._cameras, self._hands, self._boxes = [], [], [], []
         for i in range(self.num_envs):
             env = gym.create_env(sim, gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half), columns)
             # Filter: shapes that share a bit do not collide. The hand's all do with each other, and none with a box.
@@ -105,7 +105,7 @@ class IsaacGymSimulator:
             self._hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
             for box, asset in zip(scene.boxes, box_assets):
                 self._boxes.append(self._add_box(env, i, box, asset))
-            self._envs.append(env)
+            self.envs.append(env)
             if i < self.view.cameras:
                 self._cameras.append(self._add_camera(env))
 
@@ -130,29 +130,29 @@ class IsaacGymSimulator:
         return properties
 
     def _set_friction(self, env: Any, actor: int, friction: float) -> None:
-        shapes = self._gym.get_actor_rigid_shape_properties(env, actor)
+        shapes = self.gym.get_actor_rigid_shape_properties(env, actor)
         for shape in shapes:
             shape.friction, shape.restitution = friction, 0.0
-        self._gym.set_actor_rigid_shape_properties(env, actor, shapes)
+        self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
 
     def _add_box(self, env: Any, group: int, box: Box, asset: Any) -> int:
-        actor = self._gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0)
+        actor = self.gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0)
         # A contact takes the mean of two frictions here, and is to take the larger; hand and ground have 1.
         self._set_friction(env, actor, 2 * max(1.0, box.friction) - 1)
-        self._gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
-        return self._gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
+        self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
+        return self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
 
     def _add_camera(self, env: Any) -> int:
         properties = gymapi.CameraProperties()
         properties.width, properties.height = self.view.size
         properties.horizontal_fov, properties.near_plane = _FIELD, 0.02
-        camera = self._gym.create_camera_sensor(env, properties)
-        self._gym.set_camera_location(camera, env, gymapi.Vec3(*_EYE), gymapi.Vec3(*_TARGET))
+        camera = self.gym.create_camera_sensor(env, properties)
+        self.gym.set_camera_location(camera, env, gymapi.Vec3(*_EYE), gymapi.Vec3(*_TARGET))
         return camera
 
     def _wrap(self, hand_height: float) -> None:
         """The engine's tensors, flat over environments and actors, and those that we report."""
-        gym, sim, n = self._gym, self._sim, self.num_envs
+        gym, sim, n = self.gym, self.sim, self.num_envs
 
         def wrap(kind: str, *shape: int) -> Tensor:
             return gymtorch.wrap_tensor(getattr(gym, f"acquire_{kind}_tensor")(sim)).view(n, *shape)
@@ -186,7 +186,7 @@ class IsaacGymSimulator:
     @torch.inference_mode()
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""
-        gym, sim = self._gym, self._sim
+        gym, sim = self.gym, self.sim
         torch.index_select(dof_targets, 1, self._our_dofs, out=self._targets)
         gym.set_dof_position_target_tensor(sim, gymtorch.unwrap_tensor(self._targets))
         self._hand_over()
@@ -218,14 +218,14 @@ class IsaacGymSimulator:
         hands, boxes = self._hands[rows], self._boxes[rows].flatten()
         dofs, roots = self._dofs.view(-1, 2), self._roots.view(-1, 13)
         wrapped = [gymtorch.unwrap_tensor(x) for x in (dofs, hands, roots, boxes)]
-        self._gym.set_dof_state_tensor_indexed(self._sim, *wrapped[:2], len(hands))
+        self.gym.set_dof_state_tensor_indexed(self.sim, *wrapped[:2], len(hands))
         if len(boxes):
-            self._gym.set_actor_root_state_tensor_indexed(self._sim, *wrapped[2:], len(boxes))
+            self.gym.set_actor_root_state_tensor_indexed(self.sim, *wrapped[2:], len(boxes))
 
     def _refresh(self) -> None:
-        self._gym.refresh_dof_state_tensor(self._sim)
-        self._gym.refresh_actor_root_state_tensor(self._sim)
-        self._gym.refresh_net_contact_force_tensor(self._sim)
+        self.gym.refresh_dof_state_tensor(self.sim)
+        self.gym.refresh_actor_root_state_tensor(self.sim)
+        self.gym.refresh_net_contact_force_tensor(self.sim)
 
     def _report(self) -> None:
         """The engine's tensors as ours."""
@@ -255,17 +255,22 @@ class IsaacGymSimulator:
 
     def pictures(self) -> List[Any]:
         """What the cameras see now, a picture [height, width, 3] uint8 each."""
-        gym, sim, (width, height) = self._gym, self._sim, self.view.size
-        if self.device.type != "cpu":
-            gym.fetch_results(sim, True)
-        gym.step_graphics(sim)
-        gym.render_all_camera_sensors(sim)
-        images = (gym.get_camera_image(sim, *of, gymapi.IMAGE_COLOR) for of in zip(self._envs, self._cameras))
+        self.step_graphics()
+        self.gym.render_all_camera_sensors(self.sim)
+        width, height = self.view.size
+        cameras = zip(self.envs, self._cameras)
+        images = (self.gym.get_camera_image(self.sim, *camera, gymapi.IMAGE_COLOR) for camera in cameras)
         return [image.reshape(height, width, 4)[..., :3].copy() for image in images]
+
+    def step_graphics(self) -> None:
+        """Shows cameras and windows the newest state."""
+        if self.device.type != "cpu":
+            self.gym.fetch_results(self.sim, True)
+        self.gym.step_graphics(self.sim)
 
     def close(self) -> None:
         """See Simulator.close."""
-        self._gym.destroy_sim(self._sim)
+        self.gym.destroy_sim(self.sim)
 
 
 def asset_options(physx: PhysxConfig, **fields: Any) -> Any:

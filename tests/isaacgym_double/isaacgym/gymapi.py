@@ -126,12 +126,11 @@ PlaneParams = struct(
     "PlaneParams",
     distance=0.0,
     dynamic_friction=1.0,
-    normal=lambda: Vec3(0, 1, 0),
+    normal=Vec3,
     restitution=0.0,
     segmentation_id=0,
     static_friction=1.0,
 )
-PlaneParams.__init__ = lambda self: (Struct.__init__(self), setattr(self, "normal", Vec3(0, 1, 0)))[0]
 RigidShapeProperties = struct(
     "RigidShapeProperties",
     compliance=0.0,
@@ -292,7 +291,9 @@ class Env:
             return np.array([mujoco.mj_name2id(self.model, kind, name) for name in names], int)
 
         of_actors = list(enumerate(self.actors))
-        self.bodies = ids(mujoco.mjtObj.mjOBJ_BODY, [f"{a}/{name}" for a, x in of_actors for name in x.asset.body_names])
+        self.bodies = ids(
+            mujoco.mjtObj.mjOBJ_BODY, [f"{a}/{name}" for a, x in of_actors for name in x.asset.body_names]
+        )
         joints = [f"{a}/{name}" for a, x in of_actors for name in x.asset.dof_names]
         self.joints = ids(mujoco.mjtObj.mjOBJ_JOINT, joints)
         self.drives = ids(mujoco.mjtObj.mjOBJ_ACTUATOR, joints)
@@ -346,7 +347,8 @@ class Sim:
         self.params, self.graphics, self.ground = params, graphics, None
         self.device = "cuda:0" if params.use_gpu_pipeline else "cpu"
         self.envs, self.actors, self.tensors = [], [], {}
-        self.prepared = self.destroyed = self.fetched = self.drawn = self.rendered = False
+        self.fetched = True
+        self.prepared = self.destroyed = self.drawn = self.rendered = False
         self.refreshed, self.set = set(), set()
         self.viewers = []
 
@@ -501,8 +503,7 @@ class Gym:
 
         sim.check(True)
         forbid(kind not in sim.tensors, f"the tensor {kind} has not been acquired")
-        forbid(not sim.fetched and sim.device == "cpu" and sim.refreshed is None, "fetch_results comes first")
-        sim.refreshed = sim.refreshed or set()
+        forbid(not sim.fetched and sim.device == "cpu", "fetch_results comes first")
         forbid(sim.set, "refreshing after a setter gives stale data until the next step")
         forbid(kind in sim.refreshed, f"{kind} has been refreshed since the last step")
         sim.refreshed.add(kind)
@@ -532,7 +533,9 @@ class Gym:
         forbid(not isinstance(tensor, Tensor), f"{setter} takes what unwrap_tensor gives")
         values = tensor.get()
         forbid(str(values.dtype) != f"torch.{dtype}", f"{setter}: {values.dtype}, must be {dtype}")
-        forbid(values.device.type != sim.device[:4].rstrip(":"), f"{setter}: on {values.device}, must be on {sim.device}")
+        forbid(
+            values.device.type != sim.device[:4].rstrip(":"), f"{setter}: on {values.device}, must be on {sim.device}"
+        )
         forbid(values.numel() != math.prod(shape), f"{setter}: {tuple(values.shape)}, must be {shape}")
         return values.detach().cpu().numpy().reshape(shape)
 
@@ -597,7 +600,7 @@ class Gym:
         for env in sim.envs:
             env.step(sim.params.substeps)
         sim.set.clear()
-        sim.refreshed = None
+        sim.refreshed.clear()
         sim.fetched = sim.drawn = sim.rendered = False
         for tensor in sim.tensors.values():
             tensor.fill_(math.nan)
@@ -623,7 +626,7 @@ class Gym:
 
     def step_graphics(self, sim):
         self._graphics(sim)
-        forbid(sim.refreshed is None and not sim.fetched, "fetch_results comes first")
+        forbid(not sim.fetched, "fetch_results comes first")
         sim.drawn = True
 
     def render_all_camera_sensors(self, sim):
@@ -666,6 +669,9 @@ class Gym:
     def query_viewer_action_events(self, viewer):
         events, viewer.events = viewer.events, []
         return events
+
+    def poll_viewer_events(self, viewer):
+        forbid(viewer.closed, "the viewer is closed")
 
     def draw_viewer(self, viewer, sim, render_collision):
         forbid(not sim.drawn, "step_graphics comes first")
