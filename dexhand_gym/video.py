@@ -38,8 +38,9 @@ class Recorder:
         self._name, self._steps = "", 0
         self._states: List[Tensor] = []
         self._cancelled = False
-        self._idle = threading.Event()  # and no join(), which after a Ctrl-C takes a thread that runs for dead
+        self._idle = threading.Event()  # for join() after a Ctrl-C takes a thread that runs for dead
         self._idle.set()
+        self._thread: Optional[threading.Thread] = None
 
     def start(self, name: str) -> None:
         """Begins a clip with the newest instant. If another is going on, it ends here."""
@@ -72,7 +73,8 @@ class Recorder:
             self._name, self._states = "", []
             self._idle.wait()
             self._idle.clear()
-            threading.Thread(target=self._save, args=(states, file), daemon=True).start()
+            self._thread = threading.Thread(target=self._save, args=(states, file), daemon=True)
+            self._thread.start()
 
     def _save(self, states: np.ndarray, file: Path) -> None:
         me = threading.get_native_id()
@@ -122,6 +124,8 @@ class Recorder:
         if not self._cancelled:
             self._finish()
         self._idle.wait()
+        if self._thread:
+            self._thread.join()  # it is about to end; a process that ends before it is aborted
 
 
 def check_recording(draw: bool = True) -> None:

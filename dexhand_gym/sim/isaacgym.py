@@ -16,8 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
 
+# isort: off
 from isaacgym import gymapi, gymtorch  # before torch
-import torch  # isort: skip
+import torch
+
+# isort: on
 from torch import Tensor
 
 from dexhand_gym import hand

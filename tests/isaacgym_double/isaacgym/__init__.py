@@ -17,4 +17,4 @@ import sys
 if "torch" in sys.modules:
     raise ImportError("PyTorch was imported before isaacgym modules.  Please import torch after isaacgym modules.")
 
-from isaacgym import gymapi  # noqa: E402, F401
+from isaacgym import gymapi  # noqa: F401

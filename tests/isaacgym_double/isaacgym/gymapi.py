@@ -1,5 +1,6 @@
 """See the package's docstring."""
 
+import enum
 import math
 import os
 import weakref
@@ -8,14 +9,16 @@ import xml.etree.ElementTree as ElementTree
 import mujoco
 import numpy as np
 
-UP_AXIS_Y, UP_AXIS_Z = 0, 1
-SIM_PHYSX, SIM_FLEX = 0, 1
-DOF_MODE_NONE, DOF_MODE_POS, DOF_MODE_VEL, DOF_MODE_EFFORT = 0, 1, 2, 3
-CC_NEVER, CC_LAST_SUBSTEP, CC_ALL_SUBSTEPS = 0, 1, 2
-DOMAIN_ENV, DOMAIN_ACTOR, DOMAIN_SIM = 0, 1, 2
-IMAGE_COLOR, IMAGE_DEPTH, IMAGE_SEGMENTATION, IMAGE_OPTICAL_FLOW = 0, 1, 2, 3
-MESH_NONE, MESH_VISUAL, MESH_COLLISION, MESH_VISUAL_AND_COLLISION = 0, 1, 2, 3
-KEY_ESCAPE, KEY_SPACE, KEY_RIGHT, KEY_UP, KEY_DOWN, KEY_COMMA, KEY_PERIOD, KEY_ENTER = range(8)
+UpAxis = enum.IntEnum("UpAxis", "UP_AXIS_Y UP_AXIS_Z", start=0)
+SimType = enum.IntEnum("SimType", "SIM_PHYSX SIM_FLEX", start=0)
+DofDriveMode = enum.IntEnum("DofDriveMode", "DOF_MODE_NONE DOF_MODE_POS DOF_MODE_VEL DOF_MODE_EFFORT", start=0)
+ContactCollection = enum.IntEnum("ContactCollection", "CC_NEVER CC_LAST_SUBSTEP CC_ALL_SUBSTEPS", start=0)
+IndexDomain = enum.IntEnum("IndexDomain", "DOMAIN_ACTOR DOMAIN_ENV DOMAIN_SIM", start=0)
+ImageType = enum.IntEnum("ImageType", "IMAGE_COLOR IMAGE_DEPTH IMAGE_SEGMENTATION IMAGE_OPTICAL_FLOW", start=0)
+MeshType = enum.IntEnum("MeshType", "MESH_NONE MESH_COLLISION MESH_VISUAL MESH_VISUAL_AND_COLLISION", start=0)
+KeyboardInput = enum.IntEnum("KeyboardInput", "KEY_SPACE KEY_COMMA KEY_PERIOD KEY_ENTER KEY_RIGHT KEY_DOWN KEY_UP")
+for _kind in (UpAxis, SimType, DofDriveMode, ContactCollection, IndexDomain, ImageType, MeshType, KeyboardInput):
+    globals().update(_kind.__members__)
 
 GLOBAL_ORIGINS = os.environ.get("ISAACGYM_DOUBLE_ORIGINS", "global") == "global"
 """Whether root positions count from the origin of the world or of the environment: the documentation does not say."""
@@ -38,7 +41,7 @@ def forbid(condition, message):
 
 
 class Struct:
-    """Fields with defaults and no others, as the original's, which are C++."""
+    """Fields of fixed types and no others, as the original's, which are C++."""
 
     __slots__ = ()
     defaults = {}
@@ -46,6 +49,14 @@ class Struct:
     def __init__(self):
         for name, value in self.defaults.items():
             setattr(self, name, value() if isinstance(value, type) else value)
+
+    def __setattr__(self, name, value):
+        default = self.defaults.get(name)
+        kind = default if isinstance(default, type) else type(default)
+        fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
+        if name in self.defaults and not fits:
+            raise TypeError(f"{type(self).__name__}.{name} = {value!r}: must be {kind.__name__}")
+        super().__setattr__(name, value)
 
 
 def struct(name, **defaults):
@@ -74,7 +85,7 @@ PhysXParams = struct(
     "PhysXParams",
     always_use_articulations=False,
     bounce_threshold_velocity=0.2,
-    contact_collection=CC_ALL_SUBSTEPS,
+    contact_collection=ContactCollection.CC_ALL_SUBSTEPS,
     contact_offset=0.02,
     default_buffer_size_multiplier=2.0,
     friction_correlation_distance=0.025,
@@ -97,7 +108,7 @@ SimParams = struct(
     num_client_threads=0,
     physx=PhysXParams,
     substeps=2,
-    up_axis=UP_AXIS_Y,
+    up_axis=UpAxis.UP_AXIS_Y,
     use_gpu_pipeline=False,
 )
 AssetOptions = struct(
@@ -105,7 +116,7 @@ AssetOptions = struct(
     angular_damping=0.5,
     armature=0.0,
     collapse_fixed_joints=False,
-    default_dof_drive_mode=DOF_MODE_NONE,
+    default_dof_drive_mode=DofDriveMode.DOF_MODE_NONE,
     density=1000.0,
     disable_gravity=False,
     enable_gyroscopic_forces=True,
@@ -309,7 +320,7 @@ class Env:
         joint.set("damping", "0")
         joint.set("range", f"{properties['lower']} {properties['upper']}")
         joint.set("limited", str(bool(properties["hasLimits"])).lower())
-        if properties["driveMode"] == DOF_MODE_POS:
+        if properties["driveMode"] == DofDriveMode.DOF_MODE_POS:
             kp, kd, effort = (float(properties[name]) for name in ("stiffness", "damping", "effort"))
             drive = {"name": joint.get("name"), "joint": joint.get("name"), "gainprm": str(kp)}
             drive.update(biastype="affine", biasprm=f"0 {-kp} {-kd}", forcelimited="true")
@@ -363,6 +374,7 @@ class Viewer:
 
     def __init__(self):
         self.events, self.closed, self.actions, self.frames = [], False, {}, 0
+        self.looked_at = None
 
 
 # --- The interface ---------------------------------------------------------------------------------------------------
@@ -373,12 +385,10 @@ def acquire_gym(*_):
 
 
 class Gym:
-    def create_sim(self, compute_device=0, graphics_device=0, type=SIM_PHYSX, params=None):
-        forbid(type != SIM_PHYSX, "the tensor API knows PhysX only")
+    def create_sim(self, compute_device=0, graphics_device=0, type=SimType.SIM_PHYSX, params=None):
+        forbid(type != SimType.SIM_PHYSX, "the tensor API knows PhysX only")
         forbid(params.use_gpu_pipeline and not params.physx.use_gpu, "a GPU pipeline needs physx.use_gpu")
-        forbid(params.up_axis != UP_AXIS_Z, "here z is up")
-        for name in ("num_position_iterations", "num_velocity_iterations", "num_threads", "max_gpu_contact_pairs"):
-            forbid(not isinstance(getattr(params.physx, name), int), f"physx.{name} must be an int")
+        forbid(params.up_axis != UpAxis.UP_AXIS_Z, "here z is up")
         return Sim(params, graphics_device)
 
     def destroy_sim(self, sim):
@@ -473,7 +483,7 @@ class Gym:
         env.actors[actor_handle].color = color
 
     def get_actor_index(self, env, actor_handle, domain):
-        forbid(domain != DOMAIN_SIM, "tensors are indexed over the whole simulation")
+        forbid(domain != IndexDomain.DOMAIN_SIM, "tensors are indexed over the whole simulation")
         return env.actors[actor_handle].index
 
     # Tensors
@@ -517,7 +527,7 @@ class Gym:
         return self._refresh(sim, "rigid_body_state", lambda env: env.states(env.bodies))
 
     def refresh_net_contact_force_tensor(self, sim):
-        none = sim.params.physx.contact_collection == CC_NEVER
+        none = sim.params.physx.contact_collection == ContactCollection.CC_NEVER
         return self._refresh(sim, "net_contact_force", lambda env: env.forces[env.bodies] * (not none))
 
     def refresh_dof_state_tensor(self, sim):
@@ -636,7 +646,7 @@ class Gym:
     def get_camera_image(self, sim, env, camera_handle, image_type):
         """White dots where the bodies are."""
         forbid(not sim.rendered, "render_all_camera_sensors comes first")
-        forbid(image_type != IMAGE_COLOR, "only colors here")
+        forbid(image_type != ImageType.IMAGE_COLOR, "only colors here")
         properties, eye, target = env.cameras[camera_handle]
         image = np.zeros((properties.height, properties.width, 4), np.uint8)
         forward = (target - eye) / np.linalg.norm(target - eye)
@@ -662,6 +672,7 @@ class Gym:
 
     def viewer_camera_look_at(self, viewer, env, position, target):
         forbid(viewer.closed, "the viewer is closed")
+        viewer.looked_at = env
 
     def query_viewer_has_closed(self, viewer):
         return viewer.closed
@@ -671,7 +682,7 @@ class Gym:
         return events
 
     def poll_viewer_events(self, viewer):
-        forbid(viewer.closed, "the viewer is closed")
+        pass
 
     def draw_viewer(self, viewer, sim, render_collision):
         forbid(not sim.drawn, "step_graphics comes first")
