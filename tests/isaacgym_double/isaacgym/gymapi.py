@@ -449,6 +449,15 @@ class Gym:
     def get_asset_rigid_body_names(self, asset):
         return list(asset.body_names)
 
+    def get_actor_dof_names(self, env, actor_handle):
+        return list(env.actors[actor_handle].asset.dof_names)
+
+    def get_actor_rigid_body_names(self, env, actor_handle):
+        return list(env.actors[actor_handle].asset.body_names)
+
+    def get_actor_dof_properties(self, env, actor_handle):
+        return env.actors[actor_handle].dof_properties.copy()
+
     def get_asset_dof_properties(self, asset):
         return asset.dof_properties.copy()
 
