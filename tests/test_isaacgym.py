@@ -17,7 +17,12 @@ from dexhand_gym.sim.kinematics import Kinematics
 
 ROOT = Path(__file__).resolve().parent.parent
 DOUBLE = ROOT / "tests" / "isaacgym_double"
-SMALL = "--train.horizon-length 4 --train.num-minibatches 2 --train.mini-epochs 1 --task.episode-length 5".split()
+MUJOCO_4 = sys.version_info >= (3, 11)  # for the stand-in itself the MuJoCo of Isaac Gym's Python will do
+needs_mujoco_4 = pytest.mark.skipif(not MUJOCO_4, reason="compares with a model of MuJoCo 4")
+TRAIN = str(ROOT / "train_ppo.py")
+SMALL = """--task BoxGrasping --num-envs 4 --env.backend isaacgym --device cpu --train.test-episodes 4
+--train.horizon-length 4 --train.num-minibatches 2 --train.mini-epochs 1 --task.episode-length 5"""
+FILM = "--env.record-video --env.video-interval 1 --env.video-length 4"
 
 
 def run(*command, path=DOUBLE, cwd=ROOT, **environment):
@@ -43,6 +48,7 @@ def model(request, tmp_path):
     return mujoco.MjModel.from_xml_path(str(hand.HAND_XML if request.param == "ours" else tmp_path / "hand.xml"))
 
 
+@needs_mujoco_4
 def test_kinematics_are_mujocos(model):
     torch.manual_seed(0)
     low, high = torch.tensor(hand.DOF_LOWER), torch.tensor(hand.DOF_UPPER)
@@ -59,6 +65,7 @@ def test_kinematics_are_mujocos(model):
             np.testing.assert_allclose(body[7:], np.roll(motion, 3), atol=1e-5)
 
 
+@needs_mujoco_4
 def test_the_plain_file_is_the_same_hand(model):
     ours = mujoco.MjModel.from_xml_path(str(hand.HAND_XML))
     assert [model.body(i).name for i in range(1, model.nbody)] == list(hand.BODY_NAMES)
@@ -84,7 +91,10 @@ def test_the_plain_file_is_the_same_hand(model):
 def test_the_contract(origins, order):
     """Wherever Isaac Gym counts positions from, and in whatever order its importer puts bodies and dofs."""
     environment = {"ISAACGYM_DOUBLE_ORIGINS": origins, "ISAACGYM_DOUBLE_ORDER": order}
-    assert "11 passed" in run_tests("tests/test_sim.py", "-k", "isaacgym", **environment)
+    which, passed = "isaacgym", "11 passed"
+    if not MUJOCO_4:
+        which, passed = "isaacgym and not fresh_kinematics and not same_instant", "9 passed"
+    assert passed in run_tests("tests/test_sim.py", "-k", which, **environment)
 
 
 @pytest.mark.slow
@@ -94,10 +104,8 @@ def test_the_engine_and_what_the_stand_in_forbids():
 
 @pytest.mark.slow
 def test_a_training_leaves_checkpoints_and_videos_and_is_gone_on_with(tmp_path):
-    task = "--task BoxGrasping --num-envs 4 --env.backend isaacgym --device cpu --train.test-episodes 4".split()
-    train = [str(ROOT / "train_ppo.py"), *task, *SMALL]
-    film = "--env.record-video --env.video-interval 1 --env.video-length 4".split()
-    done = run(*train, "--max-iterations", "2", *film, cwd=tmp_path)
+    train = [TRAIN, *SMALL.split()]
+    done = run(*train, "--max-iterations", "2", *FILM.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = next((tmp_path / "runs").glob("BoxGrasping_train_*"))
     assert list((folder / "nn").glob("last_*.pth"))
@@ -118,9 +126,13 @@ def test_the_self_check_passes_and_fails():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAIL" not in done.stdout
     assert "16 of 16" in done.stdout
-    weightless = "import isaacgym.gymapi as g; g.Env.forces = property(lambda e: 0 * e._f, lambda e, f: setattr(e, '_f', f))"
-    code = f"{weightless}\nimport runpy, sys; sys.argv = ['check', '--num-envs', '4', '--device', 'cpu', '--no-grasp']\n"
-    done = run("-c", code + f"runpy.run_path({check!r}, run_name='__main__')")
+    numb = """
+import isaacgym, runpy, sys
+gym = isaacgym.gymapi.Gym
+gym.refresh_net_contact_force_tensor = lambda self, sim: sim.tensors["net_contact_force"].zero_()
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")"""
+    done = run("-c", numb, check, "--num-envs", "4", "--device", "cpu", "--no-grasp")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL  a resting box weighs m g" in done.stdout
 
@@ -144,7 +156,7 @@ def test_why_it_cannot_be_used(code, path, message):
 
 
 def test_a_command_without_it_costs_one_line(tmp_path):
-    done = run(str(ROOT / "train_ppo.py"), "--env.backend", "isaacgym", path=None, cwd=tmp_path)
+    done = run(TRAIN, "--env.backend", "isaacgym", path=None, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error: env.backend = 'isaacgym': No module named 'isaacgym'")
     assert len(done.stderr.strip().splitlines()) == 1

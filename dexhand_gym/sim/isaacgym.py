@@ -98,30 +98,32 @@ class IsaacGymSimulator:
             for box in scene.boxes
         ]
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
-        self.envs, self._cameras, self._hands, self._boxes = [], [], [], []
+        self.envs, self._cameras = [], []
+        hands, boxes = [], []  # indices of actors
         for i in range(self.num_envs):
             env = gym.create_env(sim, gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half), columns)
             # Filter: shapes that share a bit do not collide. The hand's all do with each other, and none with a box.
             actor = gym.create_actor(env, hand_asset, pose(scene.hand_height), "hand", i, 1)
             gym.set_actor_dof_properties(env, actor, dof_properties)
             self._set_friction(env, actor, 1.0)
-            self._hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
+            hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
             for box, asset in zip(scene.boxes, box_assets):
-                self._boxes.append(self._add_box(env, i, box, asset))
+                boxes.append(self._add_box(env, i, box, asset))
             self.envs.append(env)
             if i < self.view.cameras:
                 self._cameras.append(self._add_camera(env))
+        self._hands, self._boxes = self._indices(hands).int(), self._indices(boxes).int().view(self.num_envs, -1)
 
-    def _order(self, found: List[str], wanted: Any, what: str) -> List[int]:
+    def _order(self, found: List[str], wanted: Any, what: str) -> Tensor:
         """Where the importer has put what we call by name."""
         if sorted(found) != sorted(wanted):
             raise RuntimeError(f"Isaac Gym imported other {what} than the hand has: {', '.join(found)}")
-        return [found.index(name) for name in wanted]
+        return self._indices([found.index(name) for name in wanted])
 
     def _dof_properties(self, properties: Any) -> Any:
         """The hand's drives. PhysX knows one damping, so that of the joint joins that of the drive."""
         joints = {link.joint["name"]: link.joint for link in read_links() if link.joint}
-        for i, name in zip(self._dof_order, hand.DOF_NAMES):
+        for i, name in zip(self._dof_order.tolist(), hand.DOF_NAMES):
             dof, joint = hand.DOF_NAMES.index(name), joints[name]
             properties["driveMode"][i] = gymapi.DOF_MODE_POS
             properties["stiffness"][i] = hand.STIFFNESS[dof]
@@ -170,11 +172,8 @@ class IsaacGymSimulator:
         self.root_state, self.dof_state = zeros(actors, 13), zeros(dofs, 2)
         self.rigid_body_state, self.net_contact_force = zeros(bodies, 13), zeros(bodies, 3)
         self.nonfinite, self._written = zeros(dtype=torch.bool), zeros(dtype=torch.bool)
-        self._hands = self._indices(self._hands).int()
-        self._boxes = self._indices(self._boxes).int().view(n, -1)
-        self._our_dofs = self._indices(sorted(range(dofs), key=self._dof_order.__getitem__))  # in the engine's order
-        self._dof_order = self._indices(self._dof_order)
-        self._body_order = self._indices([*self._body_order, *range(len(hand.BODY_NAMES), bodies)])
+        self._our_dofs = self._dof_order.argsort()  # in the engine's order
+        self._body_order = torch.cat((self._body_order, self._indices(range(len(hand.BODY_NAMES), bodies))))
         self._refresh()
         # Whether positions count from an environment's own origin is not documented; the hand's root tells.
         self._origins = self._roots[:, :1, :3] - torch.tensor([0.0, 0.0, hand_height], device=self.device)
@@ -182,7 +181,7 @@ class IsaacGymSimulator:
         self.net_contact_force.zero_()
 
     def _indices(self, values: Any) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
+        return torch.tensor(list(values), dtype=torch.int64, device=self.device)
 
     # The contract -----------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ def sim():
     yield from simulators()
 
 
-def simulators(boxes=(Box(),), view=View(), **fields):
-    simulator = make_sim(Scene(boxes=boxes), N, SimConfig(**fields), 2, "isaacgym", "cpu", view)
+def simulators(boxes=None, view=None, **fields):
+    scene = Scene(boxes=(Box(),) if boxes is None else boxes)
+    simulator = make_sim(scene, N, SimConfig(**fields), 2, "isaacgym", "cpu", view or View())
     yield simulator
     simulator.close()
 
