@@ -491,6 +491,9 @@ class Gym:
     def set_rigid_body_color(self, env, actor_handle, body, mesh, color):
         env.actors[actor_handle].color = color
 
+    def get_env_origin(self, env):
+        return Vec3(*env.origin)
+
     def get_actor_index(self, env, actor_handle, domain):
         forbid(domain != IndexDomain.DOMAIN_SIM, "tensors are indexed over the whole simulation")
         return env.actors[actor_handle].index
