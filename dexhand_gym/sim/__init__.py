@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import sys
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Dict, Optional
 
 from dexhand_gym.sim.base import (
     PHYSICS,
@@ -18,6 +19,9 @@ from dexhand_gym.sim.base import (
     View,
     WarpConfig,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "BACKENDS",
@@ -43,12 +47,14 @@ def make_sim(
     decimation: int,
     backend: str = "auto",
     device: str = "auto",
+    own_boxes: Optional[Dict[str, np.ndarray]] = None,
     view: View = View(),  # noqa: B008  (nobody changes it)
 ) -> Simulator:
     """A Simulator of `num_envs` copies of `scene`; one step of it lasts cfg.dt * decimation seconds.
 
     backend "auto" and device "auto" take Isaac Gym if it has been imported, else MuJoCo Warp on a CUDA device, else MuJoCo
-    on CPU threads; backend "none" is no engine (still.py). `view` is for Isaac Gym, which must know from the first what
+    on CPU threads; backend "none" is no engine (still.py). `own_boxes`: size, mass and friction of the boxes in each
+    environment instead of the scene's, {"size", "mass", "friction": [num_envs, boxes]}. `view` is for Isaac Gym, which must know from the first what
     it will have to draw. Raises ValueError for names it does not know, RuntimeError when what was asked for cannot be
     used here.
     """
@@ -60,7 +66,7 @@ def make_sim(
     if backend == "isaacgym":
         from dexhand_gym.sim.isaacgym import IsaacGymSimulator
 
-        return IsaacGymSimulator(scene, num_envs, cfg, decimation, device, view)
+        return IsaacGymSimulator(scene, num_envs, cfg, decimation, device, own_boxes, view)
     if backend == "mjwarp":
         from dexhand_gym.sim.mjwarp import WarpSimulator
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
+
+import numpy as np
 
 # isort: off
 from isaacgym import gymapi, gymtorch  # before torch
@@ -34,15 +37,33 @@ _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, d
 class IsaacGymSimulator:
     """The Simulator contract (base.py) on gymapi's tensors; for what only gymapi can, `gym`, `sim` and `envs` are its."""
 
-    def __init__(self, scene: Scene, num_envs: int, cfg: SimConfig, decimation: int, device: str, view: View):
+    def __init__(
+        self,
+        scene: Scene,
+        num_envs: int,
+        cfg: SimConfig,
+        decimation: int,
+        device: str,
+        own_boxes: Optional[Dict[str, np.ndarray]],
+        view: View,
+    ):
         self.device = torch.device(device)
         self.num_envs, self.num_substeps, self.view = num_envs, decimation, view
+        self._asked = False
+        nominal = {
+            name: [[getattr(box, name) for box in scene.boxes]] * num_envs for name in ("size", "mass", "friction")
+        }
+        boxes_of = {name: np.array(rows) for name, rows in (own_boxes or nominal).items()}
+        if (boxes_of["friction"] < 0.5).any():
+            raise ValueError(
+                f"friction of a box = {boxes_of['friction'].min():.3g}: with Isaac Gym allowed is 0.5 or more"
+            )
         self.gym = gymapi.acquire_gym()
         graphics = (self.device.index or 0) if view.cameras or view.window else -1
         self.sim = self.gym.create_sim(self.device.index or 0, graphics, gymapi.SIM_PHYSX, self._params(cfg))
         if self.sim is None:
             raise RuntimeError(f"env.device = '{device}': Isaac Gym cannot start there; what it printed says why")
-        self._build(scene, cfg.physx)
+        self._build(scene, cfg.physx, boxes_of)
         self.gym.prepare_sim(self.sim)
 
         boxes = [box.name for box in scene.boxes]
@@ -77,7 +98,7 @@ class IsaacGymSimulator:
 
     # Construction -----------------------------------------------------------------------------------------------------
 
-    def _build(self, scene: Scene, physx: PhysxConfig) -> None:
+    def _build(self, scene: Scene, physx: PhysxConfig, boxes_of: Dict[str, np.ndarray]) -> None:
         """Ground, and in every environment the hand and the boxes; they see no other environment (collision group)."""
         gym, sim = self.gym, self.sim
         ground = gymapi.PlaneParams()
@@ -93,13 +114,10 @@ class IsaacGymSimulator:
         self._dof_order = self._order(gym.get_asset_dof_names(hand_asset), hand.DOF_NAMES, "dofs")
         self._body_order = self._order(gym.get_asset_rigid_body_names(hand_asset), hand.BODY_NAMES, "bodies")
         dof_properties = self._dof_properties(gym.get_asset_dof_properties(hand_asset))
-        box_assets = [
-            gym.create_box(sim, *[box.size] * 3, asset_options(physx, density=box.mass / box.size**3))
-            for box in scene.boxes
-        ]
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
         self.envs, self._cameras = [], []
         hands, boxes = [], []  # indices of actors
+        assets: Dict[Any, Any] = {}  # of boxes, by size and mass
         for i in range(self.num_envs):
             env = gym.create_env(sim, gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half), columns)
             # Filter: shapes that share a bit do not collide. The hand's all do with each other, and none with a box.
@@ -107,11 +125,16 @@ class IsaacGymSimulator:
             gym.set_actor_dof_properties(env, actor, dof_properties)
             self._set_friction(env, actor, 1.0)
             hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
-            for box, asset in zip(scene.boxes, box_assets):
-                boxes.append(self._add_box(env, i, box, asset))
+            for box, size, mass, friction in zip(scene.boxes, *(boxes_of[name][i] for name in boxes_of)):
+                if (size, mass) not in assets:
+                    options = asset_options(physx, density=mass / size**3)
+                    assets[size, mass] = gym.create_box(sim, size, size, size, options)
+                boxes.append(self._add_box(env, i, replace(box, size=size, friction=friction), assets[size, mass]))
             self.envs.append(env)
             if i < self.view.cameras:
                 self._cameras.append(self._add_camera(env))
+        self._own = {name: torch.tensor(rows, device=self.device) for name, rows in boxes_of.items()}
+        self._built = {name: rows.clone() for name, rows in self._own.items()}
         self._hands, self._boxes = self._indices(hands).int(), self._indices(boxes).int().view(self.num_envs, -1)
 
     def _order(self, found: List[str], wanted: Any, what: str) -> Tensor:
@@ -142,8 +165,8 @@ class IsaacGymSimulator:
 
     def _add_box(self, env: Any, group: int, box: Box, asset: Any) -> int:
         actor = self.gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0)
-        # A contact takes the mean of two frictions here, and is to take the larger; hand and ground have 1.
-        self._set_friction(env, actor, 2 * max(1.0, box.friction) - 1)
+        # A contact takes the mean of two frictions here, and is to take the box's; hand and ground have 1.
+        self._set_friction(env, actor, 2 * box.friction - 1)
         self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
         return self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
 
@@ -189,6 +212,8 @@ class IsaacGymSimulator:
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""
         gym, sim = self.gym, self.sim
+        if self._asked:
+            self._check_boxes()
         torch.index_select(dof_targets, 1, self._our_dofs, out=self._targets)
         gym.set_dof_position_target_tensor(sim, gymtorch.unwrap_tensor(self._targets))
         self._hand_over()
@@ -248,8 +273,19 @@ class IsaacGymSimulator:
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory. What PhysX remembers of contacts cannot be had: asking for the memory makes the next step
         begin as after a write to every environment, so that whoever goes on and whoever goes back see the same."""
+        self._asked = True
         self._written.fill_(True)
-        return {**{name: getattr(self, name) for name in REPORTED}, "written": self._written}
+        boxes = {f"box_{name}": rows for name, rows in self._own.items()}
+        return {**{name: getattr(self, name) for name in REPORTED}, "written": self._written, **boxes}
+
+    def _check_boxes(self) -> None:
+        """Boxes cannot be made anew when somebody goes back to a memory."""
+        self._asked = False
+        for name, rows in self._own.items():
+            if not torch.equal(rows, self._built[name]):
+                raise RuntimeError(
+                    f"boxes of another {name}: Isaac Gym keeps those of the seed that it was started with"
+                )
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow; PhysX prints that buffers overflow, and does not say so otherwise."""

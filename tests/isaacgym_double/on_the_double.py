@@ -21,7 +21,7 @@ def sim():
 
 def simulators(boxes=None, view=None, **fields):
     scene = Scene(boxes=(Box(),) if boxes is None else boxes)
-    simulator = make_sim(scene, N, SimConfig(**fields), 2, "isaacgym", "cpu", view or View())
+    simulator = make_sim(scene, N, SimConfig(**fields), 2, "isaacgym", "cpu", None, view or View())
     yield simulator
     simulator.close()
 
@@ -57,13 +57,26 @@ def test_drives_are_those_of_the_hand(sim):
         assert (row["lower"], row["upper"]) == pytest.approx((hand.DOF_LOWER[dof], hand.DOF_UPPER[dof]))
 
 
-def test_contacts_take_the_larger_of_two_frictions():
-    """Hand and ground have 1, and PhysX takes the mean."""
-    for friction, expected in ((0.3, 1.0), (1.0, 1.0), (2.0, 2.0)):
-        sim = next(simulators(boxes=(Box(friction=friction),)))
-        hold(sim, 5)
-        contact = sim.envs[0].data.contact[0]
-        assert contact.friction[:2].tolist() == pytest.approx([expected] * 2)
+def test_each_box_has_its_own_weight_size_and_friction():
+    """The hand and the ground have 1, and PhysX takes the mean."""
+    size, mass, friction = np.array([0.03, 0.06, 0.08]), np.array([0.05, 0.3, 0.2]), np.array([1.0, 0.5, 2.0])
+    boxes = {"size": size[:, None], "mass": mass[:, None], "friction": friction[:, None]}
+    sim = make_sim(Scene(boxes=(Box(),)), 3, SimConfig(), 2, "isaacgym", "cpu", boxes)
+    assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2)
+    hold(sim, 50)
+    assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2, abs=5e-4)
+    assert sim.net_contact_force[:, -1, 2].numpy() == pytest.approx(mass * 9.81, rel=1e-3)
+    assert [env.data.contact[0].friction[0] for env in sim.envs] == pytest.approx(friction.tolist())
+    sim.memory()
+    hold(sim)
+    sim.memory()["box_mass"][0] = 1.0
+    with pytest.raises(RuntimeError, match="boxes of another mass"):
+        hold(sim)
+
+
+def test_friction_that_the_mean_cannot_be():
+    with pytest.raises(ValueError, match=r"friction of a box = 0.3: with Isaac Gym allowed is 0.5 or more"):
+        next(simulators(boxes=(Box(friction=0.3),)))
 
 
 def test_writes_add_up_until_the_next_step_and_are_one_call(sim):
