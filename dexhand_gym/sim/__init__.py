@@ -54,9 +54,9 @@ def make_sim(
 
     backend "auto" and device "auto" take Isaac Gym if it has been imported, else MuJoCo Warp on a CUDA device, else MuJoCo
     on CPU threads; backend "none" is no engine (still.py). `own_boxes`: size, mass and friction of the boxes in each
-    environment instead of the scene's, {"size", "mass", "friction": [num_envs, boxes]}. `view` is for Isaac Gym, which must know from the first what
-    it will have to draw. Raises ValueError for names it does not know, RuntimeError when what was asked for cannot be
-    used here.
+    environment instead of the scene's, {"size", "mass", "friction": [num_envs, boxes]}. `view` is for Isaac Gym, which
+    must know from the first what it will have to draw. Raises ValueError for names it does not know, RuntimeError when
+    what was asked for cannot be used here.
     """
     backend, device = choose_engine(backend, device)
     if backend == "none":
