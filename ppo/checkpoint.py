@@ -33,19 +33,42 @@ def save(
     ppo_state: Any = None,
 ) -> None:
     """Writes one file. At every moment `path` is either the old file or the new one, whole."""
-    adam = optimizer.state_dict()
-    # The learning rate as a tensor and `capturable` serve CUDA graphs; rl_games writes a float and False.
-    groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in adam["param_groups"]]
+    model, critic = split(agent.state_dict())
+    optimizers = split_optimizer(optimizer, len([name for name, _ in agent.named_parameters() if name in model]))
     content = {
-        "model": agent.state_dict(),
+        "model": model,
         "epoch": epoch,  # iterations done
         "frame": frame,  # environment steps done
-        "optimizer": {"state": adam["state"], "param_groups": groups},
+        "optimizer": optimizers[0],
         "last_mean_rewards": float(best_reward),  # rl_games' name for the best mean reward so far
         "env_state": env_state,
         "ppo_state": ppo_state or {},  # ours, ignored by rl_games: what else a true resume needs
     }
+    if critic:  # rl_games' names, spelled so
+        content["assymetric_vf_nets"], content["assymetric_vf_optimizer"] = critic, optimizers[1]
     write_atomically(Path(path), portable(content, "checkpoint"))
+
+
+def split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An agent's state as rl_games stores it: the model, and the central value network with the returns' statistics."""
+    ours = "central_value."
+    model = OrderedDict((key, x) for key, x in state.items() if not key.startswith(ours))
+    critic = OrderedDict((f"model.{key[len(ours) :]}", x) for key, x in state.items() if key.startswith(ours))
+    if critic:
+        critic.update((f"model.{key}", x) for key, x in model.items() if key.startswith("value_mean_std."))
+    return model, critic
+
+
+def split_optimizer(optimizer: torch.optim.Optimizer, first: int) -> list[dict[str, Any]]:
+    """Adam's state as rl_games stores it: of the `first` parameters, the model's, and of the others."""
+    adam = optimizer.state_dict()
+    parts = []
+    for indices in (range(first), range(first, len(adam["param_groups"][0]["params"]))):
+        state = {i - indices.start: adam["state"][i] for i in indices if i in adam["state"]}
+        # The learning rate as a tensor and `capturable` serve CUDA graphs; rl_games writes a float and False.
+        group = {**adam["param_groups"][0], "params": list(range(len(indices))), "capturable": False}
+        parts.append({"state": state, "param_groups": [{**group, "lr": float(group["lr"])}]})
+    return parts
 
 
 def portable(value: Any, name: str) -> Any:
@@ -101,32 +124,54 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         foreign = "unsupported global" in str(error).lower()
         why = "it holds code or objects, not only data" if foreign else "it is damaged or not a checkpoint"
         raise CheckpointError(f"{path}: not loaded, {why}") from error
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or not all(isinstance(x, torch.Tensor) for x in model.values()):
+    if not isinstance(content, dict) or "model" not in content:
         raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
     empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
-    content = {**empty, **content}
+    content = {**empty, "assymetric_vf_nets": None, "assymetric_vf_optimizer": None, **content}
     for name, types in (("epoch", int), ("frame", int), ("last_mean_rewards", (int, float)), ("ppo_state", dict)):
         if not isinstance(content[name], types):
             raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}")
-    bare = {
-        str(key).replace("_orig_mod.", ""): x for key, x in model.items()
-    }  # torch.compile's prefix, in rl_games 1.6.5
-    if len(bare) < len(model):
+    for name in ("model", "assymetric_vf_nets"):
+        if name == "model" or content[name] is not None:
+            content[name] = tensors(content[name], path)
+    return content
+
+
+def tensors(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
+    """A network's state, without the prefix that torch.compile puts in it under rl_games 1.6.5."""
+    if not isinstance(state, dict) or not all(isinstance(x, torch.Tensor) for x in state.values()):
+        raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
+    bare = {str(key).replace("_orig_mod.", ""): x for key, x in state.items()}
+    if len(bare) < len(state):
         raise CheckpointError(f"{path}: not loaded, it has tensors twice, with and without the prefix _orig_mod.")
-    return {**content, "model": bare}
+    return bare
 
 
 def load_weights(agent: nn.Module, content: dict[str, Any], path: str | Path = "the checkpoint") -> None:
-    """Weights and normalisers, in place. CheckpointError says what does not fit."""
-    ours, theirs = agent.state_dict(), content["model"]
-    for describe in (architecture, shapes):
-        here, there = describe(ours), describe(theirs)
+    """Weights and normalisers, in place; those of the critic only if agent and file have one that sees more than the
+    policy. CheckpointError says what does not fit."""
+    (ours, critic), theirs, nets = split(agent.state_dict()), content["model"], content["assymetric_vf_nets"]
+    compare(path, (ours, theirs), architecture, shapes)
+    if critic:
+        if nets is None:
+            raise CheckpointError(f"{path} does not fit: its critic sees what the policy sees, here it sees more")
+        compare(path, (critic, nets), shapes)
+        theirs = {**theirs, **{key.replace("model.", "central_value.", 1): x for key, x in nets.items()}}
+        statistics = [key for key in theirs if key.startswith("central_value.value_mean_std.")]
+        theirs.update((key[len("central_value.") :], theirs.pop(key)) for key in statistics)
+    agent.load_state_dict(theirs)
+
+
+def compare(
+    path: str | Path, states: tuple, *descriptions: Callable[[dict[str, torch.Tensor]], dict[str, Any]]
+) -> None:
+    """Raises CheckpointError, one line, if the descriptions of (our, their) tensors differ."""
+    for describe in descriptions:
+        here, there = (describe(state) for state in states)
         differ = [name for name in {**here, **there} if here.get(name) != there.get(name)]
         if differ:
             lists = (", ".join(f"{name} {x.get(name, 'absent')}" for name in differ[:3]) for x in (there, here))
             raise CheckpointError(f"{path} does not fit: it has {next(lists)}; here {next(lists)}")
-    agent.load_state_dict(theirs)
 
 
 def architecture(model: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -152,7 +197,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) ->
         return
     group, learning_rate = optimizer.param_groups[0], optimizer.param_groups[0]["lr"]
     try:
-        state, saved_group = content["optimizer"]["state"], content["optimizer"]["param_groups"][0]
+        saved_group, state = content["optimizer"]["param_groups"][0], dict(content["optimizer"]["state"])
+        critic = content["assymetric_vf_optimizer"]
+        if critic is not None:
+            first = len(saved_group["params"])
+            state.update((first + i, moments) for i, moments in critic["state"].items())
         for i, moments in state.items():
             if {moments[name].shape for name in ("exp_avg", "exp_avg_sq")} != {group["params"][i].shape}:
                 raise ValueError("sizes differ")

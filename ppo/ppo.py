@@ -5,10 +5,12 @@ mark what a textbook would do otherwise. The one deliberate difference is `value
 
 The environment is any `gymnasium.vector.VectorEnv` on torch tensors in SAME_STEP autoreset mode: where an episode
 ends, `step` returns the first observation of the next one, and `info["final_obs"]` [N, O] has the last one of the old
-(on a GPU the key is there at every step). Its `statistics() -> dict[str, float]`, `get_state()` and `set_state(state)`
-are used if it has them.
+(on a GPU the key is there at every step). If info, reset's too, has `critic_obs` [N, S] (and `final_critic_obs`), the
+policy's observation with what only the critic may see behind it, the critic learns from that: an asymmetric actor-critic.
+`statistics() -> dict[str, float]`, `get_state()` and `set_state(state)` are used if the environment has them.
 
-Letters: T steps per iteration, N environments, O observations, A actions, B = T * N rows, M = B / num_minibatches.
+Letters: T steps per iteration, N environments, O observations (S with the critic's, else S = O), A actions, B = T * N rows,
+M = B / num_minibatches.
 """
 
 from __future__ import annotations
@@ -269,13 +271,32 @@ class ActorCritic(nn.Module):
         return mu, self.sigma.expand_as(mu), value
 
 
+class Critic(nn.Module):
+    """Value of rows [., S] that hold more than the policy sees: rl_games' central value network, key for key."""
+
+    def __init__(self, size: int, cfg: PPOConfig):
+        super().__init__()
+        self.running_mean_std = RunningMeanStd(size, cfg.sync_statistics) if cfg.normalize_input else None
+        layers = {"actor_mlp": ActorCritic.mlp(size, cfg), "value": nn.Linear(cfg.units[-1], 1)}
+        self.a2c_network = nn.ModuleDict(layers)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        rows = rows if self.running_mean_std is None else self.running_mean_std.normalize(rows)
+        return self.a2c_network["value"](self.a2c_network["actor_mlp"](rows)).squeeze(-1)
+
+
 class Agent(nn.Module):
-    """Normalisers and network. `state_dict()` is "model" in an rl_games checkpoint, key for key and in its order."""
+    """Normalisers and network. `state_dict()` is "model" in an rl_games checkpoint, key for key and in its order, but for
+    the entries of `central_value`, which is there if the critic sees more than the policy: rows of `critic_size` numbers,
+    of which the first O are the policy's. Methods take rows [., O], or [., S] where a value is asked for."""
 
     action_low: Tensor
     action_high: Tensor
 
-    def __init__(self, obs_space: Any, action_space: Any, cfg: PPOConfig):
+    def __init__(self, obs_space: Any, action_space: Any, cfg: PPOConfig, critic_size: int = 0):
         super().__init__()
         for what, space in (("observation", obs_space), ("action", action_space)):
             if not isinstance(space, Box) or len(space.shape) != 1:
@@ -286,13 +307,16 @@ class Agent(nn.Module):
         sizes = (obs_space.shape[0], action_space.shape[0])
         self.running_mean_std = RunningMeanStd(sizes[0], cfg.sync_statistics) if cfg.normalize_input else None
         self.a2c_network = ActorCritic(*sizes, cfg)
+        self.central_value = Critic(critic_size, cfg) if critic_size > sizes[0] else None
+        self.obs_size = sizes[0]
         self.clip_actions = cfg.clip_actions
         self.register_buffer("action_low", torch.as_tensor(action_space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("action_high", torch.as_tensor(action_space.high, dtype=torch.float32), persistent=False)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Raw observations -> mean [N, A] and log standard deviation [N, A] of the action, value [N] (normalised)."""
-        return self.a2c_network(self.normalize_obs(obs))
+        mu, logstd, value = self.a2c_network(self.normalize_obs(obs))
+        return mu, logstd, value if self.central_value is None else self.central_value(obs)
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -304,11 +328,13 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def act_deterministic(self, obs: Tensor) -> Tensor:
-        return self(obs)[0]
+        return self.a2c_network(self.normalize_obs(obs))[0]
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
         """Expected discounted return [N], in units of the (scaled) reward."""
+        if self.central_value is not None:
+            return self.denormalize_value(self.central_value(obs))
         return self.denormalize_value(self.a2c_network.critic(self.normalize_obs(obs)))
 
     def fuse(self) -> None:
@@ -324,7 +350,15 @@ class Agent(nn.Module):
         return action.clamp(-1.0, 1.0) * half_range + middle
 
     def normalize_obs(self, obs: Tensor) -> Tensor:
+        obs = obs[:, : self.obs_size]
         return obs if self.running_mean_std is None else self.running_mean_std.normalize(obs)
+
+    def update_statistics(self, obs: Tensor) -> None:
+        """Adds rows to the observations' means and variances."""
+        if self.running_mean_std is not None:
+            self.running_mean_std.update(obs[:, : self.obs_size])
+        if self.central_value is not None and self.central_value.running_mean_std is not None:
+            self.central_value.running_mean_std.update(obs)
 
     def denormalize_value(self, value: Tensor) -> Tensor:
         return value if self.value_mean_std is None else self.value_mean_std.denormalize(value)
@@ -348,7 +382,7 @@ def policy_kl(mu: Tensor, sigma: Tensor, old_mu: Tensor, old_sigma: Tensor) -> T
 class Rollout(NamedTuple):
     """The experience of one iteration. Allocated once, overwritten by every iteration."""
 
-    obs: Tensor  # [T, N, O] raw
+    obs: Tensor  # [T, N, S] raw
     actions: Tensor  # [T, N, A] unbounded, as sampled
     neglogp: Tensor  # [T, N]
     values: Tensor  # [T, N] in units of reward
@@ -362,7 +396,7 @@ class Rollout(NamedTuple):
 class Progress:
     """Where training stands, apart from weights and optimizer: what a resumed run needs to go on."""
 
-    obs: Tensor  # [N, O] the newest observation
+    obs: Tensor  # [N, S] the newest observation
     episode: Tensor  # [2, N] reward and length so far of the running episodes
     epoch: int = 0  # iterations done
     frame: int = 0  # environment steps done
@@ -404,7 +438,8 @@ def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cf
         action, store.neglogp[t], value, store.mu[t], store.sigma[t] = agent.act(progress.obs)
         store.actions[t], store.values[t] = action, value
 
-        progress.obs, reward, terminated, truncated, info = env.step(agent.to_env(action))
+        obs, reward, terminated, truncated, info = env.step(agent.to_env(action))
+        progress.obs = info.get("critic_obs", obs)
         timed_out = truncated & ~terminated
         store.rewards[t] = reward * cfg.reward_scale + time_out_value(agent, value, timed_out, info, cfg)
         store.dones[t] = done = terminated | truncated
@@ -425,7 +460,7 @@ def time_out_value(agent: Agent, value: Tensor, timed_out: Tensor, info: dict[st
     if cfg.value_bootstrap == "final_obs":
         if not timed_out.is_cuda and not timed_out.any():  # on a GPU looking would cost more than computing
             return 0.0
-        value = agent.value(info["final_obs"])
+        value = agent.value(info["final_critic_obs" if "final_critic_obs" in info else "final_obs"])
     return torch.where(timed_out, cfg.gamma * value, 0.0)
 
 
@@ -435,7 +470,7 @@ def time_out_value(agent: Agent, value: Tensor, timed_out: Tensor, info: dict[st
 class Batch(NamedTuple):
     """What the update learns from: B rows, or the M rows of one minibatch as views into them."""
 
-    obs: Tensor  # [B, O]
+    obs: Tensor  # [B, S]
     actions: Tensor  # [B, A]
     neglogp: Tensor  # [B]
     mu: Tensor  # [B, A] of the policy that visited the rows last
@@ -477,8 +512,7 @@ def make_batch(agent: Agent, store: Rollout, last_value: Tensor, cfg: PPOConfig)
 
 def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
     """The loss of the M rows of `batch`, and LOSSES as a tensor."""
-    if agent.running_mean_std is not None:
-        agent.running_mean_std.update(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
+    agent.update_statistics(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
     with torch.autocast(batch.obs.device.type, torch.bfloat16, enabled=cfg.mixed_precision and batch.obs.is_cuda):
         mu, logstd, value = agent(batch.obs)
     mu, value = mu.float(), value.float()
@@ -719,6 +753,10 @@ def resume(
     """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
     rl_games gives weights, optimizer, counters and best reward."""
     saved = load_agent(path, agent, cfg)
+    if saved["assymetric_vf_nets"] is not None and agent.central_value is None:
+        raise checkpoints.CheckpointError(
+            f"{path} does not fit: its critic sees more than the policy, here it does not"
+        )
     checkpoints.load_optimizer(optimizer, saved)
     checkpoints.sweep(Path(path).parent)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
@@ -812,10 +850,11 @@ def train(
     cfg.validate(env.num_envs)
     seed = distributed.gather(cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31)[0]
     own_seed = seed + distributed.rank() * env.num_envs
-    torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
-    agent = Agent(env.single_observation_space, env.single_action_space, cfg)
-    obs, _ = env.reset(seed=own_seed)
+    obs, info = env.reset(seed=own_seed)
+    obs = info.get("critic_obs", obs)
+    torch.manual_seed(seed)
+    agent = Agent(env.single_observation_space, env.single_action_space, cfg, obs.shape[1])
     optimizer = make_optimizer(agent.to(obs.device), cfg)
     store = allocate_rollout(env.num_envs, obs.shape[1], len(agent.action_low), cfg, obs.device)
     progress = Progress(obs, episode=torch.zeros(2, env.num_envs, device=obs.device))

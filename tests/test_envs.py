@@ -376,6 +376,7 @@ def box_scene(height=0.025, touching=(0, 1), held=0.0):
     raw = {
         "box": torch.tensor([[0.0, 0.0, height, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]]),
         "start_box": torch.tensor([[0.0, 0.03, 0.025, 0, 0, 0, 1]]),
+        "box_size": torch.tensor([[0.05]]),
         "pads": pads,
         "tips": pads,
         "hand_pose": torch.tensor([[0.0, 0.0, height + 0.1, 0, 0, 0, 1]]),

@@ -62,6 +62,16 @@ class BoxGraspingConfig(TaskConfig):
         "fingerpad_distances",
     )
     """What the policy sees, in this order: proprioception and touch, nothing of the object."""
+    critic_observation_keys: Tuple[str, ...] = (
+        "object_pos",
+        "object_quat",
+        "object_vel",
+        "finger_to_object_distances",
+        "finger_box_contact",
+        "grasp_duration",
+        "episode_time",
+    )
+    """What the critic sees besides, in training: where the object is and how long it has been held."""
     box_position_noise: float = 0.02
     """The box starts within +- this of the origin in x and y, at any yaw, m."""
     start_height: float = 0.1
@@ -124,7 +134,7 @@ def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
     """Distance of each finger pad to the cube's surface [N, 5], m; 0 inside."""
     box = m["box"].unsqueeze(1)
     local = rotations.rotate_inverse(box[..., 3:7], m["pads"][..., :3] - box[..., :3])
-    return torch.linalg.vector_norm(local.abs_().sub_(cfg.env.box.size / 2).clamp_(min=0.0), dim=-1)
+    return torch.linalg.vector_norm(local.abs_().sub_(m["box_size"].unsqueeze(2) / 2).clamp_(min=0.0), dim=-1)
 
 
 def finger_box_contact(m: Dict[str, Tensor], cfg: Config) -> Tensor:
@@ -221,7 +231,7 @@ class BoxGrasping(DexHandVecEnv):
         hand[:, :3] += self.uniform(-task.hand_position_noise, task.hand_position_noise, 3)
         hand[:, 3:6] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, 3)
         position = self.uniform(-task.box_position_noise, task.box_position_noise, 3)
-        position[:, 2] = self.cfg.env.box.size / 2
+        position[:, 2:] = self._raw["box_size"] / 2
         yaw = self.uniform(-torch.pi, torch.pi, 1)[:, 0]
         return {"hand": hand, "box": torch.cat((position, rotations.from_z_angle(yaw)), 1)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Iterable, Optional, Tuple
 
@@ -47,6 +48,50 @@ class EnvConfig:
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
     box: Box = field(default_factory=Box)
     """The object to grasp (tasks that have one)."""
+
+
+@dataclass
+class RandomizeConfig:
+    """Domain randomisation, off by default. What is a range is drawn uniformly for each environment, once, when the
+    environments are made (from their seed); noise is drawn anew at every control step. It reaches the policy's observation
+    only: rewards, endings and privileged observations are those of the true state."""
+
+    box_size: Optional[Tuple[float, float]] = None
+    """Range of the boxes' edge length, m; None: env.box.size."""
+    box_mass: Optional[Tuple[float, float]] = None
+    """Range of their mass, kg; None: env.box.mass."""
+    box_friction: Optional[Tuple[float, float]] = None
+    """Range of their friction coefficient; None: env.box.friction."""
+    action_delay: Tuple[int, int] = (0, 0)
+    """Range of the control steps by which dof targets reach the drives late."""
+    joint_position_noise: float = 0.0
+    """Standard deviation on every dof's position, rad (m for the base's first three)."""
+    joint_velocity_noise: float = 0.0
+    """... on every dof's velocity, rad/s (m/s)."""
+    body_position_noise: float = 0.0
+    """... on the positions of the hand's bodies, such as the finger pads, and of the boxes, along x, y and z, m."""
+    contact_force_noise: float = 0.0
+    """... on the contact force of every body, along x, y and z, N."""
+
+    def validate(self) -> None:
+        """Raises ValueError, one line that names the field, its value and what is allowed."""
+        for name in ("box_size", "box_mass", "box_friction"):
+            bounds = getattr(self, name)
+            if bounds is not None and not (is_range(bounds) and bounds[0] > 0):
+                wanted = "two numbers of more than 0, the lower one first, or None"
+                raise ValueError(f"task.randomize.{name} = {bounds}: allowed are {wanted}")
+        bounds = self.action_delay
+        if not (is_range(bounds) and bounds[0] >= 0 and all(isinstance(bound, int) for bound in bounds)):
+            wanted = "two whole numbers of 0 or more, the lower one first"
+            raise ValueError(f"task.randomize.action_delay = {bounds}: allowed are {wanted}")
+        for name in ("joint_position_noise", "joint_velocity_noise", "body_position_noise", "contact_force_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"task.randomize.{name} = {getattr(self, name)}: allowed is 0 or more")
+
+
+def is_range(bounds: Any) -> bool:
+    """Two finite numbers, the lower one first."""
+    return isinstance(bounds, (tuple, list)) and len(bounds) == 2 and bounds[0] <= bounds[1] < math.inf
 
 
 @dataclass
@@ -113,10 +158,13 @@ class TaskConfig:
         "prev_actions",
     )
     """What the policy sees, in this order; everything else is privileged."""
+    critic_observation_keys: Tuple[str, ...] = ()
+    """What the critic sees besides, which only training needs; privileged observations are allowed here."""
     active_success_criteria: Tuple[str, ...] = ()
     """Successes that end an episode; empty: all the task has."""
     active_failure_criteria: Tuple[str, ...] = ()
     """Failures that end an episode; empty: all the task has."""
+    randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     reward_weights: Dict[str, float] = field(default_factory=dict)
     """Weight of each reward term, and of the endings: termination_success, termination_failure_penalty,
     termination_timeout_penalty (penalties are positive and subtracted)."""
@@ -133,11 +181,13 @@ class TaskConfig:
                 raise ValueError(f"task.{name} = {getattr(self, name)}: allowed is more than 0")
         if self.contact_binary_threshold < 0:
             raise ValueError(f"task.contact_binary_threshold = {self.contact_binary_threshold}: allowed is 0 or more")
+        self.randomize.validate()
         check_name("task.control_mode", self.control_mode, ("position", "position_delta"))
         if not self.policy_observation_keys:
             raise ValueError(f"task.policy_observation_keys is empty: allowed are {', '.join(self.OBSERVATIONS)}")
-        for key in self.policy_observation_keys:
-            check_name("task.policy_observation_keys", key, self.OBSERVATIONS)
+        for name in ("policy_observation_keys", "critic_observation_keys"):
+            for key in getattr(self, name):
+                check_name(f"task.{name}", key, self.OBSERVATIONS)
         for key in self.active_success_criteria:
             check_name("task.active_success_criteria", key, self.SUCCESSES)
         for key in self.active_failure_criteria:

@@ -13,6 +13,7 @@ The environment puts in the raw ones:
 | prev_actions                  | [N, A]       | the newest action                                                    |
 | bodies, body_forces           | [N, B, 13/3] | rigid body states and net contact forces                             |
 | <actor>, start_<actor>        | [N, 13 / 7]  | root state now; pose at the start of the episode                     |
+| <box>_size                    | [N, 1]       | edge length of a box                                                 |
 | start_hand                    | [N, 18]      | action targets at the start of the episode                           |
 | prev_<name>                   | as <name>    | a quantity in the task's `remembered`, one control step ago          |
 | <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |

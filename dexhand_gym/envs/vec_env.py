@@ -17,6 +17,7 @@ from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured
 from dexhand_gym.envs.config import Config, TaskConfig, check_name
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
+from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
 from dexhand_gym.sim import Scene, View, make_sim
 from dexhand_gym.sim.base import draws_itself
 
@@ -50,6 +51,9 @@ class DexHandVecEnv(VectorEnv):
     | `success`                  | [N] bool, episodes that ended by success in this step                                |
     | `endings`                  | {criterion, time_out, nonfinite: [N] bool}, what ended them                          |
     | `time_outs`                | [N] bool, equal to truncated (the name rl_games looks for)                           |
+    | `critic_obs`               | [N, S] the observation and, behind it, what only a critic may see; in reset's info   |
+    |                            | too; only if `critic_observation_keys` names anything                                |
+    | `final_critic_obs`         | [N, S] likewise before the restart                                                   |
     """
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
@@ -68,19 +72,23 @@ class DexHandVecEnv(VectorEnv):
         self.render_mode = render_mode
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
-        cameras = self.num_envs if render_mode == "rgb_array" else int(cfg.env.record_video)
-        view = View(cameras, cfg.env.video_size, window=bool(cfg.env.render) or render_mode == "human")
-        engine = cfg.env.backend, cfg.env.device
-        self.sim = make_sim(self.scene(), self.num_envs, cfg.sim, cfg.task.decimation, *engine, view=view)
+        scene, env = self.scene(), cfg.env
+        random = np.random.default_rng(seed)
+        boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
+        cameras = self.num_envs if render_mode == "rgb_array" else int(env.record_video)
+        view = View(cameras, env.video_size, window=bool(env.render) or render_mode == "human")
+        engine = env.backend, env.device
+        self.sim = make_sim(scene, self.num_envs, cfg.sim, self.task.decimation, *engine, own_boxes=boxes, view=view)
         self.device = self.sim.device
         self.control_dt = cfg.control_dt
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
         self._init_actions()
         self._init_buffers()
         self._init_raw_quantities()
+        self._init_randomization(scene, boxes, random)
         self._generator = torch.Generator(device=self.device)
         graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
-        self._drive = Captured(self._drive_dofs, graphs)
+        self._drive = Captured(self._drive_dofs, graphs, generator=self._generator if self._noise else None)
         self._finish = Captured(self._finish_step, graphs, fuse=cfg.env.compile)
         self._place = Captured(self._place_starts, graphs, generator=self._generator)
         self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
@@ -89,8 +97,8 @@ class DexHandVecEnv(VectorEnv):
         self._observe()
         self._init_terms()
         self._check_observations()
-        width = self._policy_observation(self.measured).shape[1]
-        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self._obs_size = sum(self.measured[key][0].numel() for key in self.task.policy_observation_keys)
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (self._obs_size,), np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.task.num_actions,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -193,6 +201,28 @@ class DexHandVecEnv(VectorEnv):
             **{f"start_{name}": value for name, value in self._start.items()},
         }
 
+    def _init_randomization(
+        self, scene: Scene, boxes: Optional[Dict[str, np.ndarray]], random: np.random.Generator
+    ) -> None:
+        """Boxes' sizes as quantities; delay and noise, None where there is none."""
+        self._own: Dict[str, Tensor] = {}
+        for i, box in enumerate(scene.boxes):
+            size = boxes["size"][:, i : i + 1] if boxes else np.full((self.num_envs, 1), box.size)
+            self._own[f"{box.name}_size"] = torch.tensor(size, dtype=torch.float32, device=self.device)
+        self._raw.update(self._own)
+        if not boxes:
+            self._own.clear()
+        cfg = self.task.randomize
+        low, high = cfg.action_delay
+        steps = random.integers(low, high, self.num_envs, endpoint=True)
+        self._delay = Delay(steps, self._dof_targets) if high else None
+        noise = SensorNoise(cfg, self._raw, self.sim.actor_names[1:])
+        self._noise = noise if noise.unit else None
+        if self._delay:
+            self._own.update({"delay_steps": self._delay.steps, "delay_waiting": self._delay.waiting})
+        if self._noise:
+            self._own.update({f"noise_{name}": unit for name, unit in self._noise.unit.items()})
+
     def _init_terms(self) -> None:
         """Names of terms and criteria as the task's functions return them, held against the config."""
         weights = self.task.reward_weights
@@ -238,7 +268,7 @@ class DexHandVecEnv(VectorEnv):
             if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
                 raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
         self._begin_episodes(mask)
-        return self._observe(), {}
+        return self._split(self._observe())
 
     def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
         """One control step. actions [N, A] in [-1, 1] (clamped) -> obs [N, O], reward [N], terminated [N] bool,
@@ -250,12 +280,16 @@ class DexHandVecEnv(VectorEnv):
         self._drive()
         self.sim.step(self._dof_targets)
         self._steps += 1
-        final_obs, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
-        obs, done = final_obs, terminated | truncated
+        rows, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
+        final_obs, final_critic_obs = self._split(rows, "final_critic_obs")
+        done = terminated | truncated
         if self._drive.on_gpu or done.any():  # asking a GPU would stall it
             self._begin_episodes(done)
-            obs = self._observe()
+            rows = self._observe()
+        obs, critic_obs = self._split(rows)
         info = {
+            **critic_obs,
+            **final_critic_obs,
             "final_obs": final_obs,
             "_final_obs": done,
             "episode": {"r": episode_return, "l": episode_length},
@@ -282,19 +316,22 @@ class DexHandVecEnv(VectorEnv):
         for post_filter in self.post_action_filters:
             targets = post_filter(targets, self._targets, self._limits)
         self._targets.copy_(targets)
-        self._dof_targets.copy_(self.coupling(targets))
+        dof_targets = self.coupling(targets)
+        self._dof_targets.copy_(self._delay(dof_targets) if self._delay else dof_targets)
+        if self._noise:
+            self._noise.draw(self._generator)
 
     def _finish_step(self) -> Tuple[Tensor, ...]:
-        """What the step came to: observation, reward, terminated, truncated, return and length so far, success, endings
+        """What the step came to: observation [N, S], reward, terminated, truncated, return and length so far, success, endings
         [J, N]."""
         self._episode_step += 1
         m = self._measure(self.control_dt)
         reward, terminated, truncated, success, endings = self._judge(m)
-        obs = self._policy_observation(m)
+        rows = self._observation(m)
         if self._drive.on_gpu or self.sim.nonfinite.any():
-            obs = torch.nan_to_num(obs)
+            rows = torch.nan_to_num(rows)
         self._remember(m)
-        return obs, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
+        return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """New episodes where `mask` says so."""
@@ -303,10 +340,10 @@ class DexHandVecEnv(VectorEnv):
         self.sim.write_state(self._beginning)
 
     def _observe_starts(self) -> Tensor:
-        """The policy's observation anew, after episodes have begun."""
+        """The observation [N, S] anew, after episodes have begun."""
         m = self._measure(0.0)
         self._remember(m)
-        return self._policy_observation(m)
+        return self._observation(m)
 
     @property
     def measured(self) -> Measured:
@@ -359,6 +396,10 @@ class DexHandVecEnv(VectorEnv):
         for buffer in (self._targets, self._rule_targets):
             buffer.copy_(torch.where(column, self._start["hand"], buffer))
         self._dof_targets.copy_(torch.where(column, self.coupling(self._targets), self._dof_targets))
+        if self._delay:
+            self._delay.restart(mask, self._dof_targets)
+        if self._noise:
+            self._noise.draw(self._generator, mask)
         self._prev_actions.mul_(~column)
         for timer in self._timers.values():
             timer.mul_(~mask.view(-1, *[1] * (timer.dim() - 1)))
@@ -378,8 +419,23 @@ class DexHandVecEnv(VectorEnv):
 
     # What a user asks for ---------------------------------------------------------------------------------------------
 
-    def _policy_observation(self, m: Measured) -> Tensor:
-        return torch.cat([m[key].reshape(self.num_envs, -1) for key in self.task.policy_observation_keys], 1)
+    def _observation(self, m: Measured) -> Tensor:
+        """The policy's, and behind it what only the critic may see [N, S]."""
+        sensed = self._sensed(m, self._noise) if self._noise else m
+        columns = [sensed[key] for key in self.task.policy_observation_keys]
+        columns += [m[key] for key in self.task.critic_observation_keys]
+        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1)
+
+    def _sensed(self, m: Measured, noise: SensorNoise) -> Measured:
+        """The same instant through noisy sensors."""
+        sensed = Measured(noise.add(self._raw), self.quantities, self.cfg)
+        for name in self._timers:
+            sensed[name] = m[name] * sensed[self.timers[name]]  # what seems not to hold has not held for long
+        return sensed
+
+    def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
+        """What the policy gets, and the entry of info for the critic."""
+        return rows[:, : self._obs_size], {name: rows} if self.task.critic_observation_keys else {}
 
     def observations(self) -> Dict[str, Tensor]:
         """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
@@ -401,6 +457,7 @@ class DexHandVecEnv(VectorEnv):
             "episode_return": self._episode_return,
             "consecutive_successes": self.consecutive_successes,
             "sums": self._sums,
+            **self._own,
         }
 
     def get_state(self) -> Dict[str, Any]:

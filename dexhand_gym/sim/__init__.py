@@ -70,10 +70,10 @@ def make_sim(
     if backend == "mjwarp":
         from dexhand_gym.sim.mjwarp import WarpSimulator
 
-        return WarpSimulator(scene, num_envs, cfg, decimation, device)
+        return WarpSimulator(scene, num_envs, cfg, decimation, device, own_boxes)
     from dexhand_gym.sim.mujoco import MuJoCoSimulator
 
-    return MuJoCoSimulator(scene, num_envs, cfg, decimation)
+    return MuJoCoSimulator(scene, num_envs, cfg, decimation, own_boxes)
 
 
 def import_isaacgym(backend: str) -> None:

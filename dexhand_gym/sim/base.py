@@ -147,7 +147,7 @@ class Box:
     mass: float = 0.1
     """kg."""
     friction: float = 1.0
-    """Sliding friction coefficient; a contact takes the larger of the two bodies'."""
+    """Sliding friction coefficient of its contacts with hand and ground; two boxes that touch take the larger."""
     color: Tuple[float, float, float] = (0.15, 0.55, 0.78)
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import Dict, List
 
 import mujoco
 import numpy as np
@@ -15,6 +15,8 @@ from dexhand_gym.sim.base import Scene, SimConfig
 
 STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 """MuJoCo's arrays that the next step of such a model depends on."""
+TURNING_FRICTION = (0.005, 0.0001)
+"""Torsional and rolling, of no effect in contacts of three dimensions."""
 
 
 def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjModel:
@@ -34,7 +36,8 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
             type=mujoco.mjtGeom.mjGEOM_BOX,
             size=[box.size / 2] * 3,
             mass=box.mass,
-            friction=(box.friction, 0.005, 0.0001),
+            friction=(box.friction, *TURNING_FRICTION),
+            priority=1,  # else a contact would take the larger friction of the two, never less than the hand's
             rgba=(*box.color, 1.0),
             contype=2,
             conaffinity=3,
@@ -67,6 +70,28 @@ def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:
     for box in scene.boxes:
         wrench[model.body(box.name).id, :3] = box.mass * np.array(cfg.gravity)
     return wrench
+
+
+def box_fields(boxes: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """What models with other boxes have otherwise: MuJoCo's field -> its last rows [N, rows, ...], which are the boxes'.
+    `boxes` as make_sim's `own_boxes`. Left out is what no step reads: places at qpos0, averages over the model, and the tree of
+    bounding boxes of bodies with several shapes, of which there are none."""
+    size, mass, friction = boxes["size"], boxes["mass"], boxes["friction"]
+    half = np.repeat(size[..., None] / 2, 3, -1)
+    inertia = mass * size**2 / 6
+    of_dofs = np.repeat(np.stack((mass, inertia), -1), 3, -1).reshape(len(mass), -1)
+    return {
+        "geom_size": half,
+        "geom_rbound": size * 0.75**0.5,
+        "geom_aabb": np.concatenate((np.zeros_like(half), half), -1),
+        "geom_friction": np.stack((friction, *(np.full_like(friction, x) for x in TURNING_FRICTION)), -1),
+        "body_mass": mass,
+        "body_subtreemass": mass,
+        "body_inertia": np.repeat(inertia[..., None], 3, -1),
+        "body_invweight0": 1 / np.stack((mass, inertia), -1),
+        "dof_M0": of_dofs,
+        "dof_invweight0": 1 / of_dofs,
+    }
 
 
 def touchable_bodies(spec: mujoco.MjSpec) -> List[str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from dexhand_gym.hand import DOF_NAMES
 from dexhand_gym.sim import warp_kernels as kernels
 from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
-from dexhand_gym.sim.mjcf import STATE, build_model, weights
+from dexhand_gym.sim.mjcf import STATE, box_fields, build_model, weights
 
 _DROPPED = (
     mjw.OverflowType.NEFC
@@ -38,7 +38,15 @@ wp.init()
 class WarpSimulator:
     """The Simulator contract (base.py) on mujoco_warp."""
 
-    def __init__(self, scene: Scene, num_envs: int, cfg: SimConfig, decimation: int, device: str):
+    def __init__(
+        self,
+        scene: Scene,
+        num_envs: int,
+        cfg: SimConfig,
+        decimation: int,
+        device: str,
+        own_boxes: Dict[str, np.ndarray] | None = None,
+    ):
         self.device = torch.device(device)
         self.num_envs = num_envs
         self.num_substeps = cfg.substeps * decimation
@@ -80,7 +88,25 @@ class WarpSimulator:
         self.root_state[:, 1:, 6] = 1.0
         for i, box in enumerate(scene.boxes, 1):
             self.root_state[:, i, 2] = box.size / 2
+        self._own: Dict[str, Tensor] = {}
+        if own_boxes:
+            self._give_boxes(own_boxes, cfg)
         self.write_state(torch.ones_like(self.nonfinite))
+
+    def _give_boxes(self, boxes: Dict[str, np.ndarray], cfg: SimConfig) -> None:
+        for name, rows in box_fields(boxes).items():
+            shared = getattr(self._m, name, None)  # [1, ...], and world i reads row i % length
+            if shared is None:  # MuJoCo's alone, kept for it
+                self._own[name] = torch.from_numpy(rows).float().to(self.device)
+                continue
+            nominal = wp.to_torch(shared)
+            field = nominal.repeat(self.num_envs, *[1] * (nominal.dim() - 1))
+            setattr(self._m, name, wp.from_torch(field, dtype=shared.dtype))
+            self._own[name] = field.view(*field.shape[:2], *rows.shape[2:])[:, -rows.shape[1] :]
+            self._own[name].copy_(torch.from_numpy(rows))
+        self._own["weights"] = wp.to_torch(self._d.xfrc_applied)[:, -boxes["mass"].shape[1] :, :3]
+        self._own["weights"].copy_(torch.from_numpy(boxes["mass"][..., None] * np.array(cfg.gravity)))
+        self.root_state[:, 1:, 2] = torch.from_numpy(boxes["size"] / 2)
 
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""
@@ -142,7 +168,7 @@ class WarpSimulator:
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
         state = {name: wp.to_torch(getattr(self._d, name)) for name in STATE}
-        return {**state, **{name: getattr(self, name) for name in REPORTED}}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from dexhand_gym import rotations
 from dexhand_gym.hand import DOF_NAMES
 from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
-from dexhand_gym.sim.mjcf import STATE, build_model, weights
+from dexhand_gym.sim.mjcf import STATE, box_fields, build_model, weights
 
 _NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
@@ -31,7 +31,14 @@ _NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 class MuJoCoSimulator:
     """The Simulator contract (base.py) on `mujoco.batch`: one thread pool, memory that scales with threads."""
 
-    def __init__(self, scene: Scene, num_envs: int, cfg: SimConfig, decimation: int):
+    def __init__(
+        self,
+        scene: Scene,
+        num_envs: int,
+        cfg: SimConfig,
+        decimation: int,
+        own_boxes: Dict[str, np.ndarray] | None = None,
+    ):
         self.device = torch.device("cpu")
         self.num_envs = num_envs
         self.num_substeps = cfg.substeps * decimation
@@ -51,13 +58,15 @@ class MuJoCoSimulator:
         self.net_contact_force = torch.zeros(num_envs, len(self.body_names), 3)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.bool)
 
-        self._weights = torch.from_numpy(weights(model, scene, cfg))
         self._bind()
         self._actor_bodies = torch.tensor([self.body_names.index(name) for name in ("floating_base_root", *boxes)])
         self._tree_root = torch.tensor(model.body_rootid[1:]).long()
         touchable = [model.body(i).name for i in model.sensor_objid]
         self._touchable = torch.tensor([self.body_names.index(name) for name in touchable])
-        self._pull[:] = self._weights
+        self._pull[:] = torch.from_numpy(weights(model, scene, cfg))
+        self._own: Dict[str, Tensor] = {}
+        if own_boxes:
+            self._give_boxes(own_boxes, cfg)
         self._revive(np.arange(num_envs, dtype=np.int32))
 
     def _bind(self) -> None:
@@ -75,6 +84,14 @@ class MuJoCoSimulator:
         self._xpos, self._xquat, self._cvel = view("xpos")[:, 1:], view("xquat")[:, 1:], view("cvel")[:, 1:]
         self._com, self._forces = view("subtree_com"), view("sensordata").view(self.num_envs, -1, 3)
         self._flags = self._batch.expand("opt.disableflags")  # [N]
+
+    def _give_boxes(self, boxes: Dict[str, np.ndarray], cfg: SimConfig) -> None:
+        for name, rows in box_fields(boxes).items():
+            self._own[name] = torch.from_numpy(self._batch.expand(name))[:, -rows.shape[1] :]
+            self._own[name].copy_(torch.from_numpy(rows))
+        self._own["weights"] = self._pull[:, -boxes["mass"].shape[1] :, :3]
+        self._own["weights"].copy_(torch.from_numpy(boxes["mass"][..., None] * np.array(cfg.gravity)))
+        self._qpos[:, len(self.dof_names) + 2 :: 7] = torch.from_numpy(boxes["size"] / 2)
 
     @torch.inference_mode()
     def step(self, dof_targets: Tensor) -> None:
@@ -96,10 +113,11 @@ class MuJoCoSimulator:
         if len(ids) == 0:
             return
         dofs, root = self.dof_state[ids].double(), self.root_state[ids, 1:].double()
+        pull = self._pull[ids]
         self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         n = len(self.dof_names)
         self._qpos[ids, :n], self._qvel[ids, :n] = dofs[..., 0], dofs[..., 1]
-        self._ctrl[ids], self._pull[ids] = dofs[..., 0], self._weights
+        self._ctrl[ids], self._pull[ids] = dofs[..., 0], pull
         position, quat, linear, angular = root.split((3, 4, 3, 3), -1)
         self._qpos[ids, n:] = torch.cat((position, quat.roll(1, -1)), -1).flatten(1)
         spin = rotations.rotate(rotations.conjugate(quat), angular)  # a free joint's angular velocity is in body axes
@@ -146,7 +164,7 @@ class MuJoCoSimulator:
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
         state = {name: torch.from_numpy(self._batch.bind(name)) for name in STATE}
-        return {**state, **{name: getattr(self, name) for name in REPORTED}}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow; MuJoCo's memory grows as it must."""

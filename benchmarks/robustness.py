@@ -1,0 +1,110 @@
+"""How a policy's success depends on the box, on noise and on delay: one row per setting, all from the same starts.
+
+    python benchmarks/robustness.py --checkpoint latest [--episodes 1024] [--backend mujoco mjwarp] [--out robustness]
+
+Prints a Markdown table of success rates with Wilson's 95 % intervals, and writes it to OUT.md and all of what was found to
+OUT.json. Every environment plays one episode without exploration. The policy's own run says what else there is to say
+(task, control, observations); what is added to the command is read as train_ppo.py reads it (`--physics accurate`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # train_ppo.py may not be installed
+import train_ppo  # noqa: I001  sets variables that torch reads when it is loaded
+import configs
+import torch
+from dexhand_gym import tasks
+from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.config import RandomizeConfig
+from ppo import workspace
+
+RANDOM = "task.randomize."
+VARIED: Tuple[Tuple[str, str, Tuple[Any, ...]], ...] = (
+    ("box size, m", "env.box.size", (0.04, 0.045, 0.05, 0.055, 0.06)),
+    ("box mass, kg", "env.box.mass", (0.05, 0.1, 0.2, 0.3)),
+    ("box friction", "env.box.friction", (0.5, 0.75, 1.0, 1.25, 1.5)),
+    ("joint position noise, rad", f"{RANDOM}joint_position_noise", (0.01, 0.03)),
+    ("joint velocity noise, rad/s", f"{RANDOM}joint_velocity_noise", (0.1, 0.3)),
+    ("body position noise, m", f"{RANDOM}body_position_noise", (0.002, 0.01)),
+    ("contact force noise, N", f"{RANDOM}contact_force_noise", (0.02, 0.1)),
+    ("action delay, steps", f"{RANDOM}action_delay", ((1, 1), (2, 2))),
+)
+EVERYTHING = {
+    "box_size": (0.04, 0.06),
+    "box_mass": (0.05, 0.3),
+    "box_friction": (0.5, 1.5),
+    "action_delay": (0, 1),
+    "joint_position_noise": 0.01,
+    "joint_velocity_noise": 0.1,
+    "body_position_noise": 0.002,
+    "contact_force_noise": 0.02,
+}
+SETTINGS: List[Tuple[str, Dict[str, Any]]] = [
+    ("nominal", {}),
+    *(
+        (f"{what} {value[0] if isinstance(value, tuple) else value}", {name: value})
+        for what, name, values in VARIED
+        for value in values
+    ),
+    ("everything randomised", {f"{RANDOM}{name}": value for name, value in EVERYTHING.items()}),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="latest, a run, or a .pth file")
+    parser.add_argument("--episodes", type=int, default=1024)
+    parser.add_argument("--backend", nargs="+", choices=("mujoco", "mjwarp"), help="default: what runs fast here")
+    parser.add_argument("--out", default="robustness")
+    args, others = parser.parse_known_args()
+    engines = args.backend or ["mujoco", *(["mjwarp"] if torch.cuda.is_available() else [])]
+    try:
+        cfg = read_config(args.checkpoint, others)
+        lines = [f"| setting | {' | '.join(engines)} |", "|---|" + "---|" * len(engines)]
+        print("\n".join(lines), flush=True)
+        found: Dict[str, Dict[str, Any]] = {}
+        for setting, changes in SETTINGS:
+            found[setting] = {engine: measure(cfg, engine, args.episodes, changes) for engine in engines}
+            lines.append(f"| {setting} | {' | '.join(describe(found[setting][engine]) for engine in engines)} |")
+            print(lines[-1], flush=True)
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"error: {error}")
+    Path(f"{args.out}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path(f"{args.out}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
+    """That of the checkpoint's run; of a checkpoint without one, BoxGrasping's."""
+    path = workspace.resolve_checkpoint(checkpoint)
+    has_run = (path.parent.parent / "config.yaml").is_file()
+    task = [] if has_run else ["--task", "BoxGrasping"]
+    cfg = configs.parse(["--test", "--checkpoint", str(path), *task, *others])
+    if not cfg.task.SUCCESSES:
+        raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")
+    cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
+    return cfg
+
+
+def measure(cfg: configs.RunConfig, engine: str, episodes: int, changes: Dict[str, Any]) -> Dict[str, Any]:
+    """What train_ppo.evaluate finds under these changes."""
+    fields = {"backend": engine, "device": "cpu" if engine == "mujoco" else "auto", **changes}
+    env = make_vec_env(tasks()[cfg.task_name], episodes, cfg, seed=0, **fields)
+    with contextlib.closing(env):
+        agent, _ = train_ppo.load_agent(env, cfg, Path(str(cfg.train.checkpoint)))
+        return train_ppo.evaluate(env, agent, episodes)
+
+
+def describe(result: Dict[str, Any]) -> str:
+    low, high = result["success_rate_95"]
+    return f"{result['success_rate']:.1%} ({low:.1%} to {high:.1%})"
+
+
+if __name__ == "__main__":
+    main()

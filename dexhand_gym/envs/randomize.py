@@ -1,0 +1,80 @@
+"""Domain randomisation (RandomizeConfig): what differs between environments, and what reaches drives and policy otherwise
+than it was."""
+
+from __future__ import annotations
+
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexhand_gym.envs.config import RandomizeConfig
+from dexhand_gym.sim import Box
+
+
+def draw_boxes(
+    cfg: RandomizeConfig, boxes: Sequence[Box], num_envs: int, random: np.random.Generator
+) -> Optional[Dict[str, np.ndarray]]:
+    """Every environment's own boxes, as make_sim takes them; None if all have the scene's.
+
+    Raises ValueError, one line, if there is no box to randomise."""
+    ranges = {name: getattr(cfg, f"box_{name}") for name in ("size", "mass", "friction")}
+    asked = [name for name, bounds in ranges.items() if bounds]
+    if not asked:
+        return None
+    if not boxes:
+        raise ValueError(f"task.randomize.box_{asked[0]} = {ranges[asked[0]]}: this task has no box, allowed is None")
+    shape = (num_envs, len(boxes))
+    return {
+        name: random.uniform(bounds[0], bounds[1], shape)
+        if bounds
+        else np.full(shape, [float(getattr(b, name)) for b in boxes])
+        for name, bounds in ranges.items()
+    }
+
+
+class Delay:
+    """Hands on dof targets [N, 26] some control steps late, in each environment by a number of its own."""
+
+    def __init__(self, steps: np.ndarray, targets: Tensor):
+        num_envs, dofs = targets.shape
+        self.steps = torch.as_tensor(steps, device=targets.device)
+        self.waiting = targets.new_zeros(num_envs, int(steps.max()), dofs)
+        """Newest first."""
+
+    def __call__(self, targets: Tensor) -> Tensor:
+        """Takes the newest targets and gives those that are due."""
+        known = torch.cat((targets.unsqueeze(1), self.waiting), 1)
+        self.waiting.copy_(known[:, :-1])
+        return known.gather(1, self.steps.view(-1, 1, 1).expand(-1, 1, targets.shape[1])).squeeze(1)
+
+    def restart(self, mask: Tensor, targets: Tensor) -> None:
+        """Where `mask` [N] says so, these targets have been in force for long."""
+        self.waiting.copy_(torch.where(mask.view(-1, 1, 1), targets.unsqueeze(1), self.waiting))
+
+
+class SensorNoise:
+    """White noise on raw quantities of the environment, as the policy sees them."""
+
+    def __init__(self, cfg: RandomizeConfig, raw: Dict[str, Tensor], actors: Sequence[str]):
+        position = torch.eye(13)[:3].sum(0)  # of the 13 numbers of a body's state those that are its position
+        scales = {
+            "dof_pos": cfg.joint_position_noise * torch.ones(()),
+            "dof_vel": cfg.joint_velocity_noise * torch.ones(()),
+            "body_forces": cfg.contact_force_noise * torch.ones(()),
+            **dict.fromkeys(("bodies", *actors), cfg.body_position_noise * position),
+        }
+        self.scales = {name: scale.to(raw[name].device) for name, scale in scales.items() if scale.any()}
+        self.unit = {name: torch.zeros_like(raw[name]) for name in self.scales}
+        """Of the newest instant, standard deviation 1."""
+
+    def draw(self, generator: torch.Generator, mask: Optional[Tensor] = None) -> None:
+        """Another instant, in the environments of `mask` [N] or in all."""
+        for unit in self.unit.values():
+            fresh = torch.randn(unit.shape, generator=generator, device=unit.device)
+            unit.copy_(fresh if mask is None else torch.where(mask.view(-1, *[1] * (unit.dim() - 1)), fresh, unit))
+
+    def add(self, raw: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """A copy of `raw`, of which some are noisy."""
+        return {**raw, **{name: raw[name] + scale * self.unit[name] for name, scale in self.scales.items()}}
