@@ -162,6 +162,7 @@ ALIASES = {
     "config_name": "config",
     "cn": "config",
     "train": "train_config",
+    "sim.physx.num_threads": "sim.threads",
 }
 INSTEAD = {
     "env.graphics_device_id": "pictures are drawn on the GPU that the variable MUJOCO_EGL_DEVICE_ID names",

@@ -207,15 +207,16 @@ def start_logging(file: Path, level: str) -> Console:
 
 def check_watching(cfg: RunConfig) -> None:
     """Raises RuntimeError if what is to be shown or filmed cannot be."""
+    mujoco = choose_engine(cfg.env.backend, cfg.env.device)[0] != "isaacgym"  # which draws itself
     try:
-        if cfg.env.render:
+        if cfg.env.render and mujoco:
             from dexhand_gym.viewer import check_viewing
 
             check_viewing()
         if cfg.env.record_video:
             from dexhand_gym.video import check_recording
 
-            check_recording()
+            check_recording(draw=mujoco)
     except ImportError as error:
         raise RuntimeError(f"nothing can be drawn here: {error}") from error
 

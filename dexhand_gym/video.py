@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexhand_gym.render import Renderer, coordinates, make_context
-
 if TYPE_CHECKING:
     from dexhand_gym.envs.vec_env import DexHandVecEnv
+
+from dexhand_gym.sim.base import draws_itself
 
 log = logging.getLogger(__name__)
 
 
 class Recorder:
     """Films environment 0 in real time, at about 30 pictures a second. While a clip lasts, a step costs a copy of the state's
-    few numbers, which stay on their device; a thread draws and encodes the clip afterwards, picture by picture.
+    few numbers, which stay on their device; a thread draws and encodes the clip afterwards, picture by picture. (Isaac Gym
+    draws at once, and the pictures are kept until then.)
 
         with Recorder(env, folder) as recorder:
             recorder.start("lift")  # folder/lift.mp4: env.cfg.env.video_length steps from here
@@ -37,8 +38,9 @@ class Recorder:
         self._name, self._steps = "", 0
         self._states: List[Tensor] = []
         self._cancelled = False
-        self._idle = threading.Event()  # and no join(), which after a Ctrl-C takes a thread that runs for dead
+        self._idle = threading.Event()  # for join() after a Ctrl-C takes a thread that runs for dead
         self._idle.set()
+        self._thread: Optional[threading.Thread] = None
 
     def start(self, name: str) -> None:
         """Begins a clip with the newest instant. If another is going on, it ends here."""
@@ -51,10 +53,19 @@ class Recorder:
         if not self._name:
             return
         if self._steps % self._stride == 0:
-            self._states.append(coordinates(self._env.sim, slice(0, 1)))
+            self._states.append(self._look())
         self._steps += 1
         if self._steps == self._env.cfg.env.video_length:
             self._finish()
+
+    def _look(self) -> Tensor:
+        """What a picture is made of, or one [1, ...]."""
+        sim: Any = self._env.sim
+        if draws_itself(sim):
+            return torch.from_numpy(sim.pictures()[0]).unsqueeze(0)
+        from dexhand_gym.render import coordinates
+
+        return coordinates(sim, slice(0, 1))
 
     def _finish(self) -> None:
         """Leaves the clip to a thread. There is one at a time: whoever asks for more clips than can be drawn waits."""
@@ -63,7 +74,8 @@ class Recorder:
             self._name, self._states = "", []
             self._idle.wait()
             self._idle.clear()
-            threading.Thread(target=self._save, args=(states, file), daemon=True).start()
+            self._thread = threading.Thread(target=self._save, args=(states, file), daemon=True)
+            self._thread.start()
 
     def _save(self, states: np.ndarray, file: Path) -> None:
         me = threading.get_native_id()
@@ -83,7 +95,11 @@ class Recorder:
         size, fps = self._env.cfg.env.video_size, 1 / (self._stride * self._env.control_dt)
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}")
-        renderer = Renderer(self._env, size)
+        renderer: Any = None
+        if not draws_itself(self._env.sim):
+            from dexhand_gym.render import Renderer
+
+            renderer = Renderer(self._env, size)
         try:
             # faststart: a browser plays it while it loads.
             options = ["-movflags", "+faststart", "-pix_fmt", "yuv420p", "-crf", "20"]
@@ -91,11 +107,12 @@ class Recorder:
                 for state in states:
                     if self._cancelled:
                         break
-                    video.write_frame(renderer.draw(state))
+                    video.write_frame(renderer.draw(state) if renderer else state)
             if not self._cancelled:
                 os.replace(temporary, file)
         finally:
-            renderer.close()
+            if renderer:
+                renderer.close()
             temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Recorder:
@@ -108,12 +125,17 @@ class Recorder:
         if not self._cancelled:
             self._finish()
         self._idle.wait()
+        if self._thread:
+            self._thread.join()  # it is about to end; a process that ends before it is aborted
 
 
-def check_recording() -> None:
-    """Raises RuntimeError, one line that says what to install, unless videos can be made here."""
+def check_recording(draw: bool = True) -> None:
+    """Raises RuntimeError, one line that says what to install, unless videos can be made here, and drawn by MuJoCo."""
     try:
         import moviepy.video.io.ffmpeg_writer  # noqa: F401
     except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no ffmpeg
         raise RuntimeError(f"env.record_video needs moviepy ({error}): pip install moviepy") from error
-    make_context(16, 16).free()
+    if draw:
+        from dexhand_gym.render import make_context
+
+        make_context(16, 16).free()

@@ -15,14 +15,13 @@ import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
 
-import mujoco
 import numpy as np
 import torch
 
 from dexhand_gym.hand import CONTACT_BODIES, PAD_BODIES
-from dexhand_gym.render import coordinates
-from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.sim.base import draws_itself
 
+# MuJoCo is imported where it draws: Isaac Gym has a window of its own, and its Python no MuJoCo.
 if TYPE_CHECKING:
     from dexhand_gym.envs.vec_env import DexHandVecEnv
 
@@ -36,6 +35,10 @@ FORCE_COLOR = (38, 217, 89)
 
 def open_viewer(env: DexHandVecEnv, speed: str = "1x") -> Viewer:
     """A window or a page that shows `env` from now on. Raises RuntimeError where there can be neither."""
+    if draws_itself(env.sim):
+        from dexhand_gym.isaacgym_window import IsaacGymWindow
+
+        return IsaacGymWindow(env, speed)
     check_viewing()
     if has_display():
         return Window(env, speed)
@@ -138,6 +141,8 @@ class Viewer:
 
     def _fetch(self) -> Frame:
         """One transfer from the device."""
+        from dexhand_gym.render import coordinates
+
         env, picked, k = self.env, self.picked, self.shown
         first = picked // k * k
         rows = range(first, min(first + k, env.num_envs))
@@ -187,6 +192,8 @@ class Window(Viewer):
     def __init__(self, env: DexHandVecEnv, speed: str):
         import mujoco.viewer
 
+        from dexhand_gym.sim.mjcf import build_model
+
         super().__init__(env, speed)
         self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
@@ -221,6 +228,8 @@ class Window(Viewer):
 
     def draw(self, frame: Frame) -> None:
         """The picked environment in the middle, its neighbours around it."""
+        import mujoco
+
         index = frame.picked - frame.rows.start
         middle = frame.places[index]
         with self._window.lock():
@@ -249,6 +258,8 @@ class Window(Viewer):
         self._window.sync()
 
     def _pose(self, coordinates: np.ndarray) -> None:
+        import mujoco
+
         self._data.qpos[:] = coordinates
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)

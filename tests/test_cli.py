@@ -55,6 +55,10 @@ def value(cfg: RunConfig, name: str):
         ("logging.experiment_name=abc", {"train.experiment.name": "abc"}),
         ("experiment.useCleanWorkspace=false", {"train.experiment.use_clean_workspace": False}),
         ("--train.experiment.max-train-runs 3", {"train.experiment.max_train_runs": 3}),
+        (
+            "sim.physx.numPositionIterations=8 sim.physx.num_threads=4",
+            {"sim.physx.num_position_iterations": 8, "sim.threads": 4},
+        ),
         ("sim.dt=0.01 sim.substeps=8", {"sim.dt": 0.01, "sim.substeps": 8}),
         ("--sim.dt 5e-3 --train.learning-rate=3e-4", {"sim.dt": 0.005, "train.learning_rate": 3e-4}),
         ("--sim.gravity 0 0 -1.62", {"sim.gravity": (0.0, 0.0, -1.62)}),
@@ -285,8 +289,8 @@ MISTAKES = [
     ("sim.gravity=[0,0,-inf]", "sim.gravity = 0.0 0.0 -inf: allowed are finite numbers"),
     ("--task.reward-weights.alive 1e999", "task.reward_weights.alive = inf: allowed are finite numbers"),
     (
-        "--sim.physx.num-threads 4",
-        "unknown option sim.physx.num_threads; did you mean sim.threads? Allowed: dt, substeps",
+        "--sim.physx.num-subscenes 4",
+        "unknown option sim.physx.num_subscenes; did you mean sim.physx.substeps? Allowed: substeps, solver_type",
     ),
     ("+defaults=[config,/physics/fst]", "physics: unknown name 'fst'; did you mean 'fast'?"),
     ("--render perhaps", "env.render = 'perhaps': allowed is True, False, or None"),
@@ -294,6 +298,11 @@ MISTAKES = [
     ("experiment.maxRecentRuns=0", "train.experiment.max_train_runs = 0: allowed is 1 or more"),
     ("-cn test_render", "checkpoint = 'latest': there is no training run"),
     ("--sim.dt -1", "sim.dt = -1.0: allowed is more than 0"),
+    ("sim.physx.solverType=2", "sim.physx.solver_type = 2: allowed is 0 (PGS), 1 (TGS)"),
+    (
+        "--sim.physx.contact-offset 0.0001",
+        "sim.physx.contact_offset = 0.0001: allowed is more than sim.physx.rest_offset = 0.0005",
+    ),
     ("--task.episode-length 0", "task.episode_length = 0: allowed is more than 0"),
     ("--train.gamma 2", "train.gamma = 2.0: allowed is 0 to 1"),
     (

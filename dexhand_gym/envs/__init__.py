@@ -6,6 +6,7 @@ import importlib
 from typing import Any, Optional, Type
 
 from dexhand_gym.envs.config import Config, override
+from dexhand_gym.sim import import_isaacgym
 
 
 def task_class(entry: str) -> Type:
@@ -27,6 +28,8 @@ def make_vec_env(
     render_mode: None, "rgb_array" or "human". fields: device, backend and any other config field, by its full name (with
     ** and a dict) or its last part.
     """
+    given = cfg.env.backend if cfg else "auto"
+    import_isaacgym(fields.get("backend", fields.get("env.backend", given)))  # before the task's module imports torch
     cls = task_class(task)
     cfg = cfg or Config(task=cls.config())
     shown = {"render_mode": render_mode} if render_mode else {}

@@ -20,8 +20,8 @@ class EnvConfig:
     device: str = "auto"
     """Where physics, tensors and learner live: auto (a GPU if there is one), cpu, cuda, cuda:1 ..."""
     backend: str = "auto"
-    """Physics engine: auto, mujoco (CPU threads), mjwarp (MuJoCo Warp, GPU), none (the hand stands still: to try a
-    task without an engine)."""
+    """Physics engine: auto, mujoco (CPU threads), mjwarp (MuJoCo Warp, GPU), isaacgym (GPU or CPU threads, Python 3.8),
+    none (the hand stands still: to try a task without an engine)."""
     cuda_graphs: bool = True
     """On a GPU: replay the environment's logic as CUDA graphs. Off: run it eagerly, for debugging."""
     compile: bool = False

@@ -18,7 +18,8 @@ from dexhand_gym.envs.captured import Captured
 from dexhand_gym.envs.config import Config, TaskConfig, check_name
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
-from dexhand_gym.sim import Scene, make_sim
+from dexhand_gym.sim import Scene, View, make_sim
+from dexhand_gym.sim.base import draws_itself
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,10 @@ class DexHandVecEnv(VectorEnv):
         scene, env = self.scene(), cfg.env
         random = np.random.default_rng(seed)
         boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
-        self.sim = make_sim(
-            scene, self.num_envs, cfg.sim, self.task.decimation, env.backend, env.device, own_boxes=boxes
-        )
+        cameras = self.num_envs if render_mode == "rgb_array" else int(env.record_video)
+        view = View(cameras, env.video_size, window=bool(env.render) or render_mode == "human")
+        engine = env.backend, env.device
+        self.sim = make_sim(scene, self.num_envs, cfg.sim, self.task.decimation, *engine, own_boxes=boxes, view=view)
         self.device = self.sim.device
         self.control_dt = cfg.control_dt
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
@@ -107,7 +109,7 @@ class DexHandVecEnv(VectorEnv):
         if render_mode == "human":
             self.show()
             print(f"watch: {self.viewer.where}", flush=True)
-        elif render_mode == "rgb_array":
+        elif render_mode == "rgb_array" and not draws_itself(self.sim):
             from dexhand_gym.render import Renderer
 
             self._renderer = Renderer(self, cfg.env.video_size)
@@ -514,8 +516,10 @@ class DexHandVecEnv(VectorEnv):
 
     def render(self) -> Optional[Tuple[np.ndarray, ...]]:
         """With render_mode "rgb_array" a picture [height, width, 3] uint8 of every environment, else None."""
-        if self._renderer is None:
+        if self.render_mode != "rgb_array":
             return None
+        if draws_itself(self.sim):
+            return tuple(self.sim.pictures())  # pyright: ignore[reportAttributeAccessIssue]
         from dexhand_gym.render import coordinates
 
         return tuple(self._renderer.draw(row) for row in coordinates(self.sim).cpu().numpy())

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Dict, Optional
 
-from dexhand_gym.sim.base import PHYSICS, Box, Scene, SimConfig, Simulator, SolverConfig, WarpConfig
+from dexhand_gym.sim.base import (
+    PHYSICS,
+    Box,
+    PhysxConfig,
+    Scene,
+    SimConfig,
+    Simulator,
+    SolverConfig,
+    View,
+    WarpConfig,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["BACKENDS", "PHYSICS", "Box", "Scene", "SimConfig", "Simulator", "SolverConfig", "WarpConfig", "make_sim"]
+__all__ = [
+    "BACKENDS",
+    "PHYSICS",
+    "Box",
+    "PhysxConfig",
+    "Scene",
+    "SimConfig",
+    "Simulator",
+    "SolverConfig",
+    "View",
+    "WarpConfig",
+    "make_sim",
+]
 
-BACKENDS = ("auto", "mujoco", "mjwarp", "none")
+BACKENDS = ("auto", "mujoco", "mjwarp", "isaacgym", "none")
 
 
 def make_sim(
@@ -25,19 +48,25 @@ def make_sim(
     backend: str = "auto",
     device: str = "auto",
     own_boxes: Optional[Dict[str, np.ndarray]] = None,
+    view: View = View(),  # noqa: B008  (nobody changes it)
 ) -> Simulator:
     """A Simulator of `num_envs` copies of `scene`; one step of it lasts cfg.dt * decimation seconds.
 
-    backend "auto" and device "auto" take the fastest engine there is: MuJoCo Warp on a CUDA device, else MuJoCo on CPU
-    threads; backend "none" is no engine (still.py). `own_boxes`: size, mass and friction of the boxes in each environment
-    instead of the scene's, {"size", "mass", "friction": [num_envs, boxes]}. Raises ValueError for names it does not know,
-    RuntimeError when what was asked for cannot be used here.
+    backend "auto" and device "auto" take Isaac Gym if it has been imported, else MuJoCo Warp on a CUDA device, else MuJoCo
+    on CPU threads; backend "none" is no engine (still.py). `own_boxes`: size, mass and friction of the boxes in each
+    environment instead of the scene's, {"size", "mass", "friction": [num_envs, boxes]}. `view` is for Isaac Gym, which
+    must know from the first what it will have to draw. Raises ValueError for names it does not know, RuntimeError when
+    what was asked for cannot be used here.
     """
     backend, device = choose_engine(backend, device)
     if backend == "none":
         from dexhand_gym.sim.still import StillSimulator
 
         return StillSimulator(scene, num_envs)
+    if backend == "isaacgym":
+        from dexhand_gym.sim.isaacgym import IsaacGymSimulator
+
+        return IsaacGymSimulator(scene, num_envs, cfg, decimation, device, own_boxes, view)
     if backend == "mjwarp":
         from dexhand_gym.sim.mjwarp import WarpSimulator
 
@@ -47,8 +76,16 @@ def make_sim(
     return MuJoCoSimulator(scene, num_envs, cfg, decimation, own_boxes)
 
 
+def import_isaacgym(backend: str) -> None:
+    """Imports it where it may be wanted and is to be had: it refuses to be imported once torch is."""
+    if backend in ("auto", "isaacgym") and "torch" not in sys.modules:
+        with contextlib.suppress(ImportError):
+            import isaacgym  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+
 def choose_engine(backend: str, device: str) -> tuple[str, str]:
-    """What "auto" means here; errors as make_sim's. Loads torch, but no engine."""
+    """What "auto" means here; errors as make_sim's. Loads torch, but no engine other than Isaac Gym."""
+    import_isaacgym(backend)
     import torch
 
     if backend not in BACKENDS:
@@ -62,6 +99,14 @@ def choose_engine(backend: str, device: str) -> tuple[str, str]:
         raise ValueError(f"env.device = '{device}': allowed here is {', '.join(devices)}{missing}")
     if backend == "none":
         return backend, "cpu"
+    if backend == "auto" and "isaacgym" in sys.modules:
+        backend = "isaacgym"
+    if backend == "isaacgym":
+        try:
+            import isaacgym  # noqa: F401  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise RuntimeError(f"env.backend = 'isaacgym': {error} (see docs/isaac-gym.md)") from error
+        return backend, (gpus[0] if gpus else "cpu") if device in ("auto", "cuda") else device
     if find_spec("mujoco") is None:
         python = "" if sys.version_info >= (3, 11) else " on Python 3.11 or newer"
         raise RuntimeError(f"no physics engine found: pip install mujoco==4.0.0{python}")

@@ -39,22 +39,48 @@ class WarpConfig:
 
 
 @dataclass
+class PhysxConfig:
+    """PhysX, the physics of Isaac Gym."""
+
+    substeps: int = 4
+    """Physics steps per dt (of Isaac Gym; those of MuJoCo are sim.substeps)."""
+    solver_type: int = 1
+    """0: PGS, 1: TGS."""
+    num_position_iterations: int = 16
+    """Of the solver, per physics step."""
+    num_velocity_iterations: int = 0
+    """Of the solver, per physics step, after those for positions."""
+    contact_offset: float = 0.001
+    """Shapes nearer than the sum of their offsets are in contact, m; more than rest_offset."""
+    rest_offset: float = 0.0005
+    """Shapes come to rest this far from each other, both offsets added, m."""
+    bounce_threshold_velocity: float = 0.15
+    """Slower impacts do not bounce, m/s."""
+    max_depenetration_velocity: float = 0.2
+    """How fast shapes that overlap are pushed apart, m/s."""
+    contact_pairs: int = 512
+    """Pairs of shapes in contact per environment that the GPU has room for."""
+
+
+@dataclass
 class SimConfig:
     """Physics. `--physics` picks one of PHYSICS as the starting point; single fields override it."""
 
     dt: float = 0.01
     """Simulated seconds per simulator step; an action lasts `task.decimation` of them."""
     substeps: int = 2
-    """Physics steps per dt: the physics time step is dt / substeps."""
+    """Physics steps per dt: the physics time step is dt / substeps. (Isaac Gym's are sim.physx.substeps.)"""
     gravity: Tuple[float, float, float] = (0.0, 0.0, -9.81)
     """m/s^2, world frame."""
     threads: int = 0
-    """CPU threads for MuJoCo; 0 takes every core."""
+    """CPU threads for MuJoCo or PhysX; 0 takes every core."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     warp: WarpConfig = field(default_factory=WarpConfig)
+    physx: PhysxConfig = field(default_factory=PhysxConfig)
 
     def validate(self) -> None:
         """Raises ValueError, one line that names the field, its value and what is allowed."""
+        physx = self.physx
         for name, value, good, allowed in (
             ("sim.dt", self.dt, self.dt > 0, "more than 0"),
             ("sim.substeps", self.substeps, self.substeps >= 1, "1 or more"),
@@ -65,6 +91,25 @@ class SimConfig:
             ("sim.solver.ls_iterations", self.solver.ls_iterations, self.solver.ls_iterations >= 1, "1 or more"),
             ("sim.solver.cone", self.solver.cone, self.solver.cone in ("pyramidal", "elliptic"), "pyramidal, elliptic"),
             ("sim.solver.impratio", self.solver.impratio, self.solver.impratio > 0, "more than 0"),
+            ("sim.physx.solver_type", physx.solver_type, physx.solver_type in (0, 1), "0 (PGS), 1 (TGS)"),
+            (
+                "sim.physx.contact_offset",
+                physx.contact_offset,
+                physx.contact_offset > physx.rest_offset,
+                f"more than sim.physx.rest_offset = {physx.rest_offset}",
+            ),
+            *(
+                (f"sim.physx.{name}", getattr(physx, name), getattr(physx, name) >= least, f"{least} or more")
+                for name, least in (
+                    ("substeps", 1),
+                    ("num_position_iterations", 1),
+                    ("num_velocity_iterations", 0),
+                    ("rest_offset", 0),
+                    ("bounce_threshold_velocity", 0),
+                    ("max_depenetration_velocity", 0),
+                    ("contact_pairs", 1),
+                )
+            ),
         ):
             if not good:
                 raise ValueError(f"{name} = {value}: allowed is {allowed}")
@@ -72,8 +117,23 @@ class SimConfig:
 
 PHYSICS: Dict[str, SimConfig] = {
     "default": SimConfig(),
-    "fast": SimConfig(substeps=1, solver=SolverConfig(ls_iterations=10)),
-    "accurate": SimConfig(substeps=4, solver=SolverConfig(iterations=20, ls_iterations=50, cone="elliptic")),
+    "fast": SimConfig(
+        substeps=1,
+        solver=SolverConfig(ls_iterations=10),
+        physx=PhysxConfig(
+            substeps=2,
+            num_position_iterations=8,
+            contact_offset=0.002,
+            rest_offset=0.001,
+            max_depenetration_velocity=0.5,
+            contact_pairs=256,
+        ),
+    ),
+    "accurate": SimConfig(
+        substeps=4,
+        solver=SolverConfig(iterations=20, ls_iterations=50, cone="elliptic"),
+        physx=PhysxConfig(substeps=32, num_position_iterations=32),
+    ),
 }
 
 
@@ -99,6 +159,17 @@ class Scene:
     boxes: Tuple[Box, ...] = ()
     spacing: float = 0.6
     """Distance between neighbouring environments where an engine or a viewer shows them side by side, m."""
+
+
+@dataclass
+class View:
+    """What is to be seen of a simulator that draws its own pictures, as Isaac Gym does; of others the tensors are drawn."""
+
+    cameras: int = 0
+    """Environments that have one, from the first."""
+    size: Tuple[int, int] = (640, 480)
+    """Width and height of a camera's pictures, pixels."""
+    window: bool = False
 
 
 REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite")
@@ -139,8 +210,8 @@ class Simulator(Protocol):
         """Takes root_state and dof_state of the environments in `mask` [N] bool as their new state.
 
         Every trace of their past is cleared. Their poses and velocities are fresh afterwards, their contact forces zero
-        until the next step, which is reported one physics step (dt / substeps) early. Other environments stay as they
-        are.
+        until the next step, which both MuJoCo engines report one physics step (dt / substeps) early. Other environments
+        stay as they are.
         """
         ...
 
@@ -158,3 +229,8 @@ class Simulator(Protocol):
     def close(self) -> None:
         """Frees the engine's memory and threads."""
         ...
+
+
+def draws_itself(sim: Simulator) -> bool:
+    """Whether it has cameras (Isaac Gym); else its tensors are drawn by MuJoCo."""
+    return hasattr(sim, "pictures")

@@ -1,0 +1,102 @@
+"""The hand's MJCF for those who have no MuJoCo: a list of its links, and a file that is plain enough for other importers."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Tuple
+
+from dexhand_gym import hand
+
+Attributes = Dict[str, str]
+_INERTIAL = {"mass": "0.0001", "pos": "0 0 0", "diaginertia": "1e-07 1e-07 1e-07"}
+"""Of a body without mass, which MuJoCo allows and PhysX does not."""
+_KEPT = {
+    "inertial": ("mass", "pos", "quat", "diaginertia"),
+    "joint": ("name", "type", "axis", "range", "armature"),
+    "geom": ("type", "size", "fromto", "pos", "quat", "contype", "conaffinity", "friction", "mass"),
+}
+
+
+class Link(NamedTuple):
+    """A body and how it hangs on its parent. Attributes are MJCF's, with defaults filled in."""
+
+    name: str
+    parent: int
+    """Index of its parent in the list, -1: the world."""
+    pos: Tuple[float, ...]
+    quat: Tuple[float, ...]
+    """w x y z, unit length."""
+    joint: Attributes
+    """Empty: fixed to its parent."""
+    inertial: Attributes
+    """Empty: without mass."""
+    geoms: List[Attributes]
+    """That collide."""
+
+
+def read_links(file: Path = hand.HAND_XML) -> List[Link]:
+    """In file order, depth first, as hand.BODY_NAMES has them."""
+    root = ElementTree.parse(file).getroot()
+    classes: Dict[str, Dict[str, Attributes]] = {"": {}}
+    for default in root.findall("default"):
+        _read_default(default, "", classes)
+    links: List[Link] = []
+
+    def walk(element: ElementTree.Element, parent: int, childclass: str) -> None:
+        for body in element.findall("body"):
+            inherited = body.get("childclass", childclass)
+
+            def find(tag: str, body: ElementTree.Element = body, inherited: str = inherited) -> List[Attributes]:
+                found = body.findall(tag)
+                return [{**classes[item.get("class", inherited)].get(tag, {}), **item.attrib} for item in found]
+
+            joint, inertial = (find(tag) + [{}] for tag in ("joint", "inertial"))
+            geoms = [geom for geom in find("geom") if geom.get("contype") != "0" or geom.get("conaffinity") != "0"]
+            pos, quat = numbers(body.get("pos", "0 0 0")), numbers(body.get("quat", "1 0 0 0"))
+            length = sum(x * x for x in quat) ** 0.5
+            quat = tuple(x / length for x in quat)
+            links.append(Link(body.get("name", ""), parent, pos, quat, joint[0], inertial[0], geoms))
+            walk(body, len(links) - 1, inherited)
+
+    for worldbody in root.findall("worldbody"):
+        walk(worldbody, -1, "")
+    return links
+
+
+def _read_default(element: ElementTree.Element, parent: str, classes: Dict[str, Dict[str, Attributes]]) -> None:
+    name = element.get("class", "")
+    mine = classes[name] = {tag: dict(attributes) for tag, attributes in classes[parent].items()}
+    for item in element:
+        if item.tag != "default":
+            mine[item.tag] = {**mine.get(item.tag, {}), **item.attrib}
+    for item in element.findall("default"):
+        _read_default(item, name, classes)
+
+
+def numbers(text: str) -> Tuple[float, ...]:
+    """ "1 0.5" -> (1.0, 0.5)"""
+    return tuple(float(word) for word in text.split())
+
+
+def write_plain_mjcf(file: Path) -> None:
+    """The hand's bodies, masses, joints and colliding shapes, each attribute where it is used. What Isaac Gym's importer
+    drops or misreads is not in it: classes, drives, sites, cameras, limits that go without saying."""
+    root = ElementTree.Element("mujoco", model="dexhand021_right")
+    ElementTree.SubElement(root, "compiler", angle="radian", coordinate="local")
+    elements = [ElementTree.SubElement(root, "worldbody")]  # by index + 1
+    for link in read_links():
+        pos, quat = (" ".join(f"{x:.9g}" for x in values) for values in (link.pos, link.quat))
+        body = ElementTree.SubElement(elements[link.parent + 1], "body", name=link.name, pos=pos, quat=quat)
+        elements.append(body)
+        _add(body, "inertial", link.inertial or _INERTIAL)
+        if link.joint:
+            _add(body, "joint", {"type": "hinge", **link.joint}).set("limited", "true")
+        for geom in link.geoms:
+            _add(body, "geom", geom)
+    file.write_bytes(ElementTree.tostring(root))
+
+
+def _add(body: ElementTree.Element, tag: str, attributes: Attributes) -> ElementTree.Element:
+    kept = {name: attributes[name] for name in _KEPT[tag] if name in attributes}
+    return ElementTree.SubElement(body, tag, kept)

@@ -1,0 +1,329 @@
+"""Isaac Gym Preview 4: PhysX on a GPU (GPU pipeline) or on CPU threads (CPU pipeline).
+
+A state that is written reaches the engine with the next step, and until then the engine's own body tensor is stale. So
+bodies follow from joints here (kinematics.py), after a step and after a write alike. Contact forces are those of the
+last physics step. docs/isaac-gym.md has what else differs from the MuJoCo engines.
+"""
+
+# Isaac Gym is not on the package index: nothing here is known to the type checker.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+# isort: off
+from isaacgym import gymapi, gymtorch  # before torch
+import torch
+
+# isort: on
+from torch import Tensor
+
+from dexhand_gym import hand
+from dexhand_gym.sim.asset import numbers, read_links, write_plain_mjcf
+from dexhand_gym.sim.base import REPORTED, Box, PhysxConfig, Scene, SimConfig, View
+from dexhand_gym.sim.kinematics import Kinematics
+
+_EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
+
+
+class IsaacGymSimulator:
+    """The Simulator contract (base.py) on gymapi's tensors; for what only gymapi can, `gym`, `sim` and `envs` are its."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        num_envs: int,
+        cfg: SimConfig,
+        decimation: int,
+        device: str,
+        own_boxes: Optional[Dict[str, np.ndarray]],
+        view: View,
+    ):
+        self.device = torch.device(device)
+        self.num_envs, self.num_substeps, self.view = num_envs, decimation, view
+        self._asked = False
+        nominal = {
+            name: [[getattr(box, name) for box in scene.boxes]] * num_envs for name in ("size", "mass", "friction")
+        }
+        boxes_of = {name: np.array(rows) for name, rows in (own_boxes or nominal).items()}
+        if (boxes_of["friction"] < 0.5).any():
+            raise ValueError(
+                f"friction of a box = {boxes_of['friction'].min():.3g}: with Isaac Gym allowed is 0.5 or more"
+            )
+        self.gym = gymapi.acquire_gym()
+        graphics = (self.device.index or 0) if view.cameras or view.window else -1
+        self.sim = self.gym.create_sim(self.device.index or 0, graphics, gymapi.SIM_PHYSX, self._params(cfg))
+        if self.sim is None:
+            raise RuntimeError(f"env.device = '{device}': Isaac Gym cannot start there; what it printed says why")
+        self._build(scene, cfg.physx, boxes_of)
+        self.gym.prepare_sim(self.sim)
+
+        boxes = [box.name for box in scene.boxes]
+        self.actor_names = ["hand", *boxes]
+        self.dof_names, self.body_names = list(hand.DOF_NAMES), [*hand.BODY_NAMES, *boxes]
+        self._actor_bodies = self._indices([0, *range(len(hand.BODY_NAMES), len(self.body_names))])
+        links = read_links()
+        links[0] = links[0]._replace(pos=(0.0, 0.0, scene.hand_height))
+        self._kinematics = Kinematics(links, self.device)
+        self._wrap(scene.hand_height)
+
+    def _params(self, cfg: SimConfig) -> Any:
+        params, physx = gymapi.SimParams(), cfg.physx
+        params.dt, params.substeps = cfg.dt, physx.substeps
+        params.up_axis, params.gravity = gymapi.UP_AXIS_Z, gymapi.Vec3(*cfg.gravity)
+        params.use_gpu_pipeline = params.physx.use_gpu = self.device.type == "cuda"
+        for name in (
+            "solver_type",
+            "num_position_iterations",
+            "num_velocity_iterations",
+            "contact_offset",
+            "rest_offset",
+            "bounce_threshold_velocity",
+            "max_depenetration_velocity",
+        ):
+            setattr(params.physx, name, getattr(physx, name))
+        params.physx.num_threads = cfg.threads or len(os.sched_getaffinity(0))
+        params.physx.max_gpu_contact_pairs = physx.contact_pairs * self.num_envs
+        params.physx.default_buffer_size_multiplier = 5.0
+        params.physx.contact_collection = gymapi.CC_LAST_SUBSTEP
+        return params
+
+    # Construction -----------------------------------------------------------------------------------------------------
+
+    def _build(self, scene: Scene, physx: PhysxConfig, boxes_of: Dict[str, np.ndarray]) -> None:
+        """Ground, and in every environment the hand and the boxes; they see no other environment (collision group)."""
+        gym, sim = self.gym, self.sim
+        ground = gymapi.PlaneParams()
+        ground.normal = gymapi.Vec3(0.0, 0.0, 1.0)
+        ground.static_friction = ground.dynamic_friction = 1.0
+        ground.restitution = 0.0
+        gym.add_ground(sim, ground)
+
+        options = asset_options(physx, fix_base_link=True, disable_gravity=True)  # the hand is gravity-compensated
+        with tempfile.TemporaryDirectory() as folder:
+            write_plain_mjcf(Path(folder) / "hand.xml")
+            hand_asset = gym.load_asset(sim, folder, "hand.xml", options)
+        self._dof_order = self._order(gym.get_asset_dof_names(hand_asset), hand.DOF_NAMES, "dofs")
+        self._body_order = self._order(gym.get_asset_rigid_body_names(hand_asset), hand.BODY_NAMES, "bodies")
+        dof_properties = self._dof_properties(gym.get_asset_dof_properties(hand_asset))
+        half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
+        self.envs, self._cameras = [], []
+        hands, boxes = [], []  # indices of actors
+        assets: Dict[Any, Any] = {}  # of boxes, by size and mass
+        for i in range(self.num_envs):
+            env = gym.create_env(sim, gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half), columns)
+            # Filter: shapes that share a bit do not collide. The hand's all do with each other, and none with a box.
+            actor = gym.create_actor(env, hand_asset, pose(scene.hand_height), "hand", i, 1)
+            gym.set_actor_dof_properties(env, actor, dof_properties)
+            self._set_friction(env, actor, 1.0)
+            hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
+            for box, size, mass, friction in zip(scene.boxes, *(boxes_of[name][i] for name in boxes_of)):
+                if (size, mass) not in assets:
+                    options = asset_options(physx, density=mass / size**3)
+                    assets[size, mass] = gym.create_box(sim, size, size, size, options)
+                boxes.append(self._add_box(env, i, replace(box, size=size, friction=friction), assets[size, mass]))
+            self.envs.append(env)
+            if i < self.view.cameras:
+                self._cameras.append(self._add_camera(env))
+        self._own = {name: torch.tensor(rows, device=self.device) for name, rows in boxes_of.items()}
+        self._built = {name: rows.clone() for name, rows in self._own.items()}
+        self._hands, self._boxes = self._indices(hands).int(), self._indices(boxes).int().view(self.num_envs, -1)
+
+    def _order(self, found: List[str], wanted: Any, what: str) -> Tensor:
+        """Where the importer has put what we call by name."""
+        if sorted(found) != sorted(wanted):
+            raise RuntimeError(f"Isaac Gym imported other {what} than the hand has: {', '.join(found)}")
+        return self._indices([found.index(name) for name in wanted])
+
+    def _dof_properties(self, properties: Any) -> Any:
+        """The hand's drives. PhysX knows one damping, so that of the joint joins that of the drive."""
+        joints = {link.joint["name"]: link.joint for link in read_links() if link.joint}
+        for i, name in zip(self._dof_order.tolist(), hand.DOF_NAMES):
+            dof, joint = hand.DOF_NAMES.index(name), joints[name]
+            properties["driveMode"][i] = gymapi.DOF_MODE_POS
+            properties["stiffness"][i] = hand.STIFFNESS[dof]
+            properties["damping"][i] = hand.DAMPING[dof] + float(joint["damping"])
+            properties["effort"][i] = hand.EFFORT[dof]
+            properties["armature"][i] = float(joint["armature"])
+            properties["lower"][i], properties["upper"][i] = numbers(joint["range"])
+        properties["hasLimits"], properties["friction"], properties["velocity"] = True, 0.0, 1000.0
+        return properties
+
+    def _set_friction(self, env: Any, actor: int, friction: float) -> None:
+        shapes = self.gym.get_actor_rigid_shape_properties(env, actor)
+        for shape in shapes:
+            shape.friction, shape.restitution = friction, 0.0
+        self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
+
+    def _add_box(self, env: Any, group: int, box: Box, asset: Any) -> int:
+        actor = self.gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0)
+        # A contact takes the mean of two frictions here, and is to take the box's; hand and ground have 1.
+        self._set_friction(env, actor, 2 * box.friction - 1)
+        self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
+        return self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
+
+    def _add_camera(self, env: Any) -> int:
+        properties = gymapi.CameraProperties()
+        properties.width, properties.height = self.view.size
+        properties.horizontal_fov, properties.near_plane = _FIELD, 0.02
+        camera = self.gym.create_camera_sensor(env, properties)
+        self.gym.set_camera_location(camera, env, gymapi.Vec3(*_EYE), gymapi.Vec3(*_TARGET))
+        return camera
+
+    def _wrap(self, hand_height: float) -> None:
+        """The engine's tensors, flat over environments and actors, and those that we report."""
+        gym, sim, n = self.gym, self.sim, self.num_envs
+
+        def wrap(kind: str, *shape: int) -> Tensor:
+            return gymtorch.wrap_tensor(getattr(gym, f"acquire_{kind}_tensor")(sim)).view(n, *shape)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(n, *shape, dtype=dtype, device=self.device)
+
+        actors, dofs, bodies = len(self.actor_names), len(self.dof_names), len(self.body_names)
+        self._roots, self._dofs = wrap("actor_root_state", actors, 13), wrap("dof_state", dofs, 2)
+        self._forces = wrap("net_contact_force", bodies, 3)
+        self._targets = zeros(dofs)
+        self.root_state, self.dof_state = zeros(actors, 13), zeros(dofs, 2)
+        self.rigid_body_state, self.net_contact_force = zeros(bodies, 13), zeros(bodies, 3)
+        self.nonfinite, self._written = zeros(dtype=torch.bool), zeros(dtype=torch.bool)
+        self._our_dofs = self._dof_order.argsort()  # in the engine's order
+        self._body_order = torch.cat((self._body_order, self._indices(range(len(hand.BODY_NAMES), bodies))))
+        self._refresh()
+        # Whether positions count from an environment's own origin is not documented; the hand's root tells.
+        self._origins = self._roots[:, :1, :3] - torch.tensor([0.0, 0.0, hand_height], device=self.device)
+        self._report()
+        self.net_contact_force.zero_()
+
+    def _indices(self, values: Any) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.int64, device=self.device)
+
+    # The contract -----------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def step(self, dof_targets: Tensor) -> None:
+        """See Simulator.step."""
+        gym, sim = self.gym, self.sim
+        if self._asked:
+            self._check_boxes()
+        torch.index_select(dof_targets, 1, self._our_dofs, out=self._targets)
+        gym.set_dof_position_target_tensor(sim, gymtorch.unwrap_tensor(self._targets))
+        self._hand_over()
+        for _ in range(self.num_substeps):
+            gym.simulate(sim)
+        if self.device.type == "cpu":
+            gym.fetch_results(sim, True)
+        self._refresh()
+        self._report()
+
+    @torch.inference_mode()
+    def write_state(self, mask: Tensor) -> None:
+        """See Simulator.write_state."""
+        self._written |= mask
+        self.net_contact_force.masked_fill_(mask.view(-1, 1, 1), 0.0)
+        self._place_bodies(mask)
+
+    def _hand_over(self) -> None:
+        """What was written since the last step, in the one call per tensor that the engine takes. Of states that are not
+        finite it is spared: they stay written, and nonfinite."""
+        rows = (self._written & ~self.nonfinite).nonzero().flatten()  # waits for the GPU
+        self._written &= self.nonfinite
+        if len(rows) == 0:
+            return
+        torch.index_select(self.dof_state, 1, self._our_dofs, out=self._dofs)
+        self._roots.copy_(self.root_state)
+        self._roots[..., :3] += self._origins
+        # Each of these has a name: the engine keeps addresses, not tensors.
+        hands, boxes = self._hands[rows], self._boxes[rows].flatten()
+        dofs, roots = self._dofs.view(-1, 2), self._roots.view(-1, 13)
+        wrapped = [gymtorch.unwrap_tensor(x) for x in (dofs, hands, roots, boxes)]
+        self.gym.set_dof_state_tensor_indexed(self.sim, *wrapped[:2], len(hands))
+        if len(boxes):
+            self.gym.set_actor_root_state_tensor_indexed(self.sim, *wrapped[2:], len(boxes))
+
+    def _refresh(self) -> None:
+        self.gym.refresh_dof_state_tensor(self.sim)
+        self.gym.refresh_actor_root_state_tensor(self.sim)
+        self.gym.refresh_net_contact_force_tensor(self.sim)
+
+    def _report(self) -> None:
+        """The engine's tensors as ours."""
+        torch.index_select(self._dofs, 1, self._dof_order, out=self.dof_state)
+        torch.index_select(self._forces, 1, self._body_order, out=self.net_contact_force)
+        self.root_state.copy_(self._roots)
+        self.root_state[..., :3] -= self._origins
+        self._place_bodies(~self._written)
+
+    def _place_bodies(self, mask: Tensor) -> None:
+        """What follows from dofs and boxes, in the environments of `mask`."""
+        bodies = torch.cat((self._kinematics(self.dof_state), self.root_state[:, 1:]), 1)
+        self.rigid_body_state.copy_(torch.where(mask.view(-1, 1, 1), bodies, self.rigid_body_state))
+        torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
+        finite = torch.isfinite(self.dof_state.sum((1, 2)) + self.root_state.sum((1, 2)))
+        self.nonfinite.copy_(torch.where(mask, ~finite, self.nonfinite))
+
+    def memory(self) -> Dict[str, Tensor]:
+        """See Simulator.memory. What PhysX remembers of contacts cannot be had: asking for the memory makes the next step
+        begin as after a write to every environment, so that whoever goes on and whoever goes back see the same."""
+        self._asked = True
+        self._written.fill_(True)
+        boxes = {f"box_{name}": rows for name, rows in self._own.items()}
+        return {**{name: getattr(self, name) for name in REPORTED}, "written": self._written, **boxes}
+
+    def _check_boxes(self) -> None:
+        """Boxes cannot be made anew when somebody goes back to a memory."""
+        self._asked = False
+        for name, rows in self._own.items():
+            if not torch.equal(rows, self._built[name]):
+                raise RuntimeError(
+                    f"boxes of another {name}: Isaac Gym keeps those of the seed that it was started with"
+                )
+
+    def take_overflow(self) -> Tensor:
+        """See Simulator.take_overflow; PhysX prints that buffers overflow, and does not say so otherwise."""
+        return torch.zeros((), dtype=torch.int64, device=self.device)
+
+    def pictures(self) -> List[Any]:
+        """What the cameras see now, a picture [height, width, 3] uint8 each."""
+        self.step_graphics()
+        self.gym.render_all_camera_sensors(self.sim)
+        width, height = self.view.size
+        cameras = zip(self.envs, self._cameras)
+        images = (self.gym.get_camera_image(self.sim, *camera, gymapi.IMAGE_COLOR) for camera in cameras)
+        return [image.reshape(height, width, 4)[..., :3].copy() for image in images]
+
+    def step_graphics(self) -> None:
+        """Shows cameras and windows the newest state."""
+        if self.device.type != "cpu":
+            self.gym.fetch_results(self.sim, True)
+        self.gym.step_graphics(self.sim)
+
+    def close(self) -> None:
+        """See Simulator.close."""
+        self.gym.destroy_sim(self.sim)
+
+
+def asset_options(physx: PhysxConfig, **fields: Any) -> Any:
+    """Those that are alike for hand and boxes, and `fields`."""
+    options = gymapi.AssetOptions()
+    options.linear_damping = options.angular_damping = 0.0
+    options.collapse_fixed_joints = False
+    options.thickness = physx.rest_offset
+    for name, value in fields.items():
+        setattr(options, name, value)
+    return options
+
+
+def pose(height: float) -> Any:
+    """Above an environment's origin, not turned."""
+    transform = gymapi.Transform()
+    transform.p = gymapi.Vec3(0.0, 0.0, height)
+    return transform

@@ -1,0 +1,350 @@
+"""What test_isaacgym.py runs where isaacgym is the stand-in: our engine beyond the contract, and the stand-in's strictness."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from isaacgym import gymapi, gymtorch
+
+import dexhand_gym
+from dexhand_gym import hand
+from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, View, make_sim
+from dexhand_gym.sim.asset import read_links
+
+N = 3
+
+
+@pytest.fixture
+def sim():
+    yield from simulators()
+
+
+def simulators(boxes=None, view=None, **fields):
+    scene = Scene(boxes=(Box(),) if boxes is None else boxes)
+    simulator = make_sim(scene, N, SimConfig(**fields), 2, "isaacgym", "cpu", None, view or View())
+    yield simulator
+    simulator.close()
+
+
+def hold(sim, steps=1):
+    for _ in range(steps):
+        sim.step(sim.dof_state[..., 0].clone())
+
+
+# --- The engine ------------------------------------------------------------------------------------------------------
+
+
+def test_presets_reach_physx():
+    for name, substeps, iterations, pairs in (("default", 4, 16, 512), ("fast", 2, 8, 256), ("accurate", 32, 32, 512)):
+        params = next(simulators(**vars(PHYSICS[name]))).sim.params
+        assert (params.dt, params.substeps) == (0.01, substeps)
+        assert params.physx.num_position_iterations == iterations
+        assert params.physx.max_gpu_contact_pairs == pairs * N
+        assert not params.use_gpu_pipeline
+        assert params.physx.contact_collection == gymapi.CC_LAST_SUBSTEP
+
+
+def test_drives_are_those_of_the_hand(sim):
+    properties = sim.envs[0].actors[0].dof_properties
+    names = sim.envs[0].actors[0].asset.dof_names
+    joints = {link.joint["name"]: link.joint for link in read_links() if link.joint}
+    for dof, name in enumerate(hand.DOF_NAMES):
+        row = properties[names.index(name)]
+        assert row["driveMode"] == gymapi.DOF_MODE_POS
+        damping = hand.DAMPING[dof] + float(joints[name]["damping"])
+        wanted = [hand.STIFFNESS[dof], damping, hand.EFFORT[dof], float(joints[name]["armature"])]
+        assert [row[key] for key in ("stiffness", "damping", "effort", "armature")] == pytest.approx(wanted)
+        assert (row["lower"], row["upper"]) == pytest.approx((hand.DOF_LOWER[dof], hand.DOF_UPPER[dof]))
+
+
+def test_each_box_has_its_own_weight_size_and_friction():
+    """The hand and the ground have 1, and PhysX takes the mean."""
+    size, mass, friction = np.array([0.03, 0.06, 0.08]), np.array([0.05, 0.3, 0.2]), np.array([1.0, 0.5, 2.0])
+    boxes = {"size": size[:, None], "mass": mass[:, None], "friction": friction[:, None]}
+    sim = make_sim(Scene(boxes=(Box(),)), 3, SimConfig(), 2, "isaacgym", "cpu", boxes)
+    assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2)
+    hold(sim, 50)
+    assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2, abs=5e-4)
+    assert sim.net_contact_force[:, -1, 2].numpy() == pytest.approx(mass * 9.81, rel=1e-3)
+    assert [env.data.contact[0].friction[0] for env in sim.envs] == pytest.approx(friction.tolist())
+    sim.memory()
+    hold(sim)
+    sim.memory()["box_mass"][0] = 1.0
+    with pytest.raises(RuntimeError, match="boxes of another mass"):
+        hold(sim)
+
+
+def test_friction_that_the_mean_cannot_be():
+    with pytest.raises(ValueError, match=r"friction of a box = 0.3: with Isaac Gym allowed is 0.5 or more"):
+        next(simulators(boxes=(Box(friction=0.3),)))
+
+
+def test_writes_add_up_until_the_next_step_and_are_one_call(sim):
+    for row, height in ((0, 0.5), (2, 0.9)):
+        sim.root_state[row, 1, 2] = height
+        sim.dof_state[row, 0, 0] = 0.1
+        sim.write_state(torch.arange(N) == row)
+    hold(sim)
+    assert sim.root_state[:, 1, 2].tolist() == pytest.approx([0.5, 0.025, 0.9], abs=0.01)
+    assert sim.dof_state[:, 0, 0].tolist() == pytest.approx([0.1, 0.0, 0.1], abs=1e-3)
+
+
+def test_a_fist_does_not_feel_itself(sim):
+    closed = torch.tensor(hand.DOF_UPPER).repeat(N, 1)
+    closed[:, :6] = 0.0
+    closed[:, 2] = 0.5
+    sim.dof_state[..., 0] = closed
+    sim.write_state(torch.ones(N, dtype=torch.bool))
+    sim.step(closed)
+    assert sim.net_contact_force[:, : len(hand.BODY_NAMES)].abs().max() == 0
+    assert (sim.dof_state[..., 0] - closed).abs().max() < 2e-3
+
+
+def test_hands_press_on_the_ground_and_hang_without_weight(sim):
+    before = sim.rigid_body_state[:, :39, :3].clone()
+    hold(sim, 20)
+    torch.testing.assert_close(sim.rigid_body_state[:, :39, :3], before, atol=1e-6, rtol=0)
+    down = sim.dof_state[..., 0].clone()
+    down[:, 2] = -0.3
+    for _ in range(40):
+        sim.step(down)
+    assert sim.net_contact_force[:, :39, 2].sum(1).min() > 1.0
+    assert sim.root_state[:, 1].isfinite().all()
+
+
+def test_a_scene_without_boxes():
+    sim = next(simulators(boxes=()))
+    sim.dof_state[..., 0, 0] = 0.2
+    sim.write_state(torch.ones(N, dtype=torch.bool))
+    hold(sim, 3)
+    assert sim.body_names == list(hand.BODY_NAMES)
+    assert sim.dof_state[:, 0, 0].tolist() == pytest.approx([0.2] * N, abs=1e-5)
+
+
+def test_the_root_of_the_hand_is_ours_alone(sim):
+    sim.root_state[:, 0, :3] = 7.0
+    sim.write_state(torch.ones(N, dtype=torch.bool))
+    assert sim.root_state[:, 0].tolist() == [[0, 0, 0.25, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]] * N
+
+
+def test_pictures_show_what_moves():
+    env = gymnasium.make_vec(
+        "DexHand/BoxGrasping-v0", num_envs=2, backend="isaacgym", device="cpu", render_mode="rgb_array", seed=0
+    )
+    env.reset()
+    first = env.render()
+    assert [picture.shape for picture in first] == [(480, 640, 3)] * 2
+    assert first[0].max() == 255
+    for _ in range(10):
+        env.step(torch.ones(2, 18))
+    assert not np.array_equal(first[0], env.render()[0])
+    env.close()
+
+
+def test_the_window_is_isaac_gyms_own():
+    env = gymnasium.make_vec(
+        "DexHand/BoxGrasping-v0", num_envs=2, backend="isaacgym", device="cpu", render_mode="human", seed=0
+    ).unwrapped
+    window, gym_window = env.viewer, env.sim.sim.viewers[0]
+    env.step(torch.zeros(2, 18))
+    assert gym_window.frames > 0
+    assert gym_window.looked_at is env.sim.envs[0]
+
+    def press(action):
+        for value in (1.0, 0.0):  # pressed, let go
+            event = gymapi.ActionEvent()
+            event.action, event.value = action, value
+            gym_window.events.append(event)
+        assert window.watched()
+
+    press("next")
+    press("faster")
+    assert (window.picked, window.speed) == (1, "2x")
+    for _ in range(6):  # some are between two frames
+        env.step(torch.zeros(2, 18))
+    assert gym_window.looked_at is env.sim.envs[1]
+    press("pause")
+    assert window.paused
+    press("pause")
+    gym_window.closed = True
+    assert not window.watched()
+    env.step(torch.zeros(2, 18))  # goes on without being seen
+    env.close()
+
+
+def test_a_window_must_be_asked_for_at_the_start():
+    env = gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=1, backend="isaacgym", device="cpu").unwrapped
+    with pytest.raises(RuntimeError, match=r"without a window: env.render = True"):
+        env.show()
+    env.close()
+
+
+def test_auto_takes_isaac_gym_once_it_is_imported():
+    env = gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=1, device="cpu").unwrapped
+    assert type(env.sim).__name__ == "IsaacGymSimulator"
+    env.close()
+    assert dexhand_gym.tasks()
+
+
+def test_a_state_is_gone_back_to_by_the_environment():
+    envs = [
+        gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=4, backend="isaacgym", device="cpu", seed=seed).unwrapped
+        for seed in (0, 1)
+    ]
+    for env in envs:
+        env.reset()
+    torch.manual_seed(0)
+    actions = 2 * torch.rand(12, 4, 18) - 1
+    for action in actions[:6]:
+        envs[0].step(action)
+    envs[1].set_state(envs[0].get_state())
+    for action in actions[6:]:
+        (mine, *_), (other, *_) = (env.step(action) for env in envs)
+        assert torch.equal(mine, other)
+    for env in envs:
+        env.close()
+
+
+# --- The stand-in forbids --------------------------------------------------------------------------------------------
+
+
+def forbidden(message):
+    return pytest.raises(gymapi.GymError, match=message)
+
+
+def indices(*values, dtype=torch.int32):
+    return torch.tensor(values, dtype=dtype)
+
+
+def test_unknown_fields_and_wrong_types():
+    params = gymapi.SimParams()
+    with pytest.raises(AttributeError):
+        params.substep = 2
+    with pytest.raises(AttributeError):
+        params.physx.contact_offest = 0.1
+    with pytest.raises(TypeError, match=r"SimParams.substeps = 2.5: must be int"):
+        params.substeps = 2.5
+    with pytest.raises(TypeError, match="must be UpAxis"):
+        params.up_axis = 1
+
+
+def test_the_order_of_building():
+    gym = gymapi.acquire_gym()
+    params = gymapi.SimParams()
+    params.up_axis = gymapi.UP_AXIS_Z
+    sim = gym.create_sim(0, -1, gymapi.SIM_PHYSX, params)
+    for acquire in (gym.acquire_dof_state_tensor, gym.acquire_actor_root_state_tensor):
+        with forbidden("prepare_sim has not been called"):
+            acquire(sim)
+    with forbidden("prepare_sim has not been called"):
+        gym.simulate(sim)
+    with forbidden("nothing to simulate"):
+        gym.prepare_sim(sim)
+    with forbidden("normal is not up"):
+        gym.add_ground(sim, gymapi.PlaneParams())
+
+
+def test_nothing_is_added_or_used_too_late(sim):
+    with forbidden("nothing can be added"):
+        sim.gym.create_env(sim.sim, gymapi.Vec3(), gymapi.Vec3(), 1)
+    with forbidden("nothing can be added"):
+        sim.gym.set_actor_dof_properties(sim.envs[0], 0, sim.envs[0].actors[0].dof_properties)
+    other = next(simulators())
+    other.close()
+    with forbidden("destroyed"):
+        hold(other)
+
+
+def test_tensors_are_nan_until_refreshed_and_after_every_step(sim):
+    bodies = gymtorch.wrap_tensor(sim.gym.acquire_rigid_body_state_tensor(sim.sim))
+    assert bodies.shape == (N * 40, 13)
+    assert bodies.isnan().all()
+    sim.gym.refresh_rigid_body_state_tensor(sim.sim)
+    assert not bodies.isnan().any()
+    sim.gym.simulate(sim.sim)
+    assert sim._dofs.isnan().all()
+    with forbidden("fetch_results comes first"):
+        sim.gym.refresh_dof_state_tensor(sim.sim)
+
+
+def test_refreshing_twice_or_after_a_setter_is_stale(sim):
+    with forbidden("refreshed since the last step"):
+        sim.gym.refresh_dof_state_tensor(sim.sim)
+    hold(sim)
+    hands = indices(0)
+    states = sim._dofs.view(-1, 2)
+    sim.gym.set_dof_state_tensor_indexed(sim.sim, *map(gymtorch.unwrap_tensor, (states, hands)), 1)
+    with forbidden("stale"):
+        sim.gym.refresh_dof_state_tensor(sim.sim)
+
+
+def test_one_call_per_setter_and_step(sim):
+    roots, boxes, targets = sim._roots.view(-1, 13), indices(1), torch.zeros(N, 26)
+    for _ in range(2):  # a step makes both possible again
+        sim.gym.set_actor_root_state_tensor_indexed(sim.sim, *map(gymtorch.unwrap_tensor, (roots, boxes)), 1)
+        with forbidden("root states is set a second time"):
+            sim.gym.set_actor_root_state_tensor_indexed(sim.sim, *map(gymtorch.unwrap_tensor, (roots, boxes)), 1)
+        sim.gym.set_dof_position_target_tensor(sim.sim, gymtorch.unwrap_tensor(targets))
+        with forbidden("targets is set a second time"):
+            sim.gym.set_dof_position_target_tensor(sim.sim, gymtorch.unwrap_tensor(targets))
+        sim.gym.simulate(sim.sim)
+        sim.gym.fetch_results(sim.sim, True)
+        sim._refresh()
+
+
+@pytest.mark.parametrize(
+    ("states", "actors", "count", "message"),
+    [
+        (torch.zeros(N * 26, 2), indices(0, dtype=torch.int64), 1, "torch.int64, must be int32"),
+        (torch.zeros(N * 26, 2, dtype=torch.float64), indices(0), 1, "torch.float64, must be float32"),
+        (torch.zeros(N * 26 - 1, 2), indices(0), 1, "must be"),
+        (torch.zeros(N * 26, 2), indices(0, 2), 1, "must be"),
+        (torch.zeros(N * 26, 2), indices(1), 1, "actor 1 has no dofs"),
+        (torch.zeros(N * 26, 2), indices(0, 0), 2, "named twice"),
+        (torch.zeros(N * 26, 2), indices(6), 1, "no such actor"),
+    ],
+)
+def test_wrong_types_sizes_and_actors(sim, states, actors, count, message):
+    with forbidden(message):
+        sim.gym.set_dof_state_tensor_indexed(sim.sim, *map(gymtorch.unwrap_tensor, (states, actors)), count)
+
+
+def test_a_tensor_that_is_gone(sim):
+    gone = gymtorch.unwrap_tensor(torch.zeros(N, 26).clone())
+    with forbidden("has been freed"):
+        sim.gym.set_dof_position_target_tensor(sim.sim, gone)
+    with forbidden("takes what unwrap_tensor gives"):
+        sim.gym.set_dof_position_target_tensor(sim.sim, torch.zeros(N, 26))
+    with pytest.raises(ValueError, match="contiguous"):
+        gymtorch.unwrap_tensor(torch.zeros(N, 26).T)
+
+
+def test_pictures_without_graphics_or_out_of_order(sim):
+    with forbidden("no graphics device"):
+        sim.gym.step_graphics(sim.sim)
+    seeing = next(simulators(view=View(cameras=1)))
+    with forbidden("step_graphics comes first"):
+        seeing.gym.render_all_camera_sensors(seeing.sim)
+    with forbidden("render_all_camera_sensors comes first"):
+        seeing.gym.get_camera_image(seeing.sim, seeing.envs[0], 0, gymapi.IMAGE_COLOR)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('<compiler angle="radian" coordinate="local" />', "", "angles are degrees"),
+        ('limited="true"', "", "has no limited='true'"),
+        ('limited="true"', 'limited="true" class="finger"', "<joint class> is not imported"),
+        ("</worldbody>", "</worldbody><actuator />", "<actuator> is not imported"),
+        ('<inertial mass="0.0001"', '<inertial mass="0"', "has no mass"),
+    ],
+)
+def test_files_that_the_importer_would_misread(tmp_path, old, new, message):
+    from dexhand_gym.sim.asset import write_plain_mjcf
+
+    file = tmp_path / "hand.xml"
+    write_plain_mjcf(file)
+    gymapi.parse(file)
+    file.write_text(file.read_text().replace(old, new, 1))
+    with forbidden(message):
+        gymapi.parse(file)
