@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Literal, NoReturn, Optional, Sequence, Tuple
 import tyro
 import yaml
 
+import dexhand_gym
 from dexhand_gym import tasks
 from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig, check_name
@@ -27,6 +28,7 @@ from ppo.ppo import PPOConfig
 from ppo.wandb_logger import WandbConfig
 
 Settings = Dict[str, List[str]]
+PRETRAINED = Path(dexhand_gym.__file__).parent / "pretrained"
 NONE = (["None"], ["none"], ["null"])  # how people write that there is no value
 
 
@@ -56,8 +58,8 @@ class TrainConfig(PPOConfig):
     """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
     this many seconds have passed."""
     checkpoint: Optional[str] = None
-    """Policy to test or training to go on with: latest, latest_train, latest_test, a run, or a .pth file. Of a run a test
-    takes the best checkpoint, a training the newest."""
+    """Policy to test or training to go on with: latest, latest_train, latest_test, a run, a .pth file, or pretrained, the
+    policy that comes with the package. Of a run a test takes the best checkpoint, a training the newest."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much the console and train.log tell; debug adds a table of the reward terms."""
     torch_deterministic: bool = False
@@ -106,10 +108,9 @@ class RunConfig(Config):
         self.train.validate(self.env.num_envs)
 
 
-TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {
-    # separate off: the critic, which sees more, has a network of its own anyway
-    "BoxGrasping": {"gamma": 0.995, "kl_threshold": 0.008, "reward_scale": 0.02, "separate": False},
-}
+# separate off: the critic, which sees more, has a network of its own anyway
+_GRASPING = {"gamma": 0.995, "kl_threshold": 0.008, "reward_scale": 0.02, "separate": False}
+TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": _GRASPING, "BlindGrasping": _GRASPING}
 """Where a task trains with other numbers than PPOConfig's."""
 
 _TEST = {"test": True, "checkpoint": "latest", "num_envs": 16}
@@ -119,6 +120,7 @@ PRESETS: Dict[str, Dict[str, Any]] = {
     "test_render": {**_WATCH, "physics": "fast"},
     "test_stream": _WATCH,
     "test_record": {**_TEST, "render": False, "env.record_video": True, "train.test_episodes": 16},
+    "train_cpu": {"num_envs": 256, "render": False, "train.num_minibatches": 4, "train.gamma": 0.99},
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
 }
 """What --config can say besides a file: fields by short or full name."""
@@ -131,7 +133,7 @@ SHORT_NAMES: Dict[str, Tuple[str, str]] = {
     "test": ("train.test", "test a policy instead of training one"),
     "checkpoint": (
         "train.checkpoint",
-        "policy to test or training to go on with: latest, a run, a .pth file; its run's config.yaml comes with it",
+        "policy to test or training to go on with: latest, a run, a .pth file, pretrained; its config.yaml comes with it",
     ),
     "render": ("env.render", "show it; by default a test does, a training does not"),
     "device": ("env.device", "where physics and learner live: auto, cpu, cuda, cuda:1 ..."),
@@ -180,6 +182,7 @@ def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
 def parse(argv: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
     given = expand(read_command_line(argv))
+    find_pretrained(given)
     start = settings_of_run(given)
     settings = {**start, **train_config(given, start), **given}
     cfg = apply(default_config(only_word("task", settings.pop("task_name", [RunConfig.task_name]))), settings)
@@ -248,6 +251,17 @@ def read_physics(name: str) -> Settings:
     """All of sim's."""
     check_name("physics", name, PHYSICS)
     return flatten({"sim": dataclasses.asdict(PHYSICS[name])})
+
+
+def find_pretrained(given: Settings) -> None:
+    """Puts the folder of the policy that comes with the package in the place of `--checkpoint pretrained`."""
+    if given.get("train.checkpoint") != ["pretrained"]:
+        return
+    known = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
+    task = only_word("task", given.setdefault("task_name", known[:1]))
+    if task not in known:
+        raise ValueError(f"checkpoint = 'pretrained': there is none for {task}, only for {', '.join(known)}")
+    given["train.checkpoint"] = [str(PRETRAINED / task)]
 
 
 def settings_of_run(given: Settings) -> Settings:

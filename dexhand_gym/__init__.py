@@ -35,6 +35,7 @@ def tasks() -> dict:
 
 register_task("DexHand/BaseTask-v0", "dexhand_gym.envs.base_task:BaseTask")
 register_task("DexHand/BoxGrasping-v0", "dexhand_gym.envs.box_grasping:BoxGrasping")
+register_task("DexHand/BlindGrasping-v0", "dexhand_gym.envs.blind_grasping:BlindGrasping")
 
 _found = entry_points()
 for _entry in (

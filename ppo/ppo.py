@@ -7,7 +7,8 @@ The environment is any `gymnasium.vector.VectorEnv` on torch tensors in SAME_STE
 ends, `step` returns the first observation of the next one, and `info["final_obs"]` [N, O] has the last one of the old
 (on a GPU the key is there at every step). If info, reset's too, has `critic_obs` [N, S] (and `final_critic_obs`), the
 policy's observation with what only the critic may see behind it, the critic learns from that: an asymmetric actor-critic.
-`statistics() -> dict[str, float]`, `get_state()` and `set_state(state)` are used if the environment has them.
+`statistics() -> dict[str, float]`, `get_state()` and `set_state(state)` are used if the environment has them; a
+`success_rate` among the statistics, of `episodes`, says which policy is the best.
 
 Letters: T steps per iteration, N environments, O observations (S with the critic's, else S = O), A actions, B = T * N rows,
 M = B / num_minibatches.
@@ -42,6 +43,7 @@ LOSSES = ("a_loss", "c_loss", "entropy", "b_loss", "kl")  # what a minibatch rep
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
 SOFT_BOUND = 1.1  # means of actions beyond this are pulled back by the bounds loss
 GAMES_TO_TRACK = 100  # finished episodes in the moving averages of reward and length
+EPISODES_TO_TRACK = 1000  # ... and in that of success: a hundred cannot tell 98 % from 99 %
 
 # rl_games' TensorBoard tags for our metrics; a metric that is not listed keeps its own name.
 TENSORBOARD_TAGS = {
@@ -404,6 +406,9 @@ class Progress:
     mean_reward: float = math.nan  # of the last finished episodes; NaN before the first
     mean_length: float = math.nan
     games: int = 0  # how many episodes the means stand for
+    success: float = math.nan  # share of the last finished episodes; NaN where it is not counted
+    episodes: int = 0  # how many episodes it stands for
+    best_success: float = 0.0
 
 
 def allocate_rollout(num_envs: int, obs_size: int, action_size: int, cfg: PPOConfig, device: torch.device) -> Rollout:
@@ -652,14 +657,15 @@ def iterate(env: VectorEnv, learner: Learner, progress: Progress) -> dict[str, f
     progress.epoch += 1
     progress.frame += steps
     track_finished_episodes(progress, *(sum(column) for column in zip(*(finished for finished, _ in ranks))))
+    statistics = average([statistics for _, statistics in ranks])
+    for name in {"episodes", "nonfinite", "overflow"} & set(statistics):  # counts add up
+        statistics[name] *= len(ranks)
+    track_success(progress, statistics)
     metrics: dict[str, float] = dict(zip((*LOSSES, "lr"), numbers))
     metrics["reward"], metrics["episode_length"] = progress.mean_reward, progress.mean_length
     metrics["rollout_seconds"], metrics["update_seconds"] = middle - start, end - middle
     metrics["steps_per_second"] = steps / (end - start)
     metrics["iteration"], metrics["frames"] = progress.epoch, progress.frame
-    statistics = average([statistics for _, statistics in ranks])
-    for name in {"episodes", "nonfinite", "overflow"} & set(statistics):  # counts add up
-        statistics[name] *= len(ranks)
     return {**metrics, **statistics}
 
 
@@ -701,6 +707,30 @@ def track_finished_episodes(progress: Progress, reward_sum: float, length_sum: f
             setattr(progress, name, (before + total / count * new) / progress.games)
 
 
+def track_success(progress: Progress, statistics: dict[str, float]) -> None:
+    """Likewise for the share of successes, over EPISODES_TO_TRACK."""
+    count = int(statistics.get("episodes", 0))
+    if count and "success_rate" in statistics:
+        new = min(count, EPISODES_TO_TRACK)
+        old = min(EPISODES_TO_TRACK - new, progress.episodes)
+        progress.episodes = old + new
+        before = progress.success * old if old else 0.0
+        progress.success = (before + statistics["success_rate"] * new) / progress.episodes
+
+
+def best_so_far(progress: Progress) -> bool:
+    """Whether the newest policy is the best; notes it. By success where that is counted: a slow episode is often paid more
+    than a good one. Else by reward, as in rl_games."""
+    success = progress.success if progress.episodes else 0.0
+    if success or progress.best_success:
+        better = success >= progress.best_success
+    else:
+        better = progress.mean_reward > progress.best_reward
+    if better:
+        progress.best_success, progress.best_reward = success, progress.mean_reward
+    return better
+
+
 def write_tensorboard(writer: SummaryWriter, metrics: dict[str, float]) -> None:
     for name, value in metrics.items():
         if name != "frames" and math.isfinite(value):
@@ -717,6 +747,7 @@ def save(
     ppo_state: dict[str, Any] = {
         "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
+        "success": [progress.success, progress.episodes, progress.best_success],
         "rng": [torch.get_rng_state()],
     }
     if progress.obs.is_cuda:
@@ -766,6 +797,8 @@ def resume(
     try:
         if saved["ppo_state"]:
             progress.mean_reward, progress.mean_length, progress.games = saved["ppo_state"]["means"]
+            if "success" in saved["ppo_state"]:
+                progress.success, progress.episodes, progress.best_success = saved["ppo_state"]["success"]
         if not distributed.is_main():
             return  # a checkpoint has the environments and random numbers of the first rank
         why_not = resume_episodes(env, progress, saved)
@@ -889,8 +922,7 @@ def train(
                     logger(metrics)
             if not all(math.isfinite(metrics[name]) for name in LOSSES):
                 raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
-            if metrics["reward"] > progress.best_reward and progress.epoch >= cfg.save_best_after:
-                progress.best_reward = metrics["reward"]
+            if progress.epoch >= cfg.save_best_after and best_so_far(progress):
                 save(folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
                 if progress.best_reward > cfg.score_to_win:
                     break

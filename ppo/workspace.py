@@ -97,11 +97,12 @@ def resolve_checkpoint(text: str, root: Path = Path(), newest: bool = False) -> 
         return path.resolve() if path.is_file() else best_checkpoint(path, root, newest)
     if name in KINDS:
         raise ValueError(f"checkpoint = {text!r}: there is no {KINDS[name]} run in runs/ yet")
-    known = [path.name for place in places(root) if place.is_dir() for path in place.iterdir()] + ["latest"]
+    known = [path.name for place in places(root) if place.is_dir() for path in place.iterdir()]
+    known += ["latest", "pretrained"]
     near = difflib.get_close_matches(Path(name).name, known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ValueError(
-        f"checkpoint = {text!r}: no such file or run{hint} Allowed: a .pth file, a run, latest, latest_train, latest_test"
+        f"checkpoint = {text!r}: no such file or run{hint} Allowed: a .pth file, a run, latest, latest_train, latest_test, pretrained"
     )
 
 

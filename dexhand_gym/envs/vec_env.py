@@ -485,7 +485,7 @@ class DexHandVecEnv(VectorEnv):
 
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),
-        success_rate, episode_length, episodes, nonfinite and overflow (counts). Costs one transfer from the device."""
+        success_rate (if the task has successes), episode_length, episodes, nonfinite and overflow (counts). Costs one transfer from the device."""
         *sums, overflow = torch.cat((self._sums, self.sim.take_overflow().double().reshape(1))).tolist()
         self._sums.zero_()
         steps, self._steps = max(self._steps * self.num_envs, 1), 0
@@ -504,7 +504,8 @@ class DexHandVecEnv(VectorEnv):
             log.warning("contacts of %d environments did not fit: raise sim.warp.nconmax or sim.warp.njmax", overflow)
         if episodes:
             result.update({f"ending/{name}": value / episodes for name, value in zip(self._endings, endings)})
-            result["success_rate"] = succeeded / episodes
+            if self._successes:
+                result["success_rate"] = succeeded / episodes
             result["episode_length"] = length / episodes
         return result
 

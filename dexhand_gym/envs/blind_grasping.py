@@ -1,0 +1,112 @@
+"""BlindGrasping: as BoxGrasping, but the hand starts anywhere around the cube, turned any way, its fingers anyhow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Dict, Tuple
+
+import torch
+from torch import Tensor
+
+from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig, distance
+from dexhand_gym.envs.config import Config
+
+STAGES = ("pre_grasp", "grasp", "lift")
+
+
+@dataclass
+class BlindGraspingConfig(BoxGraspingConfig):
+    """Blind search, grasp and lift of a cube."""
+
+    OBSERVATIONS: ClassVar[Dict[str, int]] = {**BoxGraspingConfig.OBSERVATIONS, "stage": len(STAGES)}
+
+    episode_length: int = 750
+    """Control steps until time-out (15 s)."""
+    start_height: float = 0.11
+    """The hand starts this far above the pre-grasp pose and up to hand_position_noise higher, m: clear of the box and the
+    ground whichever way it is turned."""
+    max_box_distance: float = 0.8
+    """box_too_far: palm to box, m."""
+    hand_position_noise: float = 0.2
+    """The hand starts within +- this of there in x and y, m."""
+    hand_rotation_noise: float = 0.7854
+    """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
+    finger_noise: float = 0.5
+    """Every finger action starts anywhere in this share of its range, from straight."""
+    reach_distance: float = 0.06
+    """Stage grasp begins when the first three pads' centroid is this near to the cube's centre, m."""
+    reward_weights: Dict[str, float] = field(
+        default_factory=lambda: {
+            **BoxGraspingConfig().reward_weights,
+            "approach": 0.5,
+            "stage_pre_grasp": 0.0,
+            "stage_grasp": 0.0,
+            "stage_lift": 0.0,
+        }
+    )
+    """Weight of each reward term and ending."""
+
+    def validate(self) -> None:
+        super().validate()
+        if not 0 <= self.finger_noise <= 1:
+            raise ValueError(f"task.finger_noise = {self.finger_noise}: allowed is 0 to 1")
+        if not self.reach_distance > 0:
+            raise ValueError(f"task.reach_distance = {self.reach_distance}: allowed is more than 0")
+
+
+def stage(m: Dict[str, Tensor], cfg: Config) -> Tensor:
+    """Which of STAGES an environment is in, [N, 3] with a single 1 per row: lift while thumb and another finger are on the
+    cube, else grasp where the pads are around it, else pre_grasp."""
+    on_box = m["finger_box_contact"]
+    lift = on_box[:, 0] * on_box[:, 1:].amax(1)
+    near = (m["pads_to_box"] < cfg.task.reach_distance).float()
+    return torch.stack(((1 - lift) * (1 - near), (1 - lift) * near, lift), 1)
+
+
+class BlindGrasping(BoxGrasping):
+    """BoxGrasping from harder starts; what it takes to succeed and what the policy sees are the same.
+
+    **Start** cube as in BoxGrasping; hand within +-20 cm of the pre-grasp pose in x and y and 11 to 31 cm above it, turned
+    by up to 45 degrees about each axis, every finger in the straighter half of its range.
+
+    **Stages** `pre_grasp`: come near; `grasp`: first three pads' centroid within 6 cm of the cube's centre; `lift`: thumb
+    and another finger on the cube. A privileged observation, `stage`; the share of time in each is logged.
+
+    **Rewards** BoxGrasping's, and
+
+    | term                                     | value                                                                    |
+    |------------------------------------------|--------------------------------------------------------------------------|
+    | approach                                 | exp(-8 / m * distance of the pads' centroid to the cube's centre) in     |
+    |                                          | pre_grasp, 1 in the later stages                                         |
+    | stage_pre_grasp, stage_grasp, stage_lift | 1 in that stage (weight 0)                                               |
+
+    **Ends** as BoxGrasping, by time-out after 750 steps (15 s).
+    """
+
+    config = BlindGraspingConfig
+    quantities = {
+        **BoxGrasping.quantities,
+        "pads_to_box": lambda m, cfg: distance(m["first_three_fingerpad_centroid"], m["object_pos"]),
+        "stage": stage,
+    }
+
+    def sample_start(self) -> Dict[str, Tensor]:
+        """Cube near the origin, hand anywhere above it."""
+        start, task = super().sample_start(), self.task
+        hand = start["hand"]
+        hand[:, 2] = self._pre_grasp[2] + task.start_height + self.uniform(0.0, task.hand_position_noise, 1)[:, 0]
+        lower, upper = self._limits.lower[6:], self._limits.upper[6:]
+        hand[:, 6:] = lower + (upper - lower) * self.uniform(0.0, task.finger_noise, 12)
+        return start
+
+    @staticmethod
+    def rewards(m: Dict[str, Tensor], cfg: Config) -> Dict[str, Tensor]:
+        """Unweighted terms, see the class's table."""
+        pre_grasp, grasp, lift = m["stage"].unbind(1)
+        return {
+            **BoxGrasping.rewards(m, cfg),
+            "approach": torch.where(pre_grasp > 0, torch.exp(-8.0 * m["pads_to_box"]), 1.0),
+            "stage_pre_grasp": pre_grasp,
+            "stage_grasp": grasp,
+            "stage_lift": lift,
+        }
