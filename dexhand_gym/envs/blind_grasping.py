@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Dict, Tuple
+from typing import ClassVar, Dict
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class BlindGraspingConfig(BoxGraspingConfig):
 
     episode_length: int = 750
     """Control steps until time-out (15 s)."""
-    start_height: float = 0.11
+    start_height: float = 0.15
     """The hand starts this far above the pre-grasp pose and up to hand_position_noise higher, m: clear of the box and the
     ground whichever way it is turned."""
     max_box_distance: float = 0.8
@@ -66,7 +66,7 @@ def stage(m: Dict[str, Tensor], cfg: Config) -> Tensor:
 class BlindGrasping(BoxGrasping):
     """BoxGrasping from harder starts; what it takes to succeed and what the policy sees are the same.
 
-    **Start** cube as in BoxGrasping; hand within +-20 cm of the pre-grasp pose in x and y and 11 to 31 cm above it, turned
+    **Start** cube as in BoxGrasping; hand within +-20 cm of the pre-grasp pose in x and y and 15 to 35 cm above it, turned
     by up to 45 degrees about each axis, every finger in the straighter half of its range.
 
     **Stages** `pre_grasp`: come near; `grasp`: first three pads' centroid within 6 cm of the cube's centre; `lift`: thumb
