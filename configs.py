@@ -120,7 +120,14 @@ PRESETS: Dict[str, Dict[str, Any]] = {
     "test_render": {**_WATCH, "physics": "fast"},
     "test_stream": _WATCH,
     "test_record": {**_TEST, "render": False, "env.record_video": True, "train.test_episodes": 16},
-    "train_cpu": {"num_envs": 256, "render": False, "train.num_minibatches": 4, "train.gamma": 0.99},
+    "train_cpu": {
+        "device": "cpu",
+        "num_envs": 512,
+        "render": False,
+        "max_iterations": 700,
+        "train.lr_schedule": "linear",
+        "train.learning_rate": 1e-3,
+    },
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
 }
 """What --config can say besides a file: fields by short or full name."""
