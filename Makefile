@@ -42,7 +42,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV38)/.installed: setup.cfg constraints-38.txt
 	$(PYTHON38) -m venv $(VENV38)
-	$(VENV38)/bin/pip install -q --disable-pip-version-check -c constraints-38.txt -e ".[isaacgym,dev]"
+	$(VENV38)/bin/pip install -q --disable-pip-version-check -c constraints-38.txt -e ".[isaacgym,view,plot,wandb]" pytest mujoco
 	touch $@
 
 clean:
