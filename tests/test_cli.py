@@ -365,7 +365,9 @@ def test_mistakes_are_found_before_anything_loads(tmp_path, line, names):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "runs_all").touch()
-    assert f"runs cannot be written to {tmp_path}/runs_all: Not a directory" in refused_alone("", tmp_path)
+    assert f"runs cannot be written to {tmp_path}/runs_all: Not a directory" in refused_alone(
+        "--env.backend none", tmp_path
+    )
 
 
 @pytest.mark.mujoco
@@ -408,7 +410,7 @@ def test_terms_and_weights_that_do_not_match(tmp_path, change, message):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[dexhand_gym.tasks]\nMine/Mine-v0 = mine:Mine\n")
     (package / "mine.py").write_text(TASK.format(change=change))
-    assert message in refused_alone("--task Mine", project, package)
+    assert message in refused_alone("--task Mine --env.backend none", project, package)
 
 
 @pytest.mark.mujoco
@@ -421,7 +423,7 @@ def test_deterministic_algorithms():
 def test_a_damaged_checkpoint_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.pth").write_text("nonsense")
-    assert "a.pth: not loaded" in refused(["--checkpoint", "a.pth"], capsys)
+    assert "a.pth: not loaded" in refused(["--checkpoint", "a.pth", "--env.backend=none"], capsys)
 
 
 def test_help(capsys):
