@@ -575,7 +575,8 @@ def test_an_interrupted_training_goes_on(trained, tmp_path):
 
 def test_no_engine_is_needed_to_rehearse(tmp_path):
     command = f"{TINY} --env.backend none --max-iterations 2 --train.torch-deterministic"
-    assert finish(start(command, tmp_path))[::2] == (0, "")
+    assert finish(start(f"{command} --wandb --train.wandb.mode offline", tmp_path))[::2] == (0, "")
+    assert list(tmp_path.glob("runs_all/*/wandb/offline-run-*/*.wandb"))
     status, out, err = finish(start("--test --checkpoint latest --env.backend none", tmp_path))
     assert (status, err) == (0, "")
     assert re.search(r"ended by hitting_ground +│ 100.0%", out), "the hand of still.py lies on the ground"
