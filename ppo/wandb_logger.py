@@ -73,17 +73,18 @@ def logging_to(
             run.finish(exit_code=int(failed))
 
 
-def open_run(cfg: WandbConfig, settings: Dict[str, Any], folder: Path, checkpoint: Optional[str]) -> Any:
+def open_run(cfg: WandbConfig, config: Dict[str, Any], folder: Path, checkpoint: Optional[str]) -> Any:
     """A run of W&B, offline if there is no way to reach it, or None."""
     import wandb
 
     saved = Path(checkpoint).parent.parent / "wandb_id" if checkpoint else folder
     again = saved.is_file() and "WANDB_RUN_ID" not in os.environ  # a sweep's agent has chosen an id
     arguments: Dict[str, Any] = {"id": saved.read_text().strip(), "resume": "allow"} if again else {"name": folder.name}
-    arguments.update(dir=folder, config=settings, project=cfg.project, entity=cfg.entity, group=cfg.group)
-    arguments.update(
-        tags=cfg.tags or None, settings=wandb.Settings(silent=True, console="off", init_timeout=30, finish_timeout=60)
-    )
+    arguments.update(dir=folder, config=config, project=cfg.project, entity=cfg.entity, group=cfg.group)
+    settings: Dict[str, Any] = {"silent": True, "console": "off", "init_timeout": 30}
+    if "finish_timeout" in wandb.Settings.model_fields:  # not on Python 3.8
+        settings["finish_timeout"] = 60
+    arguments.update(tags=cfg.tags or None, settings=wandb.Settings(**settings))
     run = None
     for mode in dict.fromkeys((cfg.mode, "offline")):
         with survived(f"start {mode}"):

@@ -374,9 +374,12 @@ def test_mistakes_are_found_before_anything_loads(tmp_path, line, names):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "runs_all").touch()
-    assert f"runs cannot be written to {tmp_path}/runs_all: Not a directory" in refused_alone("", tmp_path)
+    assert f"runs cannot be written to {tmp_path}/runs_all: Not a directory" in refused_alone(
+        "--env.backend none", tmp_path
+    )
 
 
+@pytest.mark.mujoco
 def test_a_checkpoint_that_does_not_fit(trained):
     message = refused_alone("--test --checkpoint latest --train.units 8 4", trained[0])
     assert "it has units [256, 128, 64]; here units [8, 4]" in message
@@ -416,9 +419,10 @@ def test_terms_and_weights_that_do_not_match(tmp_path, change, message):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[dexhand_gym.tasks]\nMine/Mine-v0 = mine:Mine\n")
     (package / "mine.py").write_text(TASK.format(change=change))
-    assert message in refused_alone("--task Mine", project, package)
+    assert message in refused_alone("--task Mine --env.backend none", project, package)
 
 
+@pytest.mark.mujoco
 def test_deterministic_algorithms():
     for wanted in (True, False):
         train_ppo.make_env(parse([f"--train.torch-deterministic={wanted}", "--num-envs", "8"])).close()
@@ -428,7 +432,7 @@ def test_deterministic_algorithms():
 def test_a_damaged_checkpoint_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.pth").write_text("nonsense")
-    assert "a.pth: not loaded" in refused(["--checkpoint", "a.pth"], capsys)
+    assert "a.pth: not loaded" in refused(["--checkpoint", "a.pth", "--env.backend=none"], capsys)
 
 
 def test_help(capsys):
@@ -488,6 +492,7 @@ def trained(tmp_path_factory):
     return folder, out
 
 
+@pytest.mark.mujoco
 def test_a_training_run(trained):
     folder, out = trained
     run = (folder / "runs" / "latest_train").resolve()
@@ -510,6 +515,7 @@ def test_a_training_run(trained):
     assert all(line.split(" ", 1)[-1] in log for line in out.splitlines()), "train.log has what the console showed"
 
 
+@pytest.mark.mujoco
 def test_a_run_can_be_repeated_from_its_config(trained):
     folder, _ = trained
     file = folder / "runs" / "latest_train" / "config.yaml"
@@ -518,6 +524,7 @@ def test_a_run_can_be_repeated_from_its_config(trained):
     assert cfg.train.seed >= 0, "the seed that was drawn"
 
 
+@pytest.mark.mujoco
 def test_testing_a_checkpoint(trained):
     folder, _ = trained
     # The task, and whatever else shapes the policy, is the run's own.
@@ -539,6 +546,7 @@ def test_testing_a_checkpoint(trained):
     )
 
 
+@pytest.mark.mujoco
 def test_reloading_goes_on_until_interrupted(trained):
     folder, _ = trained
     nn = (folder / "runs" / "latest_train" / "nn").resolve()
@@ -555,6 +563,7 @@ def test_reloading_goes_on_until_interrupted(trained):
     assert out.endswith("interrupted\n")
 
 
+@pytest.mark.mujoco
 def test_an_interrupted_training_goes_on(trained, tmp_path):
     process = start(f"{TINY} --max-iterations 1000000 --train.log-interval 1", tmp_path)
     wait_for("iteration 3/", process)
@@ -571,6 +580,24 @@ def test_an_interrupted_training_goes_on(trained, tmp_path):
     status, out, err = finish(start(f"--checkpoint {checkpoint} --max-iterations {epoch + 1}", tmp_path))
     assert (status, err) == (0, "")
     assert f"iteration {epoch + 1}/{epoch + 1} | " in out
+
+
+def test_no_engine_is_needed_to_rehearse(tmp_path):
+    command = f"{TINY} --env.backend none --max-iterations 2 --train.torch-deterministic"
+    assert finish(start(f"{command} --wandb --train.wandb.mode offline", tmp_path))[::2] == (0, "")
+    assert list(tmp_path.glob("runs_all/*/wandb/offline-run-*/*.wandb"))
+    status, out, err = finish(start("--test --checkpoint latest --env.backend none", tmp_path))
+    assert (status, err) == (0, "")
+    assert re.search(r"ended by hitting_ground +│ 100.0%", out), "the hand of still.py lies on the ground"
+
+
+def test_an_old_mujoco_is_named(tmp_path):
+    package, project = tmp_path / "package", tmp_path / "project"
+    info = package / "mujoco-3.2.3.dist-info"
+    info.mkdir(parents=True)
+    project.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mujoco\nVersion: 3.2.3\n")
+    assert "MuJoCo 3.2.3 is too old: pip install mujoco==4.0.0" in refused_alone("", project, package)
 
 
 # --- Arithmetic ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Dict, Optional
 
@@ -107,9 +108,7 @@ def choose_engine(backend: str, device: str) -> tuple[str, str]:
         except ImportError as error:
             raise RuntimeError(f"env.backend = 'isaacgym': {error} (see docs/isaac-gym.md)") from error
         return backend, (gpus[0] if gpus else "cpu") if device in ("auto", "cuda") else device
-    if find_spec("mujoco") is None:
-        python = "" if sys.version_info >= (3, 11) else " on Python 3.11 or newer"
-        raise RuntimeError(f"no physics engine found: pip install mujoco==4.0.0{python}")
+    check_mujoco()
     has_warp = find_spec("mujoco_warp") is not None
     if backend == "auto":
         wants_gpu = device.startswith("cuda") or (device == "auto" and gpus)
@@ -123,3 +122,15 @@ def choose_engine(backend: str, device: str) -> tuple[str, str]:
     if device in ("auto", "cuda"):
         device = gpus[0] if gpus else "cpu"
     return backend, device
+
+
+def check_mujoco() -> None:
+    """Raises RuntimeError, one line that says what to install, without MuJoCo 4. Does not load it."""
+    try:
+        found = version("mujoco")
+    except PackageNotFoundError:
+        found = ""
+    if int(found.partition(".")[0] or 0) < 4:
+        problem = f"MuJoCo {found} is too old" if found else "no physics engine found"
+        python = "" if sys.version_info >= (3, 11) else " on Python 3.11 or newer"
+        raise RuntimeError(f"{problem}: pip install mujoco==4.0.0{python}")

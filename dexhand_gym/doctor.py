@@ -1,0 +1,156 @@
+"""What is installed here, what of it works, and what to do about the rest: python -m dexhand_gym.doctor
+
+One line each. Nothing is believed that has not been tried: an engine steps an environment, a renderer draws it, ffmpeg
+encodes a clip. Each trial has a process of its own, so that none can spoil another. Exit status 1 if no engine works.
+"""
+
+from __future__ import annotations
+
+import platform
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import NamedTuple, Tuple
+
+ENGINE = """
+import torch
+from dexhand_gym.envs import make_vec_env
+env = make_vec_env("dexhand_gym.envs.box_grasping:BoxGrasping", 2, backend="{backend}")
+assert torch.isfinite(env.step(torch.zeros(2, 18, device=env.device))[0]).all(), "observations are not finite"
+print(f"steps BoxGrasping on {{env.device}}")
+"""
+NEEDS_MUJOCO = """
+from dexhand_gym.sim import check_mujoco
+check_mujoco()
+"""
+RENDERER = """
+import os
+os.environ["MUJOCO_GL"] = "{name}"
+from dexhand_gym.envs import make_vec_env
+from dexhand_gym.render import Renderer, coordinates
+env = make_vec_env("dexhand_gym.envs.box_grasping:BoxGrasping", backend="none")
+assert Renderer(env, (64, 64)).draw(coordinates(env.sim)[0].numpy()).std() > 1, "the picture is blank"
+print("draws")
+"""
+WINDOW = """
+from dexhand_gym.viewer import has_display
+if not has_display():
+    raise SystemExit("no display")
+print("opens")
+"""
+PAGE = """
+import viser, dexhand_gym.page
+viser.ViserServer(host="127.0.0.1", verbose=False).stop()
+print("serves")
+"""
+VIDEO = """
+import os, tempfile, numpy
+from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
+with tempfile.TemporaryDirectory() as folder:
+    with FFMPEG_VideoWriter(folder + "/a.mp4", (64, 64), 30, ffmpeg_params=["-pix_fmt", "yuv420p"]) as video:
+        for i in range(30):
+            video.write_frame(numpy.full((64, 64, 3), 8 * i, numpy.uint8))
+    assert os.path.getsize(folder + "/a.mp4") > 500, "the clip is empty"
+print("encodes")
+"""
+TORCH = """
+import torch
+names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+torch.zeros(1, device="cuda" if names else "cpu").item()
+print(torch.__version__, "with", ", ".join(names) or "no CUDA device")
+"""
+VERSION = "import {module}\nfrom importlib.metadata import version\nprint(version('{package}'))"
+
+# In the process of its own. Not every engine survives the end of Python: none comes to it.
+CHILD = """
+import os, sys
+status = 0
+try:
+    exec(sys.argv[1], {})
+except BaseException as error:
+    status = 2 if isinstance(error, SystemExit) else 1
+    print("" if status == 2 else f"{type(error).__name__}:", *str(error).split())
+sys.stdout.flush()
+os._exit(status)
+"""
+
+
+class Check(NamedTuple):
+    """A line of the report."""
+
+    name: str
+    module: str
+    """Without it there is nothing to try."""
+    code: str
+    """Prints what to say if it works. What it raises says why not; SystemExit, that there is none here."""
+    install: str
+    """How to get the module."""
+    repair: str = ""
+    """What to do if it is there and does not work; by default, to install it."""
+
+
+def version(module: str, install: str, package: str = "") -> Check:
+    """Whether a package can be imported."""
+    return Check(module, module.split(".")[0], VERSION.format(module=module, package=package or module), install)
+
+
+MUJOCO = "pip install mujoco==4.0.0" + ("" if sys.version_info >= (3, 11) else " on Python 3.11 or newer")
+ENGINES = (
+    Check("isaacgym", "isaacgym", "import isaacgym" + ENGINE.format(backend="isaacgym"), "see docs/isaac-gym.md"),
+    Check("mujoco", "mujoco", ENGINE.format(backend="mujoco"), MUJOCO),
+    Check("mjwarp", "mujoco_warp", ENGINE.format(backend="mjwarp"), "pip install 'dexhand-gym[gpu]'"),
+)
+OTHERS = (
+    Check("torch", "torch", TORCH, "pip install torch", "a PyTorch for this machine's driver: https://pytorch.org"),
+    version("gymnasium", "pip install 'gymnasium>=1.1'"),
+    Check("egl", "mujoco", NEEDS_MUJOCO + RENDERER.format(name="egl"), MUJOCO, "apt-get install libegl1 libegl-mesa0"),
+    Check("osmesa", "mujoco", NEEDS_MUJOCO + RENDERER.format(name="osmesa"), MUJOCO, "apt-get install libosmesa6"),
+    Check("window", "mujoco", NEEDS_MUJOCO + WINDOW, MUJOCO, "watch the page, or record a video"),
+    Check("page", "viser", NEEDS_MUJOCO + PAGE, "pip install 'dexhand-gym[view]'"),
+    Check("video", "moviepy", VIDEO, "pip install moviepy", "pip install imageio-ffmpeg, or apt-get install ffmpeg"),
+    version("tyro", "pip install tyro"),
+    version("yaml", "pip install pyyaml", "pyyaml"),
+    version("rich", "pip install rich"),
+    version("tensorboard", "pip install tensorboard"),
+    version("matplotlib", "pip install 'dexhand-gym[plot]'"),
+    version("wandb", "pip install 'dexhand-gym[wandb]'"),
+    version("rl_games", "pip install 'dexhand-gym[parity]', not with Isaac Gym", "rl-games"),
+)
+
+
+def run(check: Check, timeout: float = 300) -> Tuple[str, str]:
+    """ok, missing or broken, and what there is to say."""
+    if find_spec(check.module) is None:
+        return "missing", f"{check.module} is not installed; {check.install}"
+    command = [sys.executable, "-c", CHILD, check.code]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=timeout)
+        lines = done.stdout.decode(errors="replace").split("\n")
+        text, status = next((line.strip() for line in reversed(lines) if line.strip()), ""), done.returncode
+    except subprocess.TimeoutExpired:
+        text, status = f"no answer in {timeout:.0f} s", 1
+    if status < 0:
+        text = f"crashes with {signal.Signals(-status).name}"
+    if status and " install " not in text:
+        text += f"; {check.repair or check.install}"
+    return {0: "ok", 2: "missing"}.get(status, "broken"), text
+
+
+def main() -> int:
+    """Prints the report. Exit status: 0, or 1 if no engine works."""
+    print(f"{'ok':8}{'python':13}{platform.python_version()}, {sys.executable}", flush=True)
+    checks, found = (*ENGINES, *OTHERS), {}
+    with ThreadPoolExecutor(4) as pool:
+        for check, (status, text) in zip(checks, pool.map(run, checks)):
+            found[check] = status
+            print(f"{status:8}{check.name:13}{text}", flush=True)
+    if not any(found[engine] == "ok" for engine in ENGINES):
+        print("no engine works: see isaacgym, mujoco and mjwarp above")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
