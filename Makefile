@@ -10,7 +10,7 @@ ARGS ?= --task BoxGrasping --num-envs 512 --max-iterations 300
 
 PYTHON38 ?= python3.8
 VENV38 ?= .venv38
-TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor plot ppo workspace)
+TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor isaacgym plot ppo workspace)
 
 .PHONY: train test test38 fast lint clean
 
