@@ -80,7 +80,8 @@ def evaluate(run: Dict[str, Any], episodes: int, envs: Dict[int, Any]) -> None:
     for file, count in zip(files, [episodes] * (len(files) - 1) + [FINAL_EPISODES]):
         cfg = configs.parse(["--test", "--checkpoint", str(file), "--num-envs", str(count)])
         if count not in envs:
-            envs[count] = make_vec_env(tasks()["BoxGrasping"], count, cfg, **{"env.compile": False})
+            cfg.env.compile = False
+            envs[count] = make_vec_env(tasks()["BoxGrasping"], count, cfg)
         envs[count].reset(seed=10_000 + run["seed"])
         agent, _ = train_ppo.load_agent(envs[count], cfg, file)
         result = train_ppo.evaluate(envs[count], agent, count)

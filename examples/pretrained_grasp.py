@@ -25,17 +25,17 @@ from ppo.ppo import Agent
 MOMENTS = (0.0, 0.8, 1.2, 1.7, 2.4)  # of a strip, s
 
 
-def load(num_envs: int, seed: int, task: str = "BoxGrasping", **fields: Any) -> Tuple[Any, Agent]:
+def load(num_envs: int, seed: int, **fields: Any) -> Tuple[Any, Agent]:
     """The environment that the policy was trained in, and the policy."""
-    cfg = configs.parse(["--task", task, "--test", "--checkpoint", "pretrained", "--device", "cpu"])
-    env = make_vec_env(tasks()[task], num_envs, cfg, seed, **fields)
+    cfg = configs.parse(["--task", "BoxGrasping", "--test", "--checkpoint", "pretrained", "--device", "cpu"])
+    env = make_vec_env(tasks()["BoxGrasping"], num_envs, cfg, seed, **fields)
     agent, _ = train_ppo.load_agent(env, cfg, Path(str(cfg.train.checkpoint)))
     return env, agent
 
 
 def film(seed: int) -> Tuple[np.ndarray, float]:
     """Pictures of one episode [frames, height, width, 3], at 25 per second; and the time between two, s."""
-    env, agent = load(1, seed, render_mode="rgb_array", **{"env.video_size": (400, 440)})
+    env, agent = load(1, seed, render_mode="rgb_array", video_size=(400, 440))
     obs, _ = env.reset(seed=seed)
     frames, done = [env.render()[0]], False
     while not done:
