@@ -20,28 +20,36 @@ from dexhand_gym.envs import make_vec_env
 
 
 class RlGamesVecEnv(IVecEnv):
-    """A Gymnasium vector environment on torch tensors (SAME_STEP) as rl_games wants it."""
+    """A Gymnasium vector environment on torch tensors (SAME_STEP) as rl_games wants it. If its critic may see more than the
+    policy, that comes as `states`, for a `central_value_config`."""
 
     def __init__(self, env: VectorEnv, seed: Optional[int] = None):
         """seed: of the first reset, as Gymnasium's learners do it."""
         self.env, self.seed_once = env, seed
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
 
-    def reset(self) -> Tensor:
-        obs, _ = self.env.reset(seed=self.seed_once)
+    def reset(self) -> Any:
+        obs, info = self.env.reset(seed=self.seed_once)
         self.seed_once = None
-        return obs
+        return self.observation(obs, info)
 
-    def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Dict[str, Any]]:
-        """Observations [N, O], rewards [N], dones [N] and infos. infos["time_outs"] [N] is what rl_games bootstraps by,
+    @staticmethod
+    def observation(obs: Tensor, info: Dict[str, Any]) -> Any:
+        """obs [N, O], or {"obs": [N, O], "states": [N, S]}"""
+        return {"obs": obs, "states": info["critic_obs"]} if "critic_obs" in info else obs
+
+    def step(self, actions: Tensor) -> Tuple[Any, Tensor, Tensor, Dict[str, Any]]:
+        """observation(), rewards [N], dones [N] and infos. infos["time_outs"] [N] is what rl_games bootstraps by,
         with the value before the step; infos["final_obs"] [N, O], which would be right, is there for others."""
         obs, reward, terminated, truncated, info = self.env.step(actions)
         # An entry `episode` would be taken for scalars to log, by IsaacAlgoObserver.
         infos = {name: value for name, value in info.items() if name not in ("episode", "_episode")}
-        return obs, reward, terminated | truncated, {**infos, "time_outs": truncated}
+        return self.observation(obs, info), reward, terminated | truncated, {**infos, "time_outs": truncated}
 
     def get_env_info(self) -> Dict[str, Any]:
-        return {"observation_space": self.observation_space, "action_space": self.action_space}
+        spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
+        states = getattr(self.env.unwrapped, "single_critic_space", None)
+        return {**spaces, "state_space": states} if states is not None else spaces
 
 
 class StatisticsObserver(AlgoObserver):

@@ -546,6 +546,27 @@ def test_rl_games_trains_base_task_and_checkpoints_go_there_and_back(tmp_path):
     assert "64 episodes without exploration" in output
 
 
+def test_rl_games_trains_with_a_critic_that_sees_more(tmp_path):
+    """Two epochs of BoxGrasping with rl_games' central value network; our tester plays what it has learned."""
+    tree = yaml.safe_load(SAMPLE.read_text())
+    config = tree["params"]["config"]
+    mlp = {"units": [32, 32], "activation": "elu", "initializer": {"name": "default"}}
+    network = {"name": "actor_critic", "central_value": True, "mlp": mlp}
+    names = ("normalize_input", "learning_rate", "clip_value", "minibatch_size", "mini_epochs")
+    config.update(env_name="BoxGrasping", minibatch_size=256, save_best_after=0)
+    config["central_value_config"] = {**{name: config[name] for name in names}, "network": network}
+    (tmp_path / "central.yaml").write_text(yaml.safe_dump(tree))
+    common = ("--task", "BoxGrasping", "--num-envs", 32, "--device", "cpu")
+    flags = ("--train-config", "central.yaml", "--max-epochs", 2)
+    output = run(ROOT / "examples" / "train_with_rl_games.py", *common, *flags, cwd=tmp_path)
+    assert "epoch: 2/2" in output
+    (file,) = tmp_path.glob("runs/policy_*/nn/last_policy_ep_2_*.pth")
+    assert checkpoint.load(file)["assymetric_vf_nets"]["model.a2c_network.actor_mlp.0.weight"].shape[1] > 115
+    test = ("--test", "--checkpoint", file, "--train.test-episodes", 32, "--task.episode-length", 10)
+    output = run(ROOT / "train_ppo.py", *common, *test, cwd=tmp_path)
+    assert "32 episodes without exploration" in output
+
+
 def test_same_seed_same_curve_on_the_real_task(tmp_path):
     """The benchmark, short: both Runners from the same YAML, by the task's name."""
     flags = (

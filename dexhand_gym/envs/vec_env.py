@@ -97,8 +97,15 @@ class DexHandVecEnv(VectorEnv):
         self._observe()
         self._init_terms()
         self._check_observations()
-        self._obs_size = sum(self.measured[key][0].numel() for key in self.task.policy_observation_keys)
+        self._obs_size, more = (
+            sum(self.measured[key][0].numel() for key in keys)
+            for keys in (self.task.policy_observation_keys, self.task.critic_observation_keys)
+        )
         self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (self._obs_size,), np.float32)
+        self.single_critic_space: Optional[gym.spaces.Box] = None
+        """Of a row of info["critic_obs"], if there is that."""
+        if more:
+            self.single_critic_space = gym.spaces.Box(-np.inf, np.inf, (self._obs_size + more,), np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.task.num_actions,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
