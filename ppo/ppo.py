@@ -406,7 +406,7 @@ class Progress:
     mean_reward: float = math.nan  # of the last finished episodes; NaN before the first
     mean_length: float = math.nan
     games: int = 0  # how many episodes the means stand for
-    success: float = math.nan  # share of the last finished episodes; NaN where it is not counted
+    success: float = 0.0  # share of the last finished episodes; 0 where it is not counted
     episodes: int = 0  # how many episodes it stands for
     best_success: float = 0.0
 
@@ -721,13 +721,12 @@ def track_success(progress: Progress, statistics: dict[str, float]) -> None:
 def best_so_far(progress: Progress) -> bool:
     """Whether the newest policy is the best; notes it. By success where that is counted: a slow episode is often paid more
     than a good one. Else by reward, as in rl_games."""
-    success = progress.success if progress.episodes else 0.0
-    if success or progress.best_success:
-        better = success >= progress.best_success
+    if progress.success or progress.best_success:
+        better = progress.success >= progress.best_success
     else:
         better = progress.mean_reward > progress.best_reward
     if better:
-        progress.best_success, progress.best_reward = success, progress.mean_reward
+        progress.best_success, progress.best_reward = progress.success, progress.mean_reward
     return better
 
 
