@@ -36,7 +36,8 @@ def test_here_mujoco_works_without_a_gpu_or_a_display():
     assert rows["mujoco"] == ("ok", "steps BoxGrasping on cpu")
     assert rows["isaacgym"] == ("missing", "isaacgym is not installed; see docs/isaac-gym.md")
     assert rows["window"] == ("missing", "no display; watch the page, or record a video")
-    assert {rows[name][0] for name in ("egl", "osmesa", "page", "video", "torch", "matplotlib", "wandb")} == {"ok"}
+    working = ("egl", "osmesa", "page", "video", "torch", "matplotlib", "wandb")
+    assert not {name: rows[name] for name in working if rows[name][0] != "ok"}
     assert re.match(r"\d+\.\d+", rows["torch"][1])
 
 

@@ -231,7 +231,10 @@ def test_checkpoints_that_do_not_fit_cost_one_line(trained, tmp_path, monkeypatc
         (f"{here} --train.units 32 16 --checkpoint {good}", "it has units [16]; here units [32, 16]"),
         (f"{here} --train.activation tanh --checkpoint {good}", "activation is 'elu', here 'tanh'"),
         (f"{here} --train.normalize-value=False --checkpoint {good}", "it has normalize_value True; here normalize_"),
-        (f"--task BaseTask --train.units 16 --checkpoint {good}", "it has observations 115; here observations 89"),
+        (
+            f"--task BaseTask --train.units 16 --checkpoint {good}",
+            "it has observations 115, separate False; here observations 89, separate True",
+        ),
         (
             f"{here} --task.policy-observation-keys hand_pose --checkpoint {good}",
             "it has observations 115; here observations 7",
