@@ -27,7 +27,7 @@ check_mujoco()
 """
 RENDERER = """
 import os
-os.environ["MUJOCO_GL"] = "{name}"
+os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = "{name}"
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.render import Renderer, coordinates
 env = make_vec_env("dexhand_gym.envs.box_grasping:BoxGrasping", backend="none")

@@ -18,7 +18,6 @@ from dexhand_gym.sim.kinematics import Kinematics
 ROOT = Path(__file__).resolve().parent.parent
 DOUBLE = ROOT / "tests" / "isaacgym_double"
 MUJOCO_4 = sys.version_info >= (3, 11)  # for the stand-in itself the MuJoCo of Isaac Gym's Python will do
-needs_mujoco_4 = pytest.mark.skipif(not MUJOCO_4, reason="compares with a model of MuJoCo 4")
 TRAIN = str(ROOT / "train_ppo.py")
 SMALL = """--task BoxGrasping --num-envs 4 --env.backend isaacgym --device cpu --train.test-episodes 4
 --train.horizon-length 4 --train.num-minibatches 2 --train.mini-epochs 1 --task.episode-length 5"""
@@ -48,7 +47,7 @@ def model(request, tmp_path):
     return mujoco.MjModel.from_xml_path(str(hand.HAND_XML if request.param == "ours" else tmp_path / "hand.xml"))
 
 
-@needs_mujoco_4
+@pytest.mark.mujoco
 def test_kinematics_are_mujocos(model):
     torch.manual_seed(0)
     low, high = torch.tensor(hand.DOF_LOWER), torch.tensor(hand.DOF_UPPER)
@@ -65,7 +64,7 @@ def test_kinematics_are_mujocos(model):
             np.testing.assert_allclose(body[7:], np.roll(motion, 3), atol=1e-5)
 
 
-@needs_mujoco_4
+@pytest.mark.mujoco
 def test_the_plain_file_is_the_same_hand(model):
     ours = mujoco.MjModel.from_xml_path(str(hand.HAND_XML))
     assert [model.body(i).name for i in range(1, model.nbody)] == list(hand.BODY_NAMES)

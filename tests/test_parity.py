@@ -603,7 +603,9 @@ def test_adapter_bootstraps_and_restarts():
         obs, reward, done, infos = env.step(torch.zeros(4, 18))
         assert done.tolist() == infos["time_outs"].tolist() == [step == 5] * 4
         assert reward.shape == (4,) and "episode" not in infos
-    assert not torch.allclose(obs, infos["final_obs"])
-    assert env.get_env_info()["observation_space"].shape == obs.shape[1:]
+    assert not torch.allclose(obs["obs"], infos["final_obs"])
+    spaces = env.get_env_info()
+    assert spaces["observation_space"].shape == obs["obs"].shape[1:]
+    assert spaces["state_space"].shape == obs["states"].shape[1:]
     for vec_env in (env, again):
         vec_env.env.close()
