@@ -59,7 +59,7 @@ SETTINGS: List[Tuple[str, Dict[str, Any]]] = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="latest, a run, or a .pth file")
+    parser.add_argument("--checkpoint", required=True, help="latest, a run, a .pth file, or pretrained")
     parser.add_argument("--episodes", type=int, default=1024)
     parser.add_argument("--backend", nargs="+", choices=("mujoco", "mjwarp"), help="default: what runs fast here")
     parser.add_argument("--out", default="robustness")
@@ -82,10 +82,13 @@ def main() -> None:
 
 def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
     """That of the checkpoint's run; of a checkpoint without one, BoxGrasping's."""
-    path = workspace.resolve_checkpoint(checkpoint)
-    has_run = (path.parent.parent / "config.yaml").is_file()
-    task = [] if has_run else ["--task", "BoxGrasping"]
-    cfg = configs.parse(["--test", "--checkpoint", str(path), *task, *others])
+    flags = ["--test", "--checkpoint", checkpoint, *others]
+    if (
+        checkpoint != "pretrained"
+        and not (workspace.resolve_checkpoint(checkpoint).parent.parent / "config.yaml").is_file()
+    ):
+        flags += ["--task", "BoxGrasping"]
+    cfg = configs.parse(flags)
     if not cfg.task.SUCCESSES:
         raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")
     cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
