@@ -5,7 +5,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# On two quiet CPU cores: 11.5 million steps in some 17 minutes, after which 96 % of the attempts succeed.
+# On two CPU cores: 11.5 million steps in some 20 minutes, after which 96 % of the attempts succeeded (seed 1).
 ARGS ?= --task BoxGrasping --config train_cpu
 
 PYTHON38 ?= python3.8

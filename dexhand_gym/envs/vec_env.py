@@ -492,7 +492,8 @@ class DexHandVecEnv(VectorEnv):
 
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),
-        success_rate (if the task has successes), episode_length, episodes, nonfinite and overflow (counts). Costs one transfer from the device."""
+        success_rate (if the task has successes), episode_length, episodes, nonfinite and overflow (counts). Costs one
+        transfer from the device."""
         *sums, overflow = torch.cat((self._sums, self.sim.take_overflow().double().reshape(1))).tolist()
         self._sums.zero_()
         steps, self._steps = max(self._steps * self.num_envs, 1), 0
