@@ -1,6 +1,6 @@
-"""How long BoxGrasping takes to learn, from the start of the program.
+"""How long a task with successes takes to learn, from the start of the program.
 
-    python benchmarks/grasping.py train --seeds 1 2 3 [--json FILE] [-- FLAGS OF train_ppo.py]
+    python benchmarks/grasping.py train --seeds 1 2 3 [--task BoxGrasping] [--json FILE] [-- FLAGS OF train_ppo.py]
     python benchmarks/grasping.py plot FILE.json ... --out FILE.png
 
 Per seed, one after the other: train_ppo.py as a process of its own; then every checkpoint that it has left plays episodes
@@ -30,6 +30,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     trains = commands.add_parser("train")
     trains.add_argument("--seeds", type=int, nargs="+", default=[1])
+    trains.add_argument("--task", default="BoxGrasping")
     trains.add_argument("--episodes", type=int, default=1024)
     trains.add_argument("--json", type=Path, default=Path("grasping.json"))
     trains.add_argument("flags", nargs="*", help="of train_ppo.py, behind --")
@@ -42,7 +43,7 @@ def main() -> None:
         return
     runs = []
     for seed in args.seeds:  # all trained before anything is evaluated, so that each has the machine for itself
-        runs.append(train(seed, args.flags))
+        runs.append(train(args.task, seed, args.flags))
     envs: Dict[int, Any] = {}
     for run in runs:
         evaluate(run, args.episodes, envs)
@@ -50,12 +51,12 @@ def main() -> None:
         print(describe(run), flush=True)
 
 
-def train(seed: int, flags: List[str]) -> Dict[str, Any]:
+def train(task: str, seed: int, flags: List[str]) -> Dict[str, Any]:
     """Trains; returns what the events say: {"noisy": [[seconds, steps, success rate], ...], ...}."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     name = f"grasping_seed{seed}_{time.time_ns()}"
-    command = [sys.executable, str(ROOT / "train_ppo.py"), "--task", "BoxGrasping", "--seed", str(seed)]
+    command = [sys.executable, str(ROOT / "train_ppo.py"), "--task", task, "--seed", str(seed)]
     start = time.time()
     subprocess.run([*command, "--train.experiment.name", name, *flags], check=True)
     seconds = time.time() - start
@@ -81,7 +82,7 @@ def evaluate(run: Dict[str, Any], episodes: int, envs: Dict[int, Any]) -> None:
         cfg = configs.parse(["--test", "--checkpoint", str(file), "--num-envs", str(count)])
         if count not in envs:
             cfg.env.compile = False
-            envs[count] = make_vec_env(tasks()["BoxGrasping"], count, cfg)
+            envs[count] = make_vec_env(tasks()[cfg.task_name], count, cfg)
         envs[count].reset(seed=10_000 + run["seed"])
         agent, _ = train_ppo.load_agent(envs[count], cfg, file)
         result = train_ppo.evaluate(envs[count], agent, count)

@@ -44,6 +44,7 @@ class Page(Viewer):
         self.where = f"http://{host}:{self._server.get_port()}"
         self._server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         self._bodies: List[Tuple[Any, List[int]]] = []
+        self._nominal = [box.size for box in env.scene().boxes]
         self._is_built = False
 
     def watched(self) -> bool:
@@ -59,6 +60,7 @@ class Page(Viewer):
         with self._server.atomic():
             for handle, bodies in self._bodies:
                 handle.batched_wxyzs, handle.batched_positions = poses_of(frame, bodies)
+                handle.batched_scales = scales_of(frame, bodies, self._nominal)
             self._ring.position = frame.places[frame.picked - frame.rows.start]
             self._ring.visible = len(frame.rows) > 1
             arrows = self.arrows(frame) if self._show_forces.value else np.zeros((0, 2, 3))
@@ -160,7 +162,13 @@ class Page(Viewer):
         )
         model = build_model(self.env.scene(), self.env.cfg.sim, visuals=True)
         for i, (mesh, bodies) in enumerate(meshes(model)):
-            handle = scene.add_batched_meshes_trimesh(f"/bodies/{i}", mesh, *poses_of(frame, bodies), lod="off")
+            handle = scene.add_batched_meshes_trimesh(
+                f"/bodies/{i}",
+                mesh,
+                *poses_of(frame, bodies),
+                batched_scales=scales_of(frame, bodies, self._nominal),
+                lod="off",
+            )
             self._bodies.append((handle, bodies))
             handle.on_click(partial(self._on_click, len(bodies)))
 
@@ -179,6 +187,15 @@ def poses_of(frame: Frame, bodies: List[int]) -> Tuple[np.ndarray, np.ndarray]:
     poses = frame.poses[:, bodies]
     positions = poses[..., :3] + frame.places[:, None]
     return np.roll(poses[..., 3:], 1, -1).reshape(-1, 4), positions.reshape(-1, 3)
+
+
+def scales_of(frame: Frame, bodies: List[int], nominal: List[float]) -> np.ndarray:
+    """Sizes of bodies [k * bodies] relative to the model's, in which boxes, the last bodies, have the edge lengths
+    `nominal`, m."""
+    scales = np.ones(frame.poses.shape[:2], np.float32)
+    if nominal:
+        scales[:, -len(nominal) :] = frame.coordinates[:, -len(nominal) :] / nominal
+    return scales[:, bodies].reshape(-1)
 
 
 def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:

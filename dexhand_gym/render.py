@@ -19,7 +19,6 @@ from dexhand_gym.sim.mjcf import build_model
 
 if TYPE_CHECKING:
     from dexhand_gym.envs.vec_env import DexHandVecEnv
-    from dexhand_gym.sim import Simulator
 
 
 class Renderer:
@@ -46,9 +45,7 @@ class Renderer:
 
     def draw(self, coordinates: np.ndarray) -> np.ndarray:
         """The picture, uint8 [height, width, 3], of one row of coordinates()."""
-        self._data.qpos[:] = coordinates
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
+        pose(self._model, self._data, coordinates)
         what = mujoco.mjtCatBit.mjCAT_ALL
         scene = (self._options, self._perturbation, self._camera, what, self._scene)
         mujoco.mjv_updateScene(self._model, self._data, *scene)
@@ -65,11 +62,19 @@ class Renderer:
         self._context.free()
 
 
-def coordinates(sim: Simulator, rows: Any = slice(None)) -> Tensor:
-    """Where everything is, as MuJoCo's qpos [N, Q], of some or all environments."""
-    dofs, roots = sim.dof_state[rows, :, 0], sim.root_state[rows, 1:]
+def coordinates(env: DexHandVecEnv, rows: Any = slice(None)) -> Tensor:
+    """Where everything is, as MuJoCo's qpos, and the boxes' edge lengths, m, of some or all environments [N, Q + boxes]."""
+    dofs, roots = env.sim.dof_state[rows, :, 0], env.sim.root_state[rows, 1:]
     poses = torch.cat((roots[..., :3], roots[..., 6:7], roots[..., 3:6]), -1)  # MuJoCo's quaternions are w x y z
-    return torch.cat((dofs, poses.flatten(1)), 1)
+    return torch.cat((dofs, poses.flatten(1), env.box_sizes[rows]), 1)
+
+
+def pose(model: mujoco.MjModel, data: mujoco.MjData, coordinates: np.ndarray) -> None:
+    """Puts everything where a row of coordinates() says, the boxes as large as it says."""
+    data.qpos[:], sizes = coordinates[: model.nq], coordinates[model.nq :]
+    model.geom_size[model.ngeom - len(sizes) :] = sizes[:, None] / 2  # boxes come last
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_camlight(model, data)
 
 
 def make_context(width: int, height: int) -> Any:

@@ -60,12 +60,11 @@ class Recorder:
 
     def _look(self) -> Tensor:
         """What a picture is made of, or one [1, ...]."""
-        sim: Any = self._env.sim
-        if draws_itself(sim):
-            return torch.from_numpy(sim.pictures()[0]).unsqueeze(0)
+        if draws_itself(self._env.sim):
+            return torch.from_numpy(self._env.sim.pictures()[0]).unsqueeze(0)  # pyright: ignore[reportAttributeAccessIssue]
         from dexhand_gym.render import coordinates
 
-        return coordinates(sim, slice(0, 1))
+        return coordinates(self._env, slice(0, 1))
 
     def _finish(self) -> None:
         """Leaves the clip to a thread. There is one at a time: whoever asks for more clips than can be drawn waits."""

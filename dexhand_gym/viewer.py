@@ -79,7 +79,7 @@ class Frame(NamedTuple):
     rows: range
     picked: int
     places: np.ndarray  # [k, 3] m
-    coordinates: np.ndarray  # [k, Q] MuJoCo's qpos
+    coordinates: np.ndarray  # [k, Q + boxes] see render.coordinates
     poses: np.ndarray  # [k, B, 7] of the bodies, xyzw
     forces: np.ndarray  # [k, 5, 3] N, on the fingers
     terms: np.ndarray  # [terms] of the picked environment's reward, unweighted
@@ -148,7 +148,7 @@ class Viewer:
         rows = range(first, min(first + k, env.num_envs))
         shown = slice(rows.start, rows.stop)
         parts = [
-            coordinates(env.sim, shown),
+            coordinates(env, shown),
             env.sim.rigid_body_state[shown, :, :7],
             env.sim.net_contact_force[shown].index_select(1, self._distal),
             env.reward_terms[:, picked],
@@ -230,6 +230,8 @@ class Window(Viewer):
         """The picked environment in the middle, its neighbours around it."""
         import mujoco
 
+        from dexhand_gym.render import pose
+
         index = frame.picked - frame.rows.start
         middle = frame.places[index]
         with self._window.lock():
@@ -238,7 +240,7 @@ class Window(Viewer):
             for i, place in enumerate(frame.places):
                 if i == index:
                     continue
-                self._pose(frame.coordinates[i])
+                pose(self._model, self._data, frame.coordinates[i])
                 first = scene.ngeom
                 what = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
                 mujoco.mjv_addGeoms(self._model, self._data, self._options, self._perturbation, what, scene)
@@ -250,19 +252,12 @@ class Window(Viewer):
                 mujoco.mjv_initGeom(arrow, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), np.zeros(3), np.zeros(9), color)
                 mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.004, start, end)
                 scene.ngeom += 1
-            self._pose(frame.coordinates[index])
+            pose(self._model, self._data, frame.coordinates[index])
         names = ["environment", "speed", "episode", "success"]
         values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]
         values.append(f"{frame.successes} of {frame.episodes}")
         self._window.set_texts((None, None, "\n".join(names), "\n".join(values)))
         self._window.sync()
-
-    def _pose(self, coordinates: np.ndarray) -> None:
-        import mujoco
-
-        self._data.qpos[:] = coordinates
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
 
     def close(self) -> None:
         """See Viewer.close."""

@@ -1,7 +1,8 @@
-"""The policy that comes with the package, from Python: play it, and make pictures of it.
+"""The policies that come with the package, from Python: play them, and make pictures of them.
 
-python examples/pretrained_grasp.py                              # success rate of 256 episodes
-python examples/pretrained_grasp.py --gif grasp.gif --strip grasp.png --seed 3
+python examples/pretrained_grasp.py [--task BlindGrasping]        # success rate of 256 episodes
+python examples/pretrained_grasp.py --strip grasp.png --seed 3
+python examples/pretrained_grasp.py --gif grasp.gif --num-envs 4
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 import torch
@@ -22,40 +23,46 @@ from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
 from ppo.ppo import Agent
 
-MOMENTS = (0.0, 0.8, 1.2, 1.7, 2.4)  # of a strip, s
+MOMENTS = {"BoxGrasping": (0.0, 0.8, 1.2, 1.7, 2.4), "BlindGrasping": (0.0, 1.2, 2.4, 3.2, 4.4)}  # of a strip, s
+STRIDE = 3  # control steps between two pictures
 
 
-def load(num_envs: int, seed: int, **fields: Any) -> Tuple[Any, Agent]:
+def load(task: str, num_envs: int, seed: int, **fields: Any) -> Tuple[Any, Agent]:
     """The environment that the policy was trained in, and the policy."""
-    cfg = configs.parse(["--task", "BoxGrasping", "--test", "--checkpoint", "pretrained", "--device", "cpu"])
-    env = make_vec_env(tasks()["BoxGrasping"], num_envs, cfg, seed, **fields)
+    cfg = configs.parse(["--task", task, "--test", "--checkpoint", "pretrained", "--device", "cpu"])
+    env = make_vec_env(tasks()[task], num_envs, cfg, seed, **fields)
     agent, _ = train_ppo.load_agent(env, cfg, Path(str(cfg.train.checkpoint)))
     return env, agent
 
 
-def film(seed: int) -> Tuple[np.ndarray, float]:
-    """Pictures of one episode [frames, height, width, 3], at 25 per second; and the time between two, s."""
-    env, agent = load(1, seed, render_mode="rgb_array", video_size=(400, 440))
+def film(task: str, seed: int, num_envs: int) -> Tuple[np.ndarray, float]:
+    """Pictures of environments side by side, each until its episode ends [frames, height, width, 3]; and the time between
+    two, s."""
+    env, agent = load(task, num_envs, seed, render_mode="rgb_array", video_size=(400, 440))
     obs, _ = env.reset(seed=seed)
-    frames, done = [env.render()[0]], False
-    while not done:
+    frames: List[List[np.ndarray]] = []
+    step, over = 0, torch.zeros(num_envs, dtype=torch.bool)
+    while not over.all():
+        if step % STRIDE == 0:
+            pictures = [frames[-1][i] if over[i] else picture[20:420, 50:310] for i, picture in enumerate(env.render())]
+            frames.append(pictures)
         obs, _, terminated, truncated, _ = env.step(agent.to_env(agent.act_deterministic(obs)))
-        done = bool(terminated | truncated)
-        if not done:  # else the picture would be of the next episode
-            frames.append(env.render()[0])
+        over |= terminated | truncated
+        step += 1
     env.close()
-    return np.stack(frames[::2]), 2 * env.control_dt
+    return np.stack([np.concatenate(pictures, 1) for pictures in frames]), STRIDE * env.control_dt
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="BoxGrasping", choices=list(MOMENTS))
     parser.add_argument("--num-envs", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gif", metavar="FILE.gif")
-    parser.add_argument("--strip", metavar="FILE.png", help=f"the moments {MOMENTS} side by side")
+    parser.add_argument("--gif", metavar="FILE.gif", help="all environments side by side, until an episode ends")
+    parser.add_argument("--strip", metavar="FILE.png", help="one environment, some moments side by side")
     args = parser.parse_args()
     if not args.gif and not args.strip:
-        env, agent = load(args.num_envs, args.seed)
+        env, agent = load(args.task, args.num_envs, args.seed)
         print(
             f"{train_ppo.evaluate(env, agent, args.num_envs)['success_rate']:.1%} of {args.num_envs} episodes succeed"
         )
@@ -63,12 +70,15 @@ def main() -> None:
         return
     from PIL import Image
 
-    frames, period = film(args.seed)
     if args.strip:
-        moments = [frames[min(round(t / period), len(frames) - 1)] for t in MOMENTS]
+        frames, period = film(args.task, args.seed, 1)
+        moments = [frames[min(round(t / period), len(frames) - 1)] for t in MOMENTS[args.task]]
         Image.fromarray(np.concatenate(moments, 1)).save(args.strip)
     if args.gif:
-        images = [Image.fromarray(frame).resize((240, 264)).quantize(48) for frame in frames]
+        frames, period = film(args.task, args.seed, args.num_envs)
+        small = [Image.fromarray(frame).resize((170 * args.num_envs, 262)) for frame in frames]
+        palette = small[len(small) // 3].quantize(96, Image.Quantize.FASTOCTREE)
+        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
         images[0].save(args.gif, save_all=True, append_images=images[1:], duration=round(1000 * period), loop=0)
 
 

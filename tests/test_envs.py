@@ -82,6 +82,11 @@ def test_a_task_of_ones_own():
     ("fields", "error", "message"),
     [
         ({"episode_lenght": 5}, TypeError, "unknown environment option 'episode_lenght'; did you mean episode_length?"),
+        (
+            {"randomize": {"box_sizes": (0.04, 0.06)}},
+            TypeError,
+            "option 'task.randomize.box_sizes'; did you mean task.randomize.box_size?",
+        ),
         ({"size": 0.04, "task.dt": 1}, TypeError, "unknown environment option 'task.dt'; did you mean"),
         ({"episode_length": 0}, ValueError, "task.episode_length = 0: allowed is more than 0"),
         ({"control_mode": "velocity"}, ValueError, "task.control_mode: unknown name 'velocity'"),

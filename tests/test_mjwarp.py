@@ -158,8 +158,8 @@ if GPU:
     def test_an_iteration_of_ppo_waits_only_for_its_metrics():
         env = make(64)
         cfg = ppo.PPOConfig(horizon_length=4, num_minibatches=2)
-        agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg).cuda()
-        obs, _ = env.reset()
+        obs = env.reset()[1]["critic_obs"]
+        agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg, obs.shape[1]).cuda()
         store = ppo.allocate_rollout(64, obs.shape[1], 18, cfg, obs.device)
         progress = ppo.Progress(obs, episode=torch.zeros(2, 64, device="cuda"))
         learner = ppo.Learner(agent, ppo.make_optimizer(agent, cfg), store, cfg)

@@ -21,7 +21,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers.vector import RecordVideo
 
 import train_ppo
-from dexhand_gym.page import meshes
+from dexhand_gym.page import meshes, scales_of
 from dexhand_gym.sim import Box, Scene, SimConfig
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.viewer import side_by_side
@@ -93,6 +93,16 @@ def test_pictures_of_a_vector_environment():
     for _ in range(10):
         env.step(torch.ones(3, 18))
     assert np.abs(env.render()[0].astype(int) - first[0]).mean() > 0.5, "the hand has moved"
+    env.close()
+
+
+def test_pictures_show_every_box_in_its_own_size():
+    env = make(num_envs=6, randomize={"box_size": (0.03, 0.07)}, box_position_noise=0.0)
+    env.reset()
+    area = np.array([blue(picture).sum() for picture in env.render()])
+    size = env.box_sizes[:, 0].numpy()
+    assert size.max() > 1.3 * size.min()
+    np.testing.assert_allclose(area / area.max(), (size / size.max()) ** 2, atol=0.1)
     env.close()
 
 
@@ -400,6 +410,17 @@ def test_meshes_are_the_geoms():
         if model.body("r_f_link2_4").id - 1 in bodies and len(bodies) >= 4 and mesh.bounds[1, 0] > 0.02
     ][-1:]
     assert tips[0].bounds[1, 0] == pytest.approx(0.035, abs=0.004)
+
+
+def test_boxes_on_the_page_have_their_own_sizes():
+    env = make(num_envs=5, render_mode="human", render_port=0, randomize={"box_size": (0.03, 0.07)})
+    frame = env.viewer._fetch()
+    bodies = [env.sim.body_names.index(name) for name in ("hand_base", "box")]
+    scales = scales_of(frame, bodies, env.viewer._nominal).reshape(5, 2)
+    np.testing.assert_allclose(scales, np.c_[np.ones(5), env.box_sizes / 0.05], rtol=1e-5)
+    handle = next(handle for handle, of in (env.viewer.draw(frame), env.viewer._bodies)[1] if of == bodies[1:])
+    np.testing.assert_allclose(handle.batched_scales, scales[:, 1])
+    env.close()
 
 
 def test_side_by_side():

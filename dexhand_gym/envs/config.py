@@ -243,34 +243,38 @@ def check_name(field_name: str, value: str, allowed: Iterable[str]) -> None:
 
 
 def override(cfg: Config, fields: Dict[str, Any]) -> Config:
-    """A copy of `cfg` with `fields` replaced, each by its full name ("task.episode_length") or its last part.
+    """A copy of `cfg` with `fields` replaced, each by its full name ("task.episode_length") or its last part. A dict in the
+    place of a group of fields ("randomize") gives some of them.
 
     Raises TypeError, one line with the nearest name, for a field that does not exist or is not unique.
     """
     cfg = dataclasses.replace(cfg)
-    known = _field_paths(cfg)
+    known = _fields(cfg)
     for name, value in fields.items():
         matches = [path for path in known if path == name or path.split(".")[-1] == name]
         if len(matches) != 1:
             names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.5)
             hint = f"; did you mean {' or '.join(names)}?" if names else ""
             raise TypeError(f"{'ambiguous' if matches else 'unknown'} environment option '{name}'{hint}")
-        _assign(cfg, matches[0].split("."), value)
+        if isinstance(value, dict) and dataclasses.is_dataclass(known[matches[0]]):
+            cfg = override(cfg, {f"{matches[0]}.{part}": of_part for part, of_part in value.items()})
+        else:
+            _assign(cfg, matches[0].split("."), value)
     return cfg
 
 
-def _field_paths(node: Any, prefix: str = "") -> list:
-    paths = []
+def _fields(node: Any, prefix: str = "") -> Dict[str, Any]:
+    """Full name -> value, groups included."""
+    fields: Dict[str, Any] = {}
     for item in dataclasses.fields(node):
-        path = f"{prefix}{item.name}"
-        value: Optional[Any] = getattr(node, item.name)
+        path, value = f"{prefix}{item.name}", getattr(node, item.name)
         if prefix:
-            paths.append(path)
+            fields[path] = value
         if dataclasses.is_dataclass(value):
-            paths += _field_paths(value, f"{path}.")
+            fields.update(_fields(value, f"{path}."))
         elif isinstance(value, dict):
-            paths += [f"{path}.{key}" for key in value]
-    return paths
+            fields.update({f"{path}.{key}": of_key for key, of_key in value.items()})
+    return fields
 
 
 def _assign(node: Any, path: list, value: Any) -> None:

@@ -212,13 +212,12 @@ class DexHandVecEnv(VectorEnv):
         self, scene: Scene, boxes: Optional[Dict[str, np.ndarray]], random: np.random.Generator
     ) -> None:
         """Boxes' sizes as quantities; delay and noise, None where there is none."""
-        self._own: Dict[str, Tensor] = {}
-        for i, box in enumerate(scene.boxes):
-            size = boxes["size"][:, i : i + 1] if boxes else np.full((self.num_envs, 1), box.size)
-            self._own[f"{box.name}_size"] = torch.tensor(size, dtype=torch.float32, device=self.device)
-        self._raw.update(self._own)
-        if not boxes:
-            self._own.clear()
+        sizes = boxes["size"] if boxes else np.tile([box.size for box in scene.boxes], (self.num_envs, 1))
+        self.box_sizes = torch.tensor(sizes, dtype=torch.float32, device=self.device)
+        """Edge lengths [N, boxes], m."""
+        of_boxes = {f"{box.name}_size": self.box_sizes[:, i : i + 1] for i, box in enumerate(scene.boxes)}
+        self._raw.update(of_boxes)
+        self._own: Dict[str, Tensor] = of_boxes if boxes else {}
         cfg = self.task.randomize
         low, high = cfg.action_delay
         steps = random.integers(low, high, self.num_envs, endpoint=True)
@@ -531,7 +530,7 @@ class DexHandVecEnv(VectorEnv):
             return tuple(self.sim.pictures())  # pyright: ignore[reportAttributeAccessIssue]
         from dexhand_gym.render import coordinates
 
-        return tuple(self._renderer.draw(row) for row in coordinates(self.sim).cpu().numpy())
+        return tuple(self._renderer.draw(row) for row in coordinates(self).cpu().numpy())
 
     def close_extras(self, **kwargs: Any) -> None:
         for name in ("viewer", "_renderer", "sim"):
