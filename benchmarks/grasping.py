@@ -39,7 +39,7 @@ def main() -> None:
     plots.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.command == "plot":
-        plot([json.loads(file.read_text()) for file in args.files], args.out)
+        plot({file.stem: json.loads(file.read_text()) for file in args.files}, args.out)
         return
     runs = []
     for seed in args.seeds:  # all trained before anything is evaluated, so that each has the machine for itself
@@ -106,11 +106,11 @@ def describe(run: Dict[str, Any]) -> str:
     )
 
 
-def plot(files: List[List[Dict[str, Any]]], out: Path) -> None:
+def plot(files: Dict[str, List[Dict[str, Any]]], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(files), figsize=(6 * len(files), 4), squeeze=False)
-    for runs, axis in zip(files, axes[0]):
+    for (title, runs), axis in zip(files.items(), axes[0]):
         for run in runs:
             t, _, rate = zip(*run["noisy"])
             (line,) = axis.plot([x / 60 for x in t], [100 * x for x in rate], lw=1, alpha=0.6)
@@ -118,9 +118,9 @@ def plot(files: List[List[Dict[str, Any]]], out: Path) -> None:
             axis.plot(
                 [x / 60 for x in t], [100 * x for x in rate], "o-", color=line.get_color(), label=f"seed {run['seed']}"
             )
-        axis.set(xlabel="minutes since the start of the program", ylabel="success, %", ylim=(0, 100))
+        axis.set(title=title, xlabel="minutes since the start of the program", ylabel="success, %", ylim=(0, 100))
         axis.grid(alpha=0.3)
-        axis.legend(title="dots: without exploration noise")
+        axis.legend(loc="lower right", title="dots: without exploration noise")
     figure.tight_layout()
     figure.savefig(out, dpi=120)
 

@@ -97,7 +97,7 @@ class PPOConfig:
     critic_coef: float = 4.0
     """Weight of the value loss (which also carries a factor 0.5)."""
     entropy_coef: float = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus; below 0 a price on exploration, which makes the mean action learn to do without."""
     bounds_loss_coef: float = 1e-4
     """Weight of the penalty on mean actions."""
     bound_loss_type: Literal["bound", "regularisation"] = "bound"
