@@ -14,9 +14,9 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Dict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     if distributed.launched():
         distributed.start("cpu")
-    spent: Counter = Counter()
+    spent: Dict[str, float] = defaultdict(float)
     for name in ("average", "moments", "gather"):
         setattr(distributed, name, timed(getattr(distributed, name), f"distributed.{name}", spent))
     cfg = ppo.PPOConfig(
@@ -51,7 +51,7 @@ def main() -> None:
         with logging_to(wandb, {}, Path(folder), None) as tell:
             log = timed(tell, "W&B, offline", spent)
 
-            def after_iteration(metrics: dict[str, float]) -> None:
+            def after_iteration(metrics: Dict[str, float]) -> None:
                 log(metrics)
                 spent["all of it"] += metrics["rollout_seconds"] + metrics["update_seconds"]
                 if metrics["iteration"] == WARM_UP:
@@ -59,12 +59,13 @@ def main() -> None:
 
             ppo.train(env, cfg, folder, after_iteration)
     if distributed.is_main():
-        for name, seconds in spent.most_common():
-            print(f"{name:<22}{1000 * seconds / args.iterations:9.2f} ms per iteration {seconds / spent['all of it']:8.2%}")
+        for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+            milliseconds, share = 1000 * seconds / args.iterations, seconds / spent["all of it"]
+            print(f"{name:<22}{milliseconds:9.2f} ms per iteration {share:8.2%}")
     distributed.stop()
 
 
-def timed(function: Callable, name: str, spent: Counter) -> Callable:
+def timed(function: Callable, name: str, spent: Dict[str, float]) -> Callable:
     """`function`, whose seconds are added to spent[name]."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
