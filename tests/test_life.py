@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 TINY = "--task BoxGrasping --num-envs 16 --train.horizon-length 8 --train.num-minibatches 2 --train.units 16"
 TINY += " --task.episode-length 30 --train.log-interval 1 --train.save-best-after 0"
+TINY += " --train.lr-schedule adaptive"  # for it does not ask how long a training is to be
 
 
 STARTED = []
