@@ -2,7 +2,7 @@
 
 python examples/pretrained_grasp.py [--task BlindGrasping]        # success rate of 256 episodes
 python examples/pretrained_grasp.py --strip grasp.png --seed 3
-python examples/pretrained_grasp.py --gif grasp.gif --num-envs 4
+python examples/pretrained_grasp.py --gif grasp.gif --seed 4
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load(task: str, num_envs: int, seed: int, **fields: Any) -> Tuple[Any, Agent
 
 
 def film(task: str, seed: int, num_envs: int) -> Tuple[np.ndarray, float]:
-    """Pictures of environments side by side, each until its episode ends [frames, height, width, 3]; and the time between
+    """Pictures [frames, environments, height, width, 3], of each environment until its episode ends; and the time between
     two, s."""
     env, agent = load(task, num_envs, seed, render_mode="rgb_array", video_size=(400, 440))
     obs, _ = env.reset(seed=seed)
@@ -44,39 +44,40 @@ def film(task: str, seed: int, num_envs: int) -> Tuple[np.ndarray, float]:
     step, over = 0, torch.zeros(num_envs, dtype=torch.bool)
     while not over.all():
         if step % STRIDE == 0:
-            pictures = [frames[-1][i] if over[i] else picture[20:420, 50:310] for i, picture in enumerate(env.render())]
+            pictures = [frames[-1][i] if over[i] else picture for i, picture in enumerate(env.render())]
             frames.append(pictures)
         obs, _, terminated, truncated, _ = env.step(agent.to_env(agent.act_deterministic(obs)))
         over |= terminated | truncated
         step += 1
     env.close()
-    return np.stack([np.concatenate(pictures, 1) for pictures in frames]), STRIDE * env.control_dt
+    return np.array(frames), STRIDE * env.control_dt
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="BoxGrasping", choices=list(MOMENTS))
-    parser.add_argument("--num-envs", type=int, default=256)
+    parser.add_argument("--num-envs", type=int, help="[256, of a GIF 4]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gif", metavar="FILE.gif", help="all environments side by side, until an episode ends")
+    parser.add_argument("--gif", metavar="FILE.gif", help="all environments side by side, one episode each")
     parser.add_argument("--strip", metavar="FILE.png", help="one environment, some moments side by side")
     args = parser.parse_args()
     if not args.gif and not args.strip:
-        env, agent = load(args.task, args.num_envs, args.seed)
-        print(
-            f"{train_ppo.evaluate(env, agent, args.num_envs)['success_rate']:.1%} of {args.num_envs} episodes succeed"
-        )
+        episodes = args.num_envs or 256
+        env, agent = load(args.task, episodes, args.seed)
+        print(f"{train_ppo.evaluate(env, agent, episodes)['success_rate']:.1%} of {episodes} episodes succeed")
         env.close()
         return
     from PIL import Image
 
     if args.strip:
         frames, period = film(args.task, args.seed, 1)
-        moments = [frames[min(round(t / period), len(frames) - 1)] for t in MOMENTS[args.task]]
+        moments = [frames[min(round(t / period), len(frames) - 1), 0] for t in MOMENTS[args.task]]
         Image.fromarray(np.concatenate(moments, 1)).save(args.strip)
     if args.gif:
-        frames, period = film(args.task, args.seed, args.num_envs)
-        small = [Image.fromarray(frame).resize((170 * args.num_envs, 262)) for frame in frames]
+        frames, period = film(args.task, args.seed, args.num_envs or 4)
+        narrow = frames[:, :, 20:420, 50:310]
+        side_by_side = [Image.fromarray(np.concatenate(pictures, 1)) for pictures in narrow]
+        small = [image.resize((round(image.width * 0.655), 262)) for image in side_by_side]
         palette = small[len(small) // 3].quantize(96, Image.Quantize.FASTOCTREE)
         images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
         images[0].save(args.gif, save_all=True, append_images=images[1:], duration=round(1000 * period), loop=0)

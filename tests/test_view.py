@@ -418,7 +418,8 @@ def test_boxes_on_the_page_have_their_own_sizes():
     bodies = [env.sim.body_names.index(name) for name in ("hand_base", "box")]
     scales = scales_of(frame, bodies, env.viewer._nominal).reshape(5, 2)
     np.testing.assert_allclose(scales, np.c_[np.ones(5), env.box_sizes / 0.05], rtol=1e-5)
-    handle = next(handle for handle, of in (env.viewer.draw(frame), env.viewer._bodies)[1] if of == bodies[1:])
+    env.viewer.draw(frame)
+    (handle,) = [handle for handle, of in env.viewer._bodies if of == bodies[1:]]
     np.testing.assert_allclose(handle.batched_scales, scales[:, 1])
     env.close()
 

@@ -19,7 +19,7 @@ class SolverConfig:
 
     iterations: int = 6
     """Newton iterations at most; the solver stops earlier when it has converged. Grasps come out the same to the digit
-    with 10; with 3 they blow up. Where a grasp is about to slip (box friction 0.5) MuJoCo needs some 50, Warp does not."""
+    with 10; with 3 they blow up. Where a grasp is about to slip (box friction 0.5) MuJoCo needs more (50 do), Warp does not."""
     ls_iterations: int = 20
     """Line search iterations at most, per Newton iteration."""
     cone: str = "pyramidal"
