@@ -26,8 +26,8 @@ import numpy as np
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ppo.ppo import TENSORBOARD_TAGS
-from ppo.workspace import flatten
+from .ppo import TENSORBOARD_TAGS
+from .workspace import flatten
 
 try:
     from matplotlib import pyplot as plt

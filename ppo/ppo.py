@@ -33,8 +33,8 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from ppo import checkpoint as checkpoints
-from ppo import distributed
+from . import checkpoint as checkpoints
+from . import distributed
 
 log = logging.getLogger(__name__)
 

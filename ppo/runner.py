@@ -25,8 +25,8 @@ import yaml
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from ppo import checkpoint as checkpoints
-from ppo.ppo import Agent, PPOConfig, train
+from . import checkpoint as checkpoints
+from .ppo import Agent, PPOConfig, train
 
 # --- The params of rl_games ------------------------------------------------------------------------------------------
 

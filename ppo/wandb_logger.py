@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Literal, Optional, Tuple
 
-from ppo import workspace
+from . import workspace
 
 log = logging.getLogger(__name__)
 
