@@ -10,22 +10,29 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Literal, NoReturn, Optional, Sequence, Tuple, get_args, get_origin, get_type_hints
+from typing import Any, Dict, List, Literal, Optional, Sequence, Tuple
 
 import tyro
 import yaml
+from torch import Tensor
+from typing_extensions import get_args, get_origin
 
 import dexhand_gym
 from dexhand_gym import tasks
 from dexhand_gym.envs import task_class
-from dexhand_gym.envs.config import Config, EnvConfig, check_name
+from dexhand_gym.envs.config import Config, EnvConfig
+from dexhand_gym.fields import Annotated, Range, check_name, field_types, refusal, shortened
 from dexhand_gym.sim import PHYSICS
+from ppo import checkpoint as checkpoints
 from ppo import runner, workspace
 from ppo.ppo import PPOConfig
 from ppo.wandb_logger import WandbConfig
+
+log = logging.getLogger(__name__)
 
 Settings = Dict[str, List[str]]
 PRETRAINED = Path(dexhand_gym.__file__).parent / "pretrained"
@@ -40,9 +47,9 @@ class ExperimentConfig:
     """What the folder's name begins with; by default the task."""
     use_clean_workspace: bool = True
     """Folders in runs_all/, links to the newest of them in runs/. False: folders in runs/."""
-    max_train_runs: int = 10
+    max_train_runs: Annotated[int, Range(1, 10**6)] = 10
     """Training runs that keep a link in runs/."""
-    max_test_runs: int = 10
+    max_test_runs: Annotated[int, Range(1, 10**6)] = 10
     """Test runs that keep a link in runs/. (max_recent_runs sets both.)"""
 
 
@@ -52,9 +59,9 @@ class TrainConfig(PPOConfig):
 
     test: bool = False
     """Test the policy of `checkpoint` instead of training."""
-    test_episodes: int = 256
+    test_episodes: Annotated[int, Range(0, 10**9)] = 256
     """Episodes of a test; 0 plays round after round, for ever."""
-    reload_interval: float = 0.0
+    reload_interval: Annotated[float, Range(0, 1e9)] = 0.0
     """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
     this many seconds have passed."""
     checkpoint: Optional[str] = None
@@ -79,14 +86,6 @@ class TrainConfig(PPOConfig):
             raise ValueError(f"train.{error}") from None
         if self.test and not self.checkpoint:
             raise ValueError("train.checkpoint is missing: a test needs one, for example --checkpoint latest")
-        for name, value, least in (
-            ("test_episodes", self.test_episodes, 0),
-            ("reload_interval", self.reload_interval, 0),
-            ("experiment.max_train_runs", self.experiment.max_train_runs, 1),
-            ("experiment.max_test_runs", self.experiment.max_test_runs, 1),
-        ):
-            if not value >= least:
-                raise ValueError(f"train.{name} = {value}: allowed is {least} or more")
 
 
 @dataclass
@@ -98,14 +97,11 @@ class RunConfig(Config):
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def validate(self) -> None:
-        values = flatten(dataclasses.asdict(self))
-        for name, hint in field_types(self).items():
-            value = values.get(full_name(name), [])
-            never = name == "train.score_to_win"  # infinity means just that
-            if float in (hint, *get_args(hint)) and {"nan", "inf", "-inf"} & set(value) and not never:
-                raise ValueError(f"{name} = {' '.join(value)}: allowed are finite numbers")
         super().validate()
         self.train.validate(self.env.num_envs)
+        if not self.task.num_actions:
+            names = "task.policy_controls_base, task.policy_controls_fingers"
+            raise ValueError(f"{names} = False, False: allowed is one True at least, else there is nothing to learn")
 
 
 _GRASPING = {
@@ -122,6 +118,19 @@ TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": _GRASPING, "BlindGra
 
 _TEST = {"test": True, "checkpoint": "latest", "num_envs": 16}
 _WATCH = {**_TEST, "render": True, "train.test_episodes": 0, "train.reload_interval": 30}
+NETWORK = tuple(
+    f"train.{name}"
+    for name in ("units", "activation", "separate", "normalize_input", "normalize_value", "clip_actions")
+)
+"""What a policy's network depends on."""
+LEARNING = tuple(
+    f"train.{item.name}"
+    for item in dataclasses.fields(PPOConfig)
+    if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
+)
+"""What the numbers of a training depend on."""
+TASK = ("task_name", "task.", "sim.", "env.box.", "env.hand_height")
+
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
     "test_render": {**_WATCH, "physics": "fast"},
@@ -196,9 +205,15 @@ def parse(argv: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
     given = expand(read_command_line(argv))
     find_pretrained(given)
-    start = settings_of_run(given)
-    settings = {**start, **train_config(given, start), **given}
-    cfg = apply(default_config(only_word("task", settings.pop("task_name", [RunConfig.task_name]))), settings)
+    file, run = settings_of_run(given)
+    ours = {**train_config(given, run), **given}
+    task = ours.pop("task_name", run.pop("task_name", [RunConfig.task_name]))
+    cfg = default_config(only_word("task", task))
+    try:
+        cfg = apply(cfg, run)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    cfg = apply(cfg, ours)
     cfg.validate()
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
@@ -214,7 +229,9 @@ def read_command_line(argv: Sequence[str]) -> Settings:
         if option and (option[1] or option[3]):
             words = settings[full_name(option[2])] = [option[3][1:]] if option[3] else []
         elif words is None:
-            raise ValueError(f"{token!r} is not an option: allowed are --name value and name=value (see --help)")
+            raise ValueError(
+                f"{shortened(repr(token))} is not an option: allowed are --name value and name=value (see --help)"
+            )
         else:
             words.append(token)
     settings.pop("local_rank", None)  # from torch.distributed.launch, which also sets LOCAL_RANK
@@ -277,14 +294,29 @@ def find_pretrained(given: Settings) -> None:
     given["train.checkpoint"] = [str(PRETRAINED / task)]
 
 
-def settings_of_run(given: Settings) -> Settings:
-    """The settings of the run that the checkpoint comes from, unless that was of another task."""
+def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
+    """What comes along with a checkpoint from its run's config.yaml, and where that is: the task, physics and network; where
+    a training goes on, also what it learns by, and as many environments as the checkpoint has the state of. All else is
+    the user's to say, for the run may be a stranger's. Nothing if it was of another task."""
     if given.get("train.checkpoint", ["None"]) in NONE:
-        return {}
-    checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]))
-    file = checkpoint.parent.parent / "config.yaml"
+        return None, {}
+    goes_on = given.get("train.test", ["False"])[-1:] in (["False"], ["false"])
+    checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]), newest=goes_on)
+    file = (checkpoint.parent.parent if checkpoint.parent.name == "nn" else checkpoint.parent) / "config.yaml"
     settings = read_yaml(file) if file.is_file() else {}
-    return settings if given.get("task_name", settings.get("task_name")) == settings.get("task_name") else {}
+    if not {"task_name", "sim.dt", "train.units"} <= set(settings):
+        return None, {}  # there is none, or it is not of a run of ours
+    if given.get("task_name", settings["task_name"]) != settings["task_name"]:
+        return None, {}
+    along = (*NETWORK, *LEARNING) if goes_on else NETWORK
+    settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
+    settings.pop("sim.threads", None)
+    if goes_on:
+        with contextlib.suppress(checkpoints.CheckpointError):  # that is told when it is loaded to be used
+            rows = checkpoints.load(checkpoint)["ppo_state"].get("obs")
+            settings.update({"env.num_envs": [str(len(rows))]} if isinstance(rows, Tensor) else {})
+    log.info("settings of %s: task, physics and network%s", file, " and how to learn" if goes_on else "")
+    return file, settings
 
 
 def train_config(given: Settings, start: Settings) -> Settings:
@@ -299,7 +331,8 @@ def train_config(given: Settings, start: Settings) -> Settings:
             raise ValueError(f"params.config.{key} = {config[key]!r}: here the command line says that, leave it out")
     names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
-    if config.get("env_name") in tasks():
+    if "env_name" in config and "task_name" not in given:
+        check_name("params.config.env_name (or say --task)", str(config["env_name"]), tasks())
         settings["task_name"] = [config["env_name"]]
     settings.update(flatten({"train": runner.ppo_fields(params)}))
 
@@ -317,7 +350,7 @@ def train_config(given: Settings, start: Settings) -> Settings:
 
 def only_word(name: str, words: List[str]) -> str:
     if len(words) != 1:
-        raise ValueError(f"{name} = {' '.join(words)!r}: allowed is one value")
+        raise ValueError(f"{name} = {shortened(repr(' '.join(words)))}: allowed is one value")
     return words[0]
 
 
@@ -353,7 +386,7 @@ def flatten(tree: Dict[str, Any], prefix: str = "") -> Settings:
 
 def apply(cfg: RunConfig, settings: Settings) -> RunConfig:
     """A copy of `cfg` with the settings in place. Raises ValueError, one line that names the first that is wrong."""
-    types = field_types(cfg)
+    types = all_types(cfg)
     spelled = {full_name(name): name for name in types}  # a task may spell its names otherwise than we do
     for name in settings:
         if full_name(name) not in spelled:
@@ -367,20 +400,20 @@ def apply(cfg: RunConfig, settings: Settings) -> RunConfig:
     except SystemExit:
         pass
     if len(names) == 1:
-        reject(names[0], " ".join(settings[names[0]]), types[names[0]])
+        raise refusal(names[0], " ".join(settings[names[0]]), types[names[0]])
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
         apply(cfg, {name: settings[name] for name in half})  # raises in one of them: tyro does not tell which it was
     raise ValueError(f"these options do not go together: {', '.join(names)}")
 
 
-def field_types(node: Any, prefix: str = "") -> Dict[str, Any]:
+def all_types(node: Any, prefix: str = "") -> Dict[str, Any]:
     """Full name -> type, of every field and of every entry of a dict."""
     types: Dict[str, Any] = {}
-    hints = get_type_hints(type(node))
+    hints = field_types(type(node))
     for item in dataclasses.fields(node):
         name, value = f"{prefix}{item.name}", getattr(node, item.name)
         if dataclasses.is_dataclass(value):
-            types.update(field_types(value, f"{name}."))
+            types.update(all_types(value, f"{name}."))
         elif isinstance(value, dict):
             types.update({f"{name}.{key}": get_args(hints[item.name])[1] for key in value})
         else:
@@ -415,22 +448,6 @@ def to_flag(name: str, words: List[str], hint: Any) -> List[str]:
 def elements(words: List[str]) -> List[str]:
     """["[64, 32]"] -> ["64", "32"]"""
     return [element for element in re.split(r"[,\s]+", " ".join(words).strip("[]()")) if element]
-
-
-def reject(name: str, given: str, hint: Any) -> NoReturn:
-    if get_origin(hint) is Literal:
-        check_name(name, given, get_args(hint))
-    raise ValueError(f"{name} = {given!r}: allowed is {describe(hint)}")
-
-
-def describe(hint: Any) -> str:
-    """What a user may write for a value of this type."""
-    args = get_args(hint)
-    if get_origin(hint) is tuple:
-        return f"{'any number of' if Ellipsis in args else len(args)} values, each {describe(args[0])}"
-    if type(None) in args:
-        return f"{describe(args[0])}, or None"
-    return {bool: "True, False", int: "a whole number", float: "a number"}.get(hint, "one word")
 
 
 # --- Help ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import math
 import secrets
 import signal
 import sys
+import sysconfig
 import time
 import traceback
 from datetime import timedelta
@@ -34,13 +35,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
 import configs
+import dexhand_gym
 from configs import RunConfig
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
+from dexhand_gym.fields import shortened
 from dexhand_gym.sim import choose_engine
 from ppo import checkpoint as checkpoints
 from ppo import distributed, ppo, wandb_logger, workspace
+
+REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
+OURS = {Path(__file__).resolve(), *(Path(str(module.__file__)).resolve().parent for module in (dexhand_gym, ppo))}
+OURS.add(Path(configs.__file__).resolve())
 
 log = logging.getLogger("train_ppo")
 progress_log = logging.getLogger("train_ppo.progress")
@@ -51,25 +58,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 130 interrupted, 143 terminated."""
     argv, cfg = (sys.argv[1:] if argv is None else argv), None
     signal.signal(signal.SIGTERM, terminate)
+    collect_log()
     try:
+        distributed.check_environment()
         if {"-h", "--help", "--help-all"} & set(argv):
             configs.show_help(argv)
             return 0
         cfg = check(configs.parse(argv))
-        collect_log(cfg.train.log_level)
         env = make_env(cfg)
         folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
-    except (ValueError, RuntimeError, OSError) as error:
-        hint = ""
-        if cfg is not None and not isinstance(error, (checkpoints.CheckpointError, OSError)):
-            if cfg.train.log_level == "debug":
-                raise  # it is the task that is wrong, not the command
-            hint = " (--log-level debug shows where)"
-        print(f"{distributed.label()}error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
         return exit_status(stop)
+    except (Exception, SystemExit) as error:  # a user's value, file or task can raise anything
+        if cfg is not None and cfg.train.log_level == "debug":
+            traceback.print_exc()
+        print(f"{distributed.label()}error: {explain(error)}", file=sys.stderr)
+        return 2
     with contextlib.closing(env):
         status = run(cfg, env, folder)
     if status not in (1, 2):
@@ -107,7 +112,8 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if train.torch_deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
     torch.use_deterministic_algorithms(train.torch_deterministic)
-    with contextlib.closing(make_vec_env(task, cfg.env.num_envs, cfg, backend="none", device="cpu")) as env:
+    with contextlib.closing(make_vec_env(task, REHEARSED, cfg, backend="none", device="cpu")) as env:
+        env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
         if train.checkpoint:
             load_agent(env, cfg, Path(train.checkpoint))
     check_watching(cfg)
@@ -149,21 +155,49 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
         log.error("%s%s", distributed.label(), error)
         return 2
     except Exception as error:
-        place, why = traceback.extract_tb(error.__traceback__)[-1], traceback.format_exception_only(type(error), error)
-        what = " ".join("".join(why).split())
-        if "/torch/distributed/" in place.filename:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if "/torch/distributed/" in frame.filename:
             log.error("%sanother rank is gone; its own message says why", distributed.label())
-        log.error("%scrashed in %s:%d, %s", distributed.label(), place.filename, place.lineno, what)
+        log.error("%scrashed in %s:%d, %s", distributed.label(), frame.filename, frame.lineno, in_words(error))
         if distributed.is_main():
             log.error("the traceback is in runs/%s/train.log", folder.name)
         traceback_log.error("", exc_info=error)
         return 1
 
 
-def collect_log(level: str) -> None:
+def explain(error: BaseException) -> str:
+    """One line: what is wrong, and for an error in code that is not ours, where in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [frame for frame in frames if not is_ours(frame.filename) and not is_library(frame.filename)]
+    message = " ".join(str(error).split())
+    if message and is_ours(frames[-1].filename) and isinstance(error, (ValueError, RuntimeError, OSError)):
+        return shortened(message, 2000)
+    if foreign:
+        return f"{in_words(error)} (in {foreign[-1].filename}:{foreign[-1].lineno}, {foreign[-1].name})"
+    return f"{in_words(error)} (--log-level debug shows where)"
+
+
+def in_words(error: BaseException) -> str:
+    """KeyError: 'speed', in one line."""
+    return shortened(" ".join("".join(traceback.format_exception_only(type(error), error)).split()), 2000)
+
+
+def is_ours(file: str) -> bool:
+    return Path(file).resolve() in OURS or bool(set(Path(file).resolve().parents) & OURS)
+
+
+def is_library(file: str) -> bool:
+    """Python's own or an installed package's, other than those in which tasks are."""
+    tops = {entry.partition(":")[0].partition(".")[0] for entry in tasks().values()}
+    parts = Path(file).with_suffix("").parts
+    installed = bool({"site-packages", "dist-packages"} & set(parts)) and not tops & set(parts)
+    return installed or file.startswith("<") or file.startswith(sysconfig.get_paths()["stdlib"])
+
+
+def collect_log() -> None:
     """Keeps what is logged, warnings too, until start_logging() has a file for it."""
     everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
-    logging.basicConfig(level=level.upper(), handlers=[everything], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[everything], force=True)
     logging.captureWarnings(True)
 
 
@@ -198,7 +232,8 @@ def start_logging(file: Path, level: str) -> Console:
     logging.basicConfig(level=level.upper(), handlers=[handler, to_file], force=True)
     logging.captureWarnings(True)
     for record in early:
-        logging.root.handle(record)
+        if record.levelno >= logging.root.level:
+            logging.root.handle(record)
     return console
 
 

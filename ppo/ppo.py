@@ -25,13 +25,15 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
+from typing import Any, Callable, Iterator, Literal, NamedTuple, Tuple
 
 import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
+
+from dexhand_gym.fields import Annotated, Length, Matching, Range, check
 
 from . import checkpoint as checkpoints
 from . import distributed
@@ -66,47 +68,49 @@ TENSORBOARD_TAGS = {
 class PPOConfig:
     """Everything PPO can be told. Names are those of rl_games wherever it has one."""
 
-    name: str = "policy"
+    name: Annotated[
+        str, Matching(r"[^/\\\x00-\x1f\x7f-\x9f]{1,80}", "a file name without slashes, 80 letters at most")
+    ] = "policy"
     """Checkpoints are called NAME.pth (the best) and last_NAME_ep_EPOCH_rew_REWARD.pth."""
-    seed: int = 42
+    seed: Annotated[int, Range(-1, 2**32 - 1, note="-1: a random one")] = 42
     """Random seed; -1 draws one."""
-    max_iterations: int = 10000
+    max_iterations: Annotated[int, Range(1, 10**9)] = 10000
     """Iterations (rollout and update) in all, those before a resume included."""
-    horizon_length: int = 32
+    horizon_length: Annotated[int, Range(1, 10**6)] = 32
     """Steps of every environment per iteration."""
-    num_minibatches: int = 8
+    num_minibatches: Annotated[int, Range(1, 10**6)] = 8
     """Parts into which num_envs * horizon_length rows are cut; one optimizer step each."""
-    mini_epochs: int = 4
+    mini_epochs: Annotated[int, Range(1, 1000)] = 4
     """Passes over the rows per iteration."""
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[float, Range(0, 1, above=True)] = 5e-4
     """Learning rate of Adam; where the schedule starts."""
     lr_schedule: Literal["adaptive", "linear", "fixed"] = "adaptive"
     """adaptive: follow kl_threshold; linear: fall to 1e-6 at max_iterations; fixed: stay."""
     schedule_type: Literal["legacy", "standard"] = "standard"
     """When the schedule acts: legacy after every minibatch, standard after every mini-epoch."""
-    kl_threshold: float = 0.016
+    kl_threshold: Annotated[float, Range(0, 1000, above=True)] = 0.016
     """The adaptive rate falls when policies move by more than twice this KL divergence, rises below half of it."""
-    gamma: float = 0.99
+    gamma: Annotated[float, Range(0, 1)] = 0.99
     """Discount per step."""
-    tau: float = 0.95
+    tau: Annotated[float, Range(0, 1)] = 0.95
     """Lambda of generalised advantage estimation."""
-    e_clip: float = 0.2
+    e_clip: Annotated[float, Range(0, 100, above=True)] = 0.2
     """PPO's clipping range, of the probability ratio and (clip_value) of the normalised value."""
     clip_value: bool = True
     """Clip the value loss too."""
-    critic_coef: float = 4.0
+    critic_coef: Annotated[float, Range(0, 1e6)] = 4.0
     """Weight of the value loss (which also carries a factor 0.5)."""
-    entropy_coef: float = 0.0
+    entropy_coef: Annotated[float, Range(-1000, 1000)] = 0.0
     """Weight of the entropy bonus; below 0 a price on exploration, which makes the mean action learn to do without."""
-    bounds_loss_coef: float = 1e-4
+    bounds_loss_coef: Annotated[float, Range(0, 1e6)] = 1e-4
     """Weight of the penalty on mean actions."""
     bound_loss_type: Literal["bound", "regularisation"] = "bound"
     """What that penalty is. bound: the square of what exceeds +-1.1; regularisation: the square of the mean itself."""
     truncate_grads: bool = True
     """Clip the gradient to grad_norm."""
-    grad_norm: float = 1.0
+    grad_norm: Annotated[float, Range(0, 1e9, above=True)] = 1.0
     """Largest L2 norm of the gradient, all parameters together."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(0, 1000)] = 0.0
     """Adam's weight decay (L2, added to the gradient)."""
     normalize_input: bool = True
     """Normalise observations by their running mean and variance."""
@@ -120,17 +124,17 @@ class PPOConfig:
     value_bootstrap: Literal["final_obs", "rl_games", "none"] = "final_obs"
     """What a time-out adds to the reward, for the future it cut off. final_obs: gamma * V(final observation), which is
     right; rl_games: gamma * V(observation before the step); none: nothing, so that a time-out counts as a death."""
-    reward_scale: float = 1.0
+    reward_scale: Annotated[float, Range(-1e9, 1e9)] = 1.0
     """Factor on rewards before learning (rl_games: scale_value); logged rewards are unscaled."""
     clip_actions: bool = True
     """Clamp actions to [-1, 1] and scale them to the environment's range. Off: it gets them as sampled."""
-    units: Tuple[int, ...] = (256, 128, 64)
+    units: Annotated[Tuple[Annotated[int, Range(1, 65536)], ...], Length(1, 64)] = (256, 128, 64)
     """Sizes of the hidden layers."""
     activation: Literal["elu", "relu", "selu", "tanh", "swish", "gelu"] = "elu"
     """Activation after every hidden layer."""
     separate: bool = True
     """Give the critic hidden layers of its own instead of sharing the actor's."""
-    sigma_init: float = 0.0
+    sigma_init: Annotated[float, Range(-20, 20)] = 0.0
     """Initial logarithm of the actions' standard deviation."""
     cuda_graphs: bool = True
     """On a GPU: replay the update as one CUDA graph. Off: run it eagerly, for debugging."""
@@ -140,38 +144,28 @@ class PPOConfig:
     """On a GPU: run the network in bfloat16 while learning."""
     tf32: bool = True
     """On a GPU: multiply matrices in TF32, which is faster and keeps 10 of 23 bits of the mantissa."""
-    save_frequency: int = 100
+    save_frequency: Annotated[int, Range(0, 10**9, note="0: none")] = 100
     """Iterations between two periodic checkpoints; 0 for none."""
-    keep_checkpoints: int = 0
+    keep_checkpoints: Annotated[int, Range(0, 10**9, note="0: all")] = 0
     """Periodic checkpoints that stay, the newest of them; 0: all. The best one always stays."""
-    save_best_after: int = 100
+    save_best_after: Annotated[int, Range(0, 10**9)] = 100
     """The best checkpoint is kept from this iteration on."""
-    score_to_win: float = math.inf
+    score_to_win: Annotated[float, Range(-math.inf, math.inf)] = math.inf
     """Training is over when the best checkpoint's mean reward exceeds this."""
-    log_interval: int = 10
+    log_interval: Annotated[int, Range(1, 10**9)] = 10
     """Iterations between two lines on the console; for the logger, which is called at every iteration."""
 
     def validate(self, num_envs: int) -> None:
         """Raises ValueError, one line that names the field, its value and what is allowed."""
+        check(self)
         batch = num_envs * self.horizon_length
-        for allowed, good, names in (
-            ("1 or more", lambda x: x >= 1, "max_iterations horizon_length mini_epochs log_interval"),
-            ("0 or more", lambda x: x >= 0, "critic_coef bounds_loss_coef weight_decay save_frequency save_best_after"),
-            ("0 (all) or more", lambda x: x >= 0, "keep_checkpoints"),
-            ("more than 0", lambda x: x > 0, "learning_rate kl_threshold e_clip grad_norm"),
-            ("0 to 1", lambda x: 0 <= x <= 1, "gamma tau"),
-            ("a finite number", math.isfinite, "entropy_coef reward_scale sigma_init"),
-            ("0 or more, or -1 for a random one", lambda x: x >= -1, "seed"),
-            ("one or more sizes of 1 or more", lambda x: len(x) > 0 and min(x) >= 1, "units"),
-            ("a file name without slashes", lambda x: x and not set(x) & set("/\\"), "name"),
-            (f"a divisor of num_envs * horizon_length = {batch}", lambda x: x > 0 and not batch % x, "num_minibatches"),
-        ):
-            for name in names.split():
-                if not good(getattr(self, name)):
-                    raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is {allowed}")
-        for name, hint in get_type_hints(PPOConfig).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is {', '.join(get_args(hint))}")
+        if batch % self.num_minibatches:
+            allowed = f"a divisor of num_envs * horizon_length = {batch}"
+            raise ValueError(f"num_minibatches = {self.num_minibatches}: allowed is {allowed}")
+        if self.keep_checkpoints and not self.save_frequency:
+            raise ValueError(
+                f"keep_checkpoints = {self.keep_checkpoints}: allowed is 0 where save_frequency = 0 saves none"
+            )
 
 
 # --- The agent -------------------------------------------------------------------------------------------------------

@@ -107,6 +107,10 @@ FIXED: Dict[str, Tuple[Any, ...]] = {
 """Key -> the values that it may have: this PPO can do nothing else."""
 
 
+SCHEDULES = ("adaptive", "linear", "fixed", "constant", "identity", "None", None)
+"""What config.lr_schedule may be; rl_games takes any other word, a misspelt one too, for a rate that stays."""
+
+
 def keys(section: str, names: str) -> List[str]:
     return [section + name for name in names.split()]
 
@@ -153,10 +157,17 @@ def without_references(tree: Dict[str, Any]) -> Dict[str, Any]:
         if isinstance(value, dict):
             result[key] = without_references(value)
         elif default:
-            result[key] = yaml.safe_load(default[1])
+            result[key] = default_of_reference(key, default[1])
         elif not isinstance(value, str) or "${" not in value:
             result[key] = value
     return result
+
+
+def default_of_reference(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{key}: {text!r} in its ${{resolve_default:...}} is not a value") from None
 
 
 def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
@@ -166,6 +177,10 @@ def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
     for key in ("algo.name", "model.name", "network.name", "config.lr_schedule"):
         if key not in given:
             missing(key)
+    schedule = given["config.lr_schedule"]
+    if schedule not in SCHEDULES:
+        names = ", ".join(str(name) for name in SCHEDULES)
+        raise ValueError(f"params.config.lr_schedule = {schedule!r}: supported are {names}")
     for key, value in given.items():
         check(key, value)
     fields: Dict[str, Any] = {}
@@ -177,7 +192,6 @@ def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
         elif default is not OURS:
             fields[name] = missing(key) if default is NEEDED else default
 
-    schedule = given["config.lr_schedule"]
     if schedule == "adaptive" and "config.kl_threshold" not in given:
         missing("config.kl_threshold")
     known = schedule == "adaptive" or (schedule == "linear" and given.get("config.max_epochs", -1) != -1)

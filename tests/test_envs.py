@@ -88,7 +88,7 @@ def test_a_task_of_ones_own():
             "option 'task.randomize.box_sizes'; did you mean task.randomize.box_size?",
         ),
         ({"size": 0.04, "task.dt": 1}, TypeError, "unknown environment option 'task.dt'; did you mean"),
-        ({"episode_length": 0}, ValueError, "task.episode_length = 0: allowed is more than 0"),
+        ({"episode_length": 0}, ValueError, "task.episode_length = 0: allowed is a whole number, 1 to"),
         ({"control_mode": "velocity"}, ValueError, "task.control_mode: unknown name 'velocity'"),
         (
             {"policy_observation_keys": ("hand_pos",)},

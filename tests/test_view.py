@@ -248,10 +248,13 @@ def test_gymnasiums_recorder_films_all(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--env.video-size 641 480", "env.video_size = (641, 480): allowed are two even numbers"),
-        ("--env.video-length 0", "env.video_length = 0: allowed is 1 or more"),
-        ("--env.video-interval 0", "env.video_interval = 0: allowed is 1 or more"),
-        ("--env.render-port 70000", "env.render_port = 70000: allowed is 0 (any) to 65535"),
+        (
+            "--env.video-size 641 480",
+            "env.video_size = (641, 480): allowed is 2 values, each a whole number, 2 to 8192 and even",
+        ),
+        ("--env.video-length 0", "env.video_length = 0: allowed is a whole number, 1 to"),
+        ("--env.video-interval 0", "env.video_interval = 0: allowed is a whole number, 1 to"),
+        ("--env.render-port 70000", "env.render_port = 70000: allowed is a whole number, 0 to 65535 (0: any)"),
     ],
 )
 def test_mistakes_are_named(capsys, line, message):

@@ -15,9 +15,11 @@ from torch import Tensor
 from dexhand_gym import hand
 from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured
-from dexhand_gym.envs.config import Config, TaskConfig, check_name
+from dexhand_gym.envs.checks import NUMBERS, check_named, check_quantities, check_start
+from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
+from dexhand_gym.fields import check_name
 from dexhand_gym.sim import Scene, View, make_sim
 from dexhand_gym.sim.base import draws_itself
 
@@ -134,7 +136,7 @@ class DexHandVecEnv(VectorEnv):
     @staticmethod
     def rewards(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
         """Unweighted reward terms, each [N]."""
-        raise NotImplementedError
+        raise NotImplementedError("the task has no rewards(m, cfg)")
 
     @staticmethod
     def successes(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
@@ -232,8 +234,10 @@ class DexHandVecEnv(VectorEnv):
     def _init_terms(self) -> None:
         """Names of terms and criteria as the task's functions return them, held against the config."""
         weights = self.task.reward_weights
-        m = self.measured
-        self._terms = list(self.rewards(m, self.cfg))
+        m, n, device = self.measured, self.num_envs, self.device
+        terms = self.rewards(m, self.cfg)
+        check_named("reward term", terms, n, NUMBERS, device)
+        self._terms = list(terms)
         for name in self._terms:
             check_name("reward term without a weight in task.reward_weights", name, weights)
         for name in weights:
@@ -247,6 +251,13 @@ class DexHandVecEnv(VectorEnv):
         self.reward_terms = torch.zeros(len(self._weights), self.num_envs, device=self.device)
         """Of the newest step, unweighted [terms and endings, N]."""
         successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
+        for what, criteria, active in (
+            ("success", successes, self.task.active_success_criteria),
+            ("failure", failures, self.task.active_failure_criteria),
+        ):
+            check_named(f"{what} criterion", criteria, n, (torch.bool,), device)
+            for name in active:
+                check_name(f"task.active_{what}_criteria", name, criteria)
         self._successes = list(self.task.active_success_criteria or successes)
         self._failures = list(self.task.active_failure_criteria or failures)
         self._endings = [*self._successes, *self._failures, "time_out", "nonfinite"]
@@ -256,6 +267,7 @@ class DexHandVecEnv(VectorEnv):
 
     def _check_observations(self) -> None:
         m = self.measured
+        check_quantities(m, [*self.quantities, *self.task.OBSERVATIONS], self.num_envs, self.device)
         for name, width in self.task.OBSERVATIONS.items():
             want = self.task.num_actions if width < 0 else width
             found = m[name].numel() // self.num_envs
@@ -397,7 +409,9 @@ class DexHandVecEnv(VectorEnv):
         """Puts the environments in `_beginning` at a random start, as far as tensors go: the simulator is told after."""
         mask = self._beginning
         column = mask.unsqueeze(1)
-        for name, value in self.sample_start().items():
+        start = self.sample_start()
+        check_start(start, self._start)
+        for name, value in start.items():
             self._start[name].copy_(torch.where(column, value, self._start[name]))
         for buffer in (self._targets, self._rule_targets):
             buffer.copy_(torch.where(column, self._start["hand"], buffer))
