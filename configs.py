@@ -25,7 +25,7 @@ import dexhand_gym
 from dexhand_gym import tasks
 from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
-from dexhand_gym.fields import Annotated, Range, check_name, field_types, refusal, shortened
+from dexhand_gym.fields import Annotated, Range, check, check_name, field_types, refusal, shortened
 from dexhand_gym.sim import PHYSICS
 from ppo import checkpoint as checkpoints
 from ppo import runner, workspace
@@ -210,7 +210,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     task = ours.pop("task_name", run.pop("task_name", [RunConfig.task_name]))
     cfg = default_config(only_word("task", task))
     try:
-        cfg = apply(cfg, run)
+        check(cfg := apply(cfg, run))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     cfg = apply(cfg, ours)
@@ -303,7 +303,11 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
     goes_on = given.get("train.test", ["False"])[-1:] in (["False"], ["false"])
     checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]), newest=goes_on)
     file = (checkpoint.parent.parent if checkpoint.parent.name == "nn" else checkpoint.parent) / "config.yaml"
-    settings = read_yaml(file) if file.is_file() else {}
+    settings: Settings = {}
+    try:
+        settings = read_yaml(file) if file.is_file() else {}
+    except ValueError as error:
+        log.warning("left aside: %s", error)
     if not {"task_name", "sim.dt", "train.units"} <= set(settings):
         return None, {}  # there is none, or it is not of a run of ours
     if given.get("task_name", settings["task_name"]) != settings["task_name"]:
@@ -331,7 +335,7 @@ def train_config(given: Settings, start: Settings) -> Settings:
             raise ValueError(f"params.config.{key} = {config[key]!r}: here the command line says that, leave it out")
     names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
-    if "env_name" in config and "task_name" not in given:
+    if config.get("env_name", "rlgpu") != "rlgpu" and "task_name" not in given:  # rlgpu: Isaac Gym's word for any task
         check_name("params.config.env_name (or say --task)", str(config["env_name"]), tasks())
         settings["task_name"] = [config["env_name"]]
     settings.update(flatten({"train": runner.ppo_fields(params)}))

@@ -146,7 +146,7 @@ def conform(value: Any, hint: Any) -> Any:
     elif origin is Literal:
         good = any(value == choice and type(value) is type(choice) for choice in args)
     elif hint in (int, float):
-        kind = numbers.Integral if hint is int else numbers.Real
+        kind: Any = numbers.Integral if hint is int else numbers.Real
         good = isinstance(value, kind) and not isinstance(value, bool)
         value = hint(value)
         good = good and abs(value) <= LARGEST[hint]

@@ -7,6 +7,9 @@ from typing import Any, Dict, Iterable, Tuple
 import torch
 from torch import Tensor
 
+from dexhand_gym.fields import check
+from dexhand_gym.sim import Scene
+
 NUMBERS = (torch.float32, torch.bool, torch.int32, torch.int64, torch.uint8)
 
 
@@ -40,6 +43,15 @@ def check_quantities(measured: Dict[str, Tensor], names: Iterable[str], num_envs
         value: Any = measured[name]
         rows = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
         check_tensor(f"quantity {name!r}", value, (num_envs, *rows), NUMBERS, device)
+
+
+def check_scene(scene: Any) -> Scene:
+    """What scene() returned."""
+    if not isinstance(scene, Scene):
+        raise ValueError(f"scene() returns a {type(scene).__name__}: allowed is a Scene")
+    for i, box in enumerate(scene.boxes):
+        check(box, f"scene().boxes[{i}].")
+    return scene
 
 
 def check_start(start: Any, known: Dict[str, Tensor]) -> None:

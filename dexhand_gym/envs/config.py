@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Dict, Literal, Optional, Tuple
 from dexhand_gym.fields import Annotated, Length, Range, check, check_name
 from dexhand_gym.sim.base import Box, Friction, Mass, SimConfig, Size
 
-
 Side = Annotated[int, Range(2, 8192, even=True)]
 Speed = Annotated[float, Range(0, 1000, above=True)]
 Deviation = Annotated[float, Range(0, 1000)]

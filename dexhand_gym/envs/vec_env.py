@@ -15,7 +15,7 @@ from torch import Tensor
 from dexhand_gym import hand
 from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured
-from dexhand_gym.envs.checks import NUMBERS, check_named, check_quantities, check_start
+from dexhand_gym.envs.checks import NUMBERS, check_named, check_quantities, check_scene, check_start
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
@@ -74,7 +74,7 @@ class DexHandVecEnv(VectorEnv):
         self.render_mode = render_mode
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
-        scene, env = self.scene(), cfg.env
+        scene, env = check_scene(self.scene()), cfg.env
         random = np.random.default_rng(seed)
         boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
         cameras = self.num_envs if render_mode == "rgb_array" else int(env.record_video)
