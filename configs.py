@@ -155,7 +155,7 @@ SHORT_NAMES: Dict[str, Tuple[str, str]] = {
     "test": ("train.test", "test a policy instead of training one"),
     "checkpoint": (
         "train.checkpoint",
-        "policy to test or training to go on with: latest, a run, a .pth file, pretrained; its config.yaml comes with it",
+        "policy to test or training to go on with: latest, a run, a .pth file, pretrained; its task, physics and network come along",
     ),
     "render": ("env.render", "show it; by default a test does, a training does not"),
     "device": ("env.device", "where physics and learner live: auto, cpu, cuda, cuda:1 ..."),
