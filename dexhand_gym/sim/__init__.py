@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -37,6 +38,21 @@ __all__ = [
     "WarpConfig",
     "make_sim",
 ]
+
+
+def load_mujoco() -> None:
+    """Imports MuJoCo even if what MUJOCO_GL names cannot be had, at which its own import stops. What draws says so then."""
+    try:
+        import mujoco
+    except Exception:
+        value, os.environ["MUJOCO_GL"] = os.environ["MUJOCO_GL"], "disabled"
+        with contextlib.suppress(ImportError):
+            import mujoco  # noqa: F401
+        os.environ["MUJOCO_GL"] = value
+
+
+if os.environ.get("MUJOCO_GL"):
+    load_mujoco()
 
 BACKENDS = ("auto", "mujoco", "mjwarp", "isaacgym", "none")
 
