@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.config import check_name
+from dexhand_gym.sim import load_triton
 from dexhand_gym.sim.mjcf import build_model
-from dexhand_gym.viewer import has_display, load_triton
+from dexhand_gym.viewer import has_display
 
 if TYPE_CHECKING:
     from dexhand_gym.envs.vec_env import DexHandVecEnv

@@ -20,6 +20,7 @@ import torch
 
 from dexhand_gym.envs.config import EnvConfig, check_name
 from dexhand_gym.hand import CONTACT_BODIES, PAD_BODIES
+from dexhand_gym.sim import load_triton
 from dexhand_gym.sim.base import draws_itself
 
 # MuJoCo is imported where it draws: Isaac Gym has a window of its own, and its Python no MuJoCo.
@@ -83,13 +84,6 @@ def has_display() -> bool:
                 glfw.destroy_window(window)
                 return True
     return False
-
-
-def load_triton() -> None:
-    """To be called before the first OpenGL: torch's optimizers load triton, which crashes if the LLVM that it finds in the
-    process is the one of software OpenGL."""
-    with contextlib.suppress(Exception):
-        import triton  # noqa: F401  # pyright: ignore[reportMissingImports]
 
 
 class Frame(NamedTuple):
