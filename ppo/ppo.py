@@ -822,9 +822,9 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
 
 
 @contextmanager
-def postponed_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM wait in the list that this yields, and take effect at the end; a second one does at once, but not
-    with several ranks, as launchers may send each one twice."""
+def postponed_signals(hurry: Callable[[], None]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM wait in the list that this yields, and take effect at the end, to which `hurry` is to lead; a second
+    one does at once, but not with several ranks, as launchers may send each one twice."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
@@ -834,6 +834,7 @@ def postponed_signals() -> Iterator[list[int]]:
 
     def catch(number: int, _: Any) -> None:
         caught.append(number)
+        hurry()
         alone = distributed.world_size() == 1
         if alone:
             restore()
@@ -869,7 +870,7 @@ def train(
 ) -> dict[str, float]:
     """Trains until cfg.max_iterations and returns the last metrics, which `logger` gets at every iteration.
     Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries. SIGINT and SIGTERM take effect at the end of an
-    iteration, when its checkpoint has been saved.
+    iteration, when its checkpoint has been saved; `env.hurry()`, if there is that, hears of them at once.
 
     If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them has, the
     gradients are averaged, and only the first one logs and writes."""
@@ -904,7 +905,7 @@ def train(
 
     metrics: dict[str, float] = {}
     events = Path(run_dir) / "summaries"
-    with postponed_signals() as caught, SummaryWriter(
+    with postponed_signals(getattr(env, "hurry", lambda: None)) as caught, SummaryWriter(
         str(events)
     ) if distributed.is_main() else nullcontext() as writer:
         while progress.epoch < cfg.max_iterations and not stopped(caught):

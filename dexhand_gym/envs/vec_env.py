@@ -316,7 +316,7 @@ class DexHandVecEnv(VectorEnv):
             "endings": dict(zip(self._endings, endings)),
             "time_outs": truncated,
         }
-        for watch in self.watchers:
+        for watch in tuple(self.watchers):  # one that fails takes itself out
             watch(info)
         return obs, reward, terminated, truncated, info
 
@@ -531,10 +531,16 @@ class DexHandVecEnv(VectorEnv):
         return result
 
     def show(self, speed: str = "1x") -> None:
-        """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither."""
+        """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither,
+        ValueError if the page cannot be where it is to be."""
         from dexhand_gym.viewer import open_viewer
 
         self.viewer = open_viewer(self, speed)
+
+    def hurry(self) -> None:
+        """Lets go on what a viewer has paused or slowed down: the program wants to end."""
+        if self.viewer is not None:
+            self.viewer.hurry()
 
     def render(self) -> Optional[Tuple[np.ndarray, ...]]:
         """With render_mode "rgb_array" a picture [height, width, 3] uint8 of every environment, else None."""
