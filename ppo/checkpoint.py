@@ -182,7 +182,12 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
     empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
     content = {**empty, "assymetric_vf_nets": None, "assymetric_vf_optimizer": None, **content}
-    for name, types in (("epoch", (int,)), ("frame", (int,)), ("last_mean_rewards", (int, float)), ("ppo_state", (dict,))):
+    for name, types in (
+        ("epoch", (int,)),
+        ("frame", (int,)),
+        ("last_mean_rewards", (int, float)),
+        ("ppo_state", (dict,)),
+    ):
         if type(content[name]) not in (*types, *([OrderedDict] if dict in types else [])):
             raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}")
     for name in ("epoch", "frame"):
@@ -209,6 +214,11 @@ def tensors(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
 def load_weights(agent: nn.Module, content: dict[str, Any], path: str | Path = "the checkpoint") -> None:
     """Weights and normalisers, in place; those of the critic only if agent and file have one that sees more than the
     policy. CheckpointError says what does not fit."""
+    agent.load_state_dict(fitting(agent, content, path))
+
+
+def fitting(agent: nn.Module, content: dict[str, Any], path: str | Path = "the checkpoint") -> dict[str, torch.Tensor]:
+    """The agent's state that is in a checkpoint. CheckpointError says what does not fit."""
     (ours, critic), theirs, nets = split(agent.state_dict()), content["model"], content["assymetric_vf_nets"]
     compare(path, (ours, theirs), architecture, shapes, dtypes)
     if critic:
@@ -219,7 +229,7 @@ def load_weights(agent: nn.Module, content: dict[str, Any], path: str | Path = "
         statistics = [key for key in theirs if key.startswith("central_value.value_mean_std.")]
         theirs.update((key[len("central_value.") :], theirs.pop(key)) for key in statistics)
     check_finite(path, theirs)
-    agent.load_state_dict(theirs)
+    return theirs
 
 
 def check_finite(path: str | Path, model: dict[str, torch.Tensor]) -> None:
@@ -335,7 +345,9 @@ class Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Pyt
         "EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS STOP "
         "TUPLE TUPLE1 TUPLE2 TUPLE3"
     )
-    dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES.split()}  # type: ignore[attr-defined]
+    dispatch = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES.split()
+    }  # type: ignore[attr-defined]
 
     def __init__(self, file: Any, member: Callable[[str], bytes] | None):
         super().__init__(file)

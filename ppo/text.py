@@ -68,6 +68,8 @@ class SurvivingStream(SurvivingHandler, logging.StreamHandler):
     def give_up(self, error: OSError) -> None:
         with contextlib.suppress(OSError, ValueError):
             print(f"standard output: not written, {error.strerror}", file=sys.stderr)
-            nowhere = os.open(os.devnull, os.O_WRONLY)  # or the interpreter would fail once more when it flushes at exit
+            nowhere = os.open(
+                os.devnull, os.O_WRONLY
+            )  # or the interpreter would fail once more when it flushes at exit
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
