@@ -22,7 +22,7 @@ import signal
 import threading
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Literal, NamedTuple, Tuple
@@ -36,7 +36,8 @@ from torch.utils.tensorboard import SummaryWriter
 from dexhand_gym.fields import Annotated, Length, Matching, Range, check
 
 from . import checkpoint as checkpoints
-from . import distributed
+from . import distributed, workspace
+from .text import printable
 
 log = logging.getLogger(__name__)
 
@@ -724,10 +725,35 @@ def best_so_far(progress: Progress) -> bool:
     return better
 
 
-def write_tensorboard(writer: SummaryWriter, metrics: dict[str, float]) -> None:
-    for name, value in metrics.items():
-        if name != "frames" and math.isfinite(value):
-            writer.add_scalar(TENSORBOARD_TAGS.get(name, name), value, metrics["frames"])
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Gives a function that writes metrics into `folder`, as events. A full disk costs a warning and the rest of the
+    curves, not the training."""
+    writers: list[SummaryWriter] = []  # one, as long as it can write
+
+    def survive(step: Callable[[], Any]) -> None:
+        try:
+            step()
+        except OSError as error:
+            log.warning("%s: no more curves, %s", folder, error.strerror or error)
+            writers.clear()
+
+    def write(metrics: dict[str, float]) -> None:
+        for name, value in metrics.items() if writers else ():
+            if name != "frames" and math.isfinite(value):
+                writers[0].add_scalar(TENSORBOARD_TAGS.get(name, name), value, metrics["frames"])
+
+    def in_thread(failed: Any) -> None:  # TensorBoard writes in one, and raises its error once more at our next write
+        if not isinstance(failed.exc_value, OSError):
+            before(failed)
+
+    before, threading.excepthook = threading.excepthook, in_thread
+    survive(lambda: writers.append(SummaryWriter(str(folder))))
+    try:
+        yield lambda metrics: survive(lambda: write(metrics))
+    finally:
+        survive(lambda: [writer.close() for writer in writers])
+        threading.excepthook = before
 
 
 def save(
@@ -737,6 +763,8 @@ def save(
     training can go on from it with new episodes only. Of several ranks only the first writes."""
     if not distributed.is_main():
         return
+    if not path.parent.is_dir():
+        log.warning("%s was moved or deleted; it is made anew", path.parent)
     ppo_state: dict[str, Any] = {
         "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
@@ -765,6 +793,8 @@ def load_agent(path: str | Path, agent: Agent, cfg: PPOConfig) -> dict[str, Any]
     broken or does not fit."""
     saved = checkpoints.load(path)
     activation = saved["ppo_state"].get("activation", cfg.activation)
+    if not isinstance(activation, str):
+        raise checkpoints.CheckpointError(f"{path}: not loaded, its activation is a {type(activation).__name__}")
     if activation != cfg.activation:
         raise checkpoints.CheckpointError(f"{path} does not fit: activation is {activation!r}, here {cfg.activation!r}")
     checkpoints.load_weights(agent, saved, path)
@@ -775,12 +805,15 @@ def resume(
     path: str | Path, env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
 ) -> None:
     """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
-    rl_games gives weights, optimizer, counters and best reward."""
+    rl_games gives weights, optimizer, counters and best reward; a policy without an optimizer only its weights."""
     saved = load_agent(path, agent, cfg)
     if saved["assymetric_vf_nets"] is not None and agent.central_value is None:
         raise checkpoints.CheckpointError(
             f"{path} does not fit: its critic sees more than the policy, here it does not"
         )
+    if saved["optimizer"] is None:
+        log.info("a new training begins with the weights of %s, which holds a policy and no training", path)
+        return
     checkpoints.load_optimizer(optimizer, saved)
     checkpoints.sweep(Path(path).parent)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
@@ -789,9 +822,7 @@ def resume(
         raise ValueError(f"max_iterations = {cfg.max_iterations}: allowed is more than {path} has, {progress.epoch}")
     try:
         if saved["ppo_state"]:
-            progress.mean_reward, progress.mean_length, progress.games = saved["ppo_state"]["means"]
-            if "success" in saved["ppo_state"]:
-                progress.success, progress.episodes, progress.best_success = saved["ppo_state"]["success"]
+            resume_means(progress, saved["ppo_state"])
         if not distributed.is_main():
             return  # a checkpoint has the environments and random numbers of the first rank
         why_not = resume_episodes(env, progress, saved)
@@ -803,22 +834,64 @@ def resume(
         raise checkpoints.CheckpointError(f"{path}: what a resume needs is damaged ({error!r})") from error
     log.info("resumed after iteration %d: %s", progress.epoch, path)
     if why_not:
-        log.warning("the environments begin new episodes: %s", why_not)
+        log.warning("the environments begin new episodes: %s", printable(why_not, 300))
+
+
+def resume_means(progress: Progress, state: dict[str, Any]) -> None:
+    """Raises ValueError if they cannot be what save() has written."""
+    reward, length, games = state["means"]
+    success, episodes, best_success = state.get("success", (0.0, 0, 0.0))
+    numbers = {float, int} >= {type(x) for x in (reward, length, success, best_success)}
+    counts = (
+        type(games) is type(episodes) is int and 0 <= games <= GAMES_TO_TRACK and 0 <= episodes <= EPISODES_TO_TRACK
+    )
+    known = games == 0 or (math.isfinite(reward) and math.isfinite(length))
+    if not (numbers and counts and known and 0 <= success <= 1 and 0 <= best_success <= 1):
+        raise ValueError("its means are none")
+    progress.mean_reward, progress.mean_length, progress.games = reward, length, games
+    progress.success, progress.episodes, progress.best_success = success, episodes, best_success
 
 
 def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -> str:
-    """Puts the environments back where they were, or says why they cannot be."""
+    """Puts the environments back where they were, or says why they cannot be. Raises ValueError for what they can never
+    have been."""
     if "obs" not in saved["ppo_state"]:
         return "the checkpoint has no state of theirs, only last_*.pth have one"
-    obs, device = saved["ppo_state"]["obs"], progress.obs.device
+    device = progress.obs.device
+    obs, episode = saved["ppo_state"]["obs"], saved["ppo_state"]["episode"]
     if obs.shape != progress.obs.shape:
         return f"the checkpoint has the state of {len(obs)}, here are {env.num_envs}"
+    mine: Any = env.get_state() if hasattr(env, "get_state") else None  # type: ignore[attr-defined]
+    pairs = [(obs, progress.obs), (episode, progress.episode)]
+    if isinstance(mine, dict) and isinstance(saved["env_state"], dict):
+        pairs += [(x, mine[name]) for name, x in saved["env_state"].items() if isinstance(mine.get(name), Tensor)]
+    if episode.shape != progress.episode.shape or any(theirs.dtype != ours.dtype for theirs, ours in pairs):
+        raise ValueError("sizes or types of the environments' state differ")
+    if not (obs.isfinite().all() and episode.isfinite().all()):
+        raise ValueError("the environments' state is not finite")
     try:
         env.set_state(saved["env_state"])  # type: ignore[attr-defined]
     except ValueError as error:
         return f"the checkpoint's state of them does not fit, {error}"
-    progress.obs, progress.episode = obs.to(device), saved["ppo_state"]["episode"].to(device)
+    progress.obs, progress.episode = obs.to(device).clone(), episode.to(device).clone()
     return ""
+
+
+def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Progress, cfg: PPOConfig) -> None:
+    """Copies the best policy of the training that goes on, for it may never be beaten. Where it is lost, or from a later
+    iteration than the one that it goes on from, the next policy is the best so far."""
+    if progress.best_reward == -1e9:
+        return
+    there = False
+    with suppress(checkpoints.CheckpointError):
+        if distributed.is_main():
+            best = checkpoints.load(workspace.best_beside(checkpoint))
+            checkpoints.fitting(agent, best)
+            there = best["epoch"] <= progress.epoch
+            if there:
+                checkpoints.write_atomically(folder / f"{cfg.name}.pth", checkpoints.on_cpu(best))
+    if not distributed.gather(there)[0]:
+        progress.best_reward, progress.best_success = -1e9, 0.0
 
 
 @contextmanager
@@ -888,11 +961,12 @@ def train(
     learner = Learner(agent, optimizer, store, cfg)
     if not distributed.is_main():
         torch.manual_seed(own_seed)  # other actions for other environments
+    folder = Path(run_dir) / "nn"
     if checkpoint is not None:
         resume(checkpoint, env, agent, optimizer, progress, cfg)
+        take_best_along(Path(checkpoint), folder, agent, progress, cfg)
     distributed.wait()
     distributed.broadcast(agent.state_dict().values())
-    folder = Path(run_dir) / "nn"
     saved: list[Path] = []  # the periodic ones, oldest first
 
     def save_last() -> None:
@@ -903,24 +977,31 @@ def train(
         while cfg.keep_checkpoints and len(saved) > cfg.keep_checkpoints:
             saved.pop(0).unlink(missing_ok=True)
 
+    def if_there_is_room(save: Callable, *args: Any) -> None:
+        try:
+            save(*args)
+        except checkpoints.SaveError as error:
+            log.error("%s; the training goes on", error)
+
     metrics: dict[str, float] = {}
-    events = Path(run_dir) / "summaries"
-    with postponed_signals(getattr(env, "hurry", lambda: None)) as caught, SummaryWriter(
-        str(events)
-    ) if distributed.is_main() else nullcontext() as writer:
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        curves: Any = tensorboard(Path(run_dir) / "summaries")
+    else:
+        curves = nullcontext(lambda metrics: None)
+    with postponed_signals(getattr(env, "hurry", lambda: None)) as caught, curves as write_curves:
         while progress.epoch < cfg.max_iterations and not stopped(caught):
             metrics = iterate(env, learner, progress)
-            if writer is not None:
-                write_tensorboard(writer, metrics)
-                if logger is not None:
-                    logger(metrics)
+            write_curves(metrics)
+            if logger is not None and distributed.is_main():
+                logger(metrics)
             if not all(math.isfinite(metrics[name]) for name in LOSSES):
                 raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
             if progress.epoch >= cfg.save_best_after and best_so_far(progress):
-                save(folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
+                if_there_is_room(save, folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
                 if progress.best_reward > cfg.score_to_win:
                     break
             if cfg.save_frequency and progress.epoch % cfg.save_frequency == 0:
-                save_last()
+                if_there_is_room(save_last)
         save_last()
     return metrics
