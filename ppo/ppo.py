@@ -432,7 +432,7 @@ def rows(x: Tensor) -> Tensor:
 def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
     """Fills `store` by T steps. Returns the value of the observation after the last [N], and of the episodes that ended
     the sum of their rewards, the sum of their lengths and their number [3]. Nothing in here waits for a GPU."""
-    finished = torch.zeros(3, device=progress.obs.device)
+    finished = torch.zeros(3, dtype=torch.float32, device=progress.obs.device)
     for t in range(cfg.horizon_length):
         store.obs[t] = progress.obs
         action, store.neglogp[t], value, store.mu[t], store.sigma[t] = agent.act(progress.obs)
@@ -446,7 +446,7 @@ def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cf
 
         progress.episode[0] += reward
         progress.episode[1] += 1
-        finished[:2] += (progress.episode * done).sum(1)
+        finished[:2] += torch.where(done, progress.episode, 0.0).sum(1)
         finished[2] += done.sum()
         progress.episode.masked_fill_(done, 0.0)
     torch.randn_like(action)  # rl_games samples an action with the last value too; so a seed gives its random numbers

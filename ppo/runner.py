@@ -427,16 +427,16 @@ class Player:
         """Prints mean reward and length whenever episodes end, and in the end over all. As in rl_games the first games_num
         count, which prefers short ones; train_ppo.py --test does not."""
         obs, _ = self.env.reset()
-        running = torch.zeros(2, len(obs), device=obs.device)
-        total, games = torch.zeros(2), 0
+        running = torch.zeros(2, len(obs), dtype=torch.float32, device=obs.device)
+        total, games = torch.zeros(2, dtype=torch.float32), 0
         while games < self.games_num:
             obs, reward, terminated, truncated, _ = self.env.step(self.get_action(obs, self.is_deterministic))
             done = terminated | truncated
             running += torch.stack((reward, torch.ones_like(reward)))
             count = int(done.sum())
             if count:
-                ended = (running * done).sum(1).cpu()
-                running *= ~done
+                ended = torch.where(done, running, 0.0).sum(1).cpu()
+                running.masked_fill_(done, 0.0)
                 total, games = total + ended, games + count
                 if self.print_stats:
                     print("reward: {:.2f} steps: {:.1f}".format(*(ended / count).tolist()))

@@ -222,7 +222,7 @@ class BoxGrasping(DexHandVecEnv):
 
     @cached_property
     def _pre_grasp(self) -> Tensor:
-        return torch.tensor(PRE_GRASP, device=self.device)
+        return torch.tensor(PRE_GRASP, dtype=torch.float32, device=self.device)
 
     def sample_start(self) -> Dict[str, Tensor]:
         """Cube near the origin, hand near the pre-grasp pose."""

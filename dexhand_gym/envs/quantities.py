@@ -19,12 +19,13 @@ The environment puts in the raw ones:
 | <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |
 | episode_step                  | [N]          | control steps since the episode began                                |
 
-and everything else is a function of others, in a table name -> function(measured, config).
+and everything else is a function of others, in a table name -> function(measured, config). An episode in which one of
+them is not finite ends as `nonfinite`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import torch
 from torch import Tensor
@@ -50,6 +51,16 @@ class Measured(Dict[str, Tensor]):
             raise KeyError(f"no quantity '{name}'; there are {', '.join(sorted({*self, *self._quantities}))}")
         value = self[name] = self._quantities[name](self, self._cfg)
         return value
+
+    def rows(self, num_envs: int) -> List[Tensor]:
+        """Those so far that have a row of numbers for each environment."""
+        return [x for x in self.values() if x.dim() and len(x) == num_envs and x.is_floating_point()]
+
+
+def finite(*values: Tensor) -> Tensor:
+    """[N] bool: the rows that hold neither NaN nor infinity in any of these [N, ...], as float32."""
+    rows = torch.cat([value.reshape(len(value), -1) for value in values], 1).float()
+    return torch.isfinite(rows).all(1)
 
 
 def per_finger(bodies: Tensor) -> Tensor:

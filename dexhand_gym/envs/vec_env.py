@@ -17,7 +17,7 @@ from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured
 from dexhand_gym.envs.checks import NUMBERS, check_named, check_quantities, check_scene, check_start
 from dexhand_gym.envs.config import Config, TaskConfig
-from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
+from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
 from dexhand_gym.fields import check_name
 from dexhand_gym.sim import Scene, View, make_sim
@@ -56,6 +56,9 @@ class DexHandVecEnv(VectorEnv):
     | `critic_obs`               | [N, S] the observation and, behind it, what only a critic may see; in reset's info   |
     |                            | too; only if `critic_observation_keys` names anything                                |
     | `final_critic_obs`         | [N, S] likewise before the restart                                                   |
+
+    An episode ends as `nonfinite` where the action, a stage of it, the physics, a quantity or the reward is not a finite
+    number: terminated, reward and final observation zero. All that is returned is finite, and the caller's own memory.
     """
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
@@ -118,10 +121,12 @@ class DexHandVecEnv(VectorEnv):
         if render_mode == "human":
             self.show()
             print(f"watch: {self.viewer.where}", flush=True)
-        elif render_mode == "rgb_array" and not draws_itself(self.sim):
-            from dexhand_gym.render import Renderer
 
-            self._renderer = Renderer(self, cfg.env.video_size)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes VectorEnv a direct base of every task: that is where skrl looks for what kind of environment it has got."""
+        super().__init_subclass__(**kwargs)
+        if VectorEnv not in cls.__bases__:
+            cls.__bases__ = (*cls.__bases__, VectorEnv)
 
     # What a task says -------------------------------------------------------------------------------------------------
 
@@ -131,7 +136,7 @@ class DexHandVecEnv(VectorEnv):
 
     def sample_start(self) -> Dict[str, Tensor]:
         """Start of an episode, drawn for every environment: {"hand": action targets [N, 18], actor: pose [N, 7]}."""
-        return {"hand": torch.zeros(self.num_envs, 18, device=self.device)}
+        return {"hand": torch.zeros_like(self._targets)}
 
     @staticmethod
     def rewards(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
@@ -150,7 +155,8 @@ class DexHandVecEnv(VectorEnv):
 
     def uniform(self, low: float, high: float, columns: int) -> Tensor:
         """Random numbers [N, columns] of this environment's own generator."""
-        unit = torch.rand(self.num_envs, columns, generator=self._generator, device=self.device)
+        shape, kind = (self.num_envs, columns), {"dtype": torch.float32, "device": self.device}
+        unit = torch.rand(shape, generator=self._generator, **kind)
         return low + (high - low) * unit
 
     # Construction -----------------------------------------------------------------------------------------------------
@@ -158,7 +164,7 @@ class DexHandVecEnv(VectorEnv):
     def _init_actions(self) -> None:
         task, dt = self.task, self.control_dt
         speed = [task.max_linear_velocity] * 3 + [task.max_angular_velocity] * 3 + [task.max_finger_velocity] * 12
-        table = torch.tensor([hand.ACTION_LOWER, hand.ACTION_UPPER, [s * dt for s in speed]], device=self.device)
+        table = self._constant([hand.ACTION_LOWER, hand.ACTION_UPPER, [s * dt for s in speed]])
         self._limits = stages.Limits(*table)
         base, fingers = task.policy_controls_base, task.policy_controls_fingers
         self._controlled = slice(0 if base else 6, 18 if fingers else 6)
@@ -166,12 +172,17 @@ class DexHandVecEnv(VectorEnv):
             self._controlled = slice(0, 0)
         self._policy_limits = stages.Limits(*table[:, self._controlled])
         # Every dof has one action or none (scale 0), so that a gather says it all. A product with the matrix would wake
-        # BLAS threads, whose waiting takes cores from the physics.
-        scale, action = torch.tensor(hand.COUPLING, device=self.device).max(1)
+        # BLAS threads, whose waiting takes cores from the physics. NumPy: a maximum in torch starts threads, after which
+        # the process cannot be forked.
+        coupling = np.array(hand.COUPLING)
+        scale, action = self._constant(coupling.max(1)), torch.from_numpy(coupling.argmax(1)).to(self.device)
         self.pre_action_rule: Callable[[Dict[str, Tensor]], Tensor] = lambda m: m["start_hand"]
         self.action_rule = getattr(stages, task.control_mode)
         self.post_action_filters: List[Callable] = [stages.clamp_velocity, stages.clamp_position]
         self.coupling: Callable[[Tensor], Tensor] = lambda targets: targets.index_select(1, action) * scale
+
+    def _constant(self, values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def _init_buffers(self) -> None:
         """All that outlives a step, one row per environment, written in place."""
@@ -183,6 +194,8 @@ class DexHandVecEnv(VectorEnv):
         self._targets, self._rule_targets = zeros(18), zeros(18)
         self._dof_targets = zeros(26)
         self._prev_actions = zeros(self.task.num_actions)
+        self._refused = zeros(dtype=torch.bool)
+        """Where the newest action, or what a stage made of it, is not finite."""
         self._timers: Dict[str, Tensor] = {}
         self._previous: Dict[str, Tensor] = {}
         self._episode_step = zeros(dtype=torch.int64)
@@ -196,9 +209,9 @@ class DexHandVecEnv(VectorEnv):
         self._raw: Dict[str, Tensor] = {
             "dof_pos": sim.dof_state[..., 0],
             "dof_vel": sim.dof_state[..., 1],
-            "dof_lower": torch.tensor(hand.DOF_LOWER, device=self.device),
-            "dof_upper": torch.tensor(hand.DOF_UPPER, device=self.device),
-            "palm_mount": torch.tensor(hand.PALM_MOUNT_QUAT, device=self.device),
+            "dof_lower": self._constant(hand.DOF_LOWER),
+            "dof_upper": self._constant(hand.DOF_UPPER),
+            "palm_mount": self._constant(hand.PALM_MOUNT_QUAT),
             "dof_targets": self._dof_targets,
             "targets": self._targets,
             "rule_targets": self._rule_targets,
@@ -247,8 +260,8 @@ class DexHandVecEnv(VectorEnv):
         self.reward_weights = {name: weights[name] for name in self._terms}
         self.reward_weights.update({name: sign * weights[name] for name, sign in zip(ENDING_WEIGHTS, (1, -1, -1))})
         """What each row of `reward_terms` counts."""
-        self._weights = torch.tensor([*self.reward_weights.values()], device=self.device)
-        self.reward_terms = torch.zeros(len(self._weights), self.num_envs, device=self.device)
+        self._weights = self._constant([*self.reward_weights.values()])
+        self.reward_terms = self._weights.new_zeros(len(self._weights), self.num_envs)
         """Of the newest step, unweighted [terms and endings, N]."""
         successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
         for what, criteria, active in (
@@ -279,6 +292,7 @@ class DexHandVecEnv(VectorEnv):
     def reset(self, *, seed: Optional[int] = None, options: Optional[Dict[str, Any]] = None) -> Tuple[Tensor, Dict]:
         """New episodes, in every environment or in those of options["reset_mask"] ([N] bool, torch or NumPy)."""
         if seed is not None:
+            super().reset(seed=int(seed))
             self._generator.manual_seed(int(seed))
         mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         if options and "reset_mask" in options:
@@ -288,12 +302,10 @@ class DexHandVecEnv(VectorEnv):
         self._begin_episodes(mask)
         return self._split(self._observe())
 
-    def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
-        """One control step. actions [N, A] in [-1, 1] (clamped) -> obs [N, O], reward [N], terminated [N] bool,
-        truncated [N] bool, info (class docstring)."""
-        if actions.shape != self._prev_actions.shape:
-            raise ValueError(f"actions: shape {tuple(actions.shape)}, allowed is {tuple(self._prev_actions.shape)}")
-        torch.clamp(torch.as_tensor(actions, device=self.device), -1.0, 1.0, out=self._prev_actions)
+    def step(self, actions: Any) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
+        """One control step. actions [N, A] in [-1, 1] (clamped; any array-like) -> obs [N, O], reward [N], terminated [N]
+        bool, truncated [N] bool, info (class docstring)."""
+        self._prev_actions.copy_(stages.as_tensor(actions, self._prev_actions.shape))
         self._drive.again_if_changed(self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
         self._drive()
         self.sim.step(self._dof_targets)
@@ -304,6 +316,8 @@ class DexHandVecEnv(VectorEnv):
         if self._drive.on_gpu or done.any():  # asking a GPU would stall it
             self._begin_episodes(done)
             rows = self._observe()
+        else:
+            rows = rows.clone()
         obs, critic_obs = self._split(rows)
         info = {
             **critic_obs,
@@ -311,19 +325,21 @@ class DexHandVecEnv(VectorEnv):
             "final_obs": final_obs,
             "_final_obs": done,
             "episode": {"r": episode_return, "l": episode_length},
-            "_episode": done,
+            "_episode": done.clone(),
             "success": success,
             "endings": dict(zip(self._endings, endings)),
-            "time_outs": truncated,
+            "time_outs": truncated.clone(),
         }
         for watch in tuple(self.watchers):  # one that fails takes itself out
             watch(info)
         return obs, reward, terminated, truncated, info
 
     def _drive_dofs(self) -> None:
-        """The four stages: the newest action to dof targets."""
+        """The four stages: the newest action to dof targets. The drives keep theirs where one is not finite: an engine may
+        take such a target for zero, without a word."""
+        given = finite(self._prev_actions)
+        self._prev_actions.copy_(torch.where(given.unsqueeze(1), self._prev_actions.clamp(-1.0, 1.0), 0.0))
         baseline = self.pre_action_rule(self.measured)
-        self._rule_targets.copy_(baseline)
         columns = self._controlled
         targets = self.action_rule(
             self._prev_actions, self._targets[:, columns], baseline[:, columns], self._policy_limits
@@ -333,8 +349,13 @@ class DexHandVecEnv(VectorEnv):
             targets[:, columns] = controlled
         for post_filter in self.post_action_filters:
             targets = post_filter(targets, self._targets, self._limits)
-        self._targets.copy_(targets)
         dof_targets = self.coupling(targets)
+        drivable = given & finite(baseline, targets, dof_targets)
+        self._refused.copy_(~drivable)
+        drivable = drivable.unsqueeze(1)
+        self._rule_targets.copy_(torch.where(drivable, baseline, self._rule_targets))
+        self._targets.copy_(torch.where(drivable, targets, self._targets))
+        dof_targets = torch.where(drivable, dof_targets, self._dof_targets)
         self._dof_targets.copy_(self._delay(dof_targets) if self._delay else dof_targets)
         if self._noise:
             self._noise.draw(self._generator)
@@ -344,10 +365,9 @@ class DexHandVecEnv(VectorEnv):
         [J, N]."""
         self._episode_step += 1
         m = self._measure(self.control_dt)
-        reward, terminated, truncated, success, endings = self._judge(m)
         rows = self._observation(m)
-        if self._drive.on_gpu or self.sim.nonfinite.any():
-            rows = torch.nan_to_num(rows)
+        reward, terminated, truncated, success, endings = self._judge(m, rows)
+        rows = rows.masked_fill(endings[-1].unsqueeze(1), 0.0)
         self._remember(m)
         return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
@@ -361,7 +381,7 @@ class DexHandVecEnv(VectorEnv):
         """The observation [N, S] anew, after episodes have begun."""
         m = self._measure(0.0)
         self._remember(m)
-        return self._observation(m)
+        return torch.nan_to_num(self._observation(m), 0.0, 0.0, 0.0)  # the step that follows ends such an episode
 
     @property
     def measured(self) -> Measured:
@@ -374,28 +394,37 @@ class DexHandVecEnv(VectorEnv):
         for name, condition in self.timers.items():
             if name not in self._raw:
                 self._raw[name] = m[name] = self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
-            self._timers[name].add_(elapsed).mul_(m[condition])
+            timer = self._timers[name]
+            timer.copy_(torch.where(m[condition] > 0, timer + elapsed, 0.0))
         return m
 
-    def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _judge(self, m: Measured, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Reward [N], terminated [N], truncated [N], success [N] and endings [J, N], and their statistics."""
-        bad = self.sim.nonfinite.clone()
-        hits = self._criteria(self.successes(m, self.cfg), self._successes) & ~bad
+        hits = self._criteria(self.successes(m, self.cfg), self._successes)
+        misses = self._criteria(self.failures(m, self.cfg), self._failures)
         success = hits.any(0)
-        misses = self._criteria(self.failures(m, self.cfg), self._failures) & ~(success | bad)
-        failure = misses.any(0)
+        failure = misses.any(0) & ~success
+        truncated = (self._episode_step >= self.task.episode_length) & ~(success | failure)
+        paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated]).float()
+        reward = (self._weights.unsqueeze(1) * paid).sum(0)
+
+        # All that was looked at for this counts, and overrules it.
+        total = self._episode_return + reward
+        good = finite(rows, paid.T, total, *m.rows(self.num_envs)) & ~(self.sim.nonfinite | self._refused)
+        hits, misses, success, failure, truncated = (
+            hit & good for hit in (hits, misses & ~success, success, failure, truncated)
+        )
+        paid, reward = torch.where(good, paid, 0.0), torch.where(good, reward, 0.0)
+
+        bad = ~good
         terminated = success | failure | bad
-        truncated = (self._episode_step >= self.task.episode_length) & ~terminated
         done = terminated | truncated
         endings = torch.cat((hits, misses, torch.stack((truncated, bad))))
-
-        paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated])
-        paid = torch.where(bad, 0.0, paid)
         self.reward_terms.copy_(paid)
-        reward = (self._weights.unsqueeze(1) * paid).sum(0)
         self._episode_return += reward
-        self.consecutive_successes.add_(success).mul_(success | ~done)
-        counted = torch.stack((success, done, done * self._episode_step))
+        consecutive = self.consecutive_successes
+        consecutive.copy_(torch.where(done & ~success, 0, consecutive + success))
+        counted = torch.stack((success, done, torch.where(done, self._episode_step, 0)))
         self._sums += torch.cat((paid, endings, counted)).sum(1)
         return reward, terminated, truncated, success, endings
 
@@ -415,16 +444,14 @@ class DexHandVecEnv(VectorEnv):
             self._start[name].copy_(torch.where(column, value, self._start[name]))
         for buffer in (self._targets, self._rule_targets):
             buffer.copy_(torch.where(column, self._start["hand"], buffer))
-        self._dof_targets.copy_(torch.where(column, self.coupling(self._targets), self._dof_targets))
+        dof_targets = torch.nan_to_num(self.coupling(self._targets), 0.0, 0.0, 0.0)
+        self._dof_targets.copy_(torch.where(column, dof_targets, self._dof_targets))
         if self._delay:
             self._delay.restart(mask, self._dof_targets)
         if self._noise:
             self._noise.draw(self._generator, mask)
-        self._prev_actions.mul_(~column)
-        for timer in self._timers.values():
-            timer.mul_(~mask.view(-1, *[1] * (timer.dim() - 1)))
-        self._episode_step.mul_(~mask)
-        self._episode_return.mul_(~mask)
+        for buffer in (self._prev_actions, *self._timers.values(), self._episode_step, self._episode_return):
+            buffer.masked_fill_(mask.view(-1, *[1] * (buffer.dim() - 1)), 0)
         dofs = torch.stack((self._dof_targets, torch.zeros_like(self._dof_targets)), -1)
         self.sim.dof_state.copy_(torch.where(mask.view(-1, 1, 1), dofs, self.sim.dof_state))
         for i, name in enumerate(self.sim.actor_names[1:], 1):
@@ -450,12 +477,15 @@ class DexHandVecEnv(VectorEnv):
         """The same instant through noisy sensors."""
         sensed = Measured(noise.add(self._raw), self.quantities, self.cfg)
         for name in self._timers:
-            sensed[name] = m[name] * sensed[self.timers[name]]  # what seems not to hold has not held for long
+            # what seems not to hold has not held for long
+            sensed[name] = torch.where(sensed[self.timers[name]] > 0, m[name], 0.0)
         return sensed
 
     def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
         """What the policy gets, and the entry of info for the critic."""
-        return rows[:, : self._obs_size], {name: rows} if self.task.critic_observation_keys else {}
+        if not self.task.critic_observation_keys:
+            return rows, {}
+        return rows[:, : self._obs_size].clone(), {name: rows}
 
     def observations(self) -> Dict[str, Tensor]:
         """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
@@ -520,7 +550,10 @@ class DexHandVecEnv(VectorEnv):
         result["episodes"] = episodes
         result["nonfinite"], result["overflow"] = endings[-1], overflow
         if endings[-1]:
-            log.warning("the physics of %d environments blew up; they were restarted with zero reward", endings[-1])
+            log.warning(
+                "%d episodes ended with zero reward as an action, the physics, an observation or a reward was not finite",
+                endings[-1],
+            )
         if overflow:
             log.warning("contacts of %d environments did not fit: raise sim.warp.nconmax or sim.warp.njmax", overflow)
         if episodes:
@@ -548,8 +581,10 @@ class DexHandVecEnv(VectorEnv):
             return None
         if draws_itself(self.sim):
             return tuple(self.sim.pictures())  # pyright: ignore[reportAttributeAccessIssue]
-        from dexhand_gym.render import coordinates
+        from dexhand_gym.render import Renderer, coordinates
 
+        if self._renderer is None:  # not before it is needed: OpenGL does not survive a fork
+            self._renderer = Renderer(self, self.cfg.env.video_size)
         return tuple(self._renderer.draw(row) for row in coordinates(self).cpu().numpy())
 
     def close_extras(self, **kwargs: Any) -> None:
