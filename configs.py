@@ -14,7 +14,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, Optional, Sequence, Tuple
 
 import tyro
 import yaml
@@ -27,13 +27,21 @@ from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
 from dexhand_gym.fields import Annotated, Range, check, check_name, field_types, refusal, shortened
 from dexhand_gym.sim import PHYSICS
-from ppo import checkpoint as checkpoints
-from ppo import runner, workspace
-from ppo.ppo import PPOConfig
-from ppo.wandb_logger import WandbConfig
+
+if TYPE_CHECKING or not __package__:
+    from ppo import checkpoint as checkpoints
+    from ppo import runner, workspace
+    from ppo.ppo import PPOConfig
+    from ppo.wandb_logger import WandbConfig
+else:  # installed, this file is dexhand_gym.command.configs
+    from dexhand_gym.ppo import checkpoint as checkpoints
+    from dexhand_gym.ppo import runner, workspace
+    from dexhand_gym.ppo.ppo import PPOConfig
+    from dexhand_gym.ppo.wandb_logger import WandbConfig
 
 log = logging.getLogger(__name__)
 
+COMMAND = "dexhand-train" if __package__ else "python train_ppo.py"
 Settings = Dict[str, List[str]]
 PRETRAINED = Path(dexhand_gym.__file__).parent / "pretrained"
 NONE = (["None"], ["none"], ["null"])  # how people write that there is no value
@@ -224,16 +232,29 @@ def read_command_line(argv: Sequence[str]) -> Settings:
     """["--num-envs", "64", "task.episodeLength=400"] -> {"env.num_envs": ["64"], "task.episode_length": ["400"]}"""
     settings: Settings = {}
     words: Optional[List[str]] = None
+    others = dict.fromkeys([*STARTING_POINTS, "max_recent_runs", "defaults", "local_rank"], str)
+    types: Dict[str, Any] = {**others, **all_types(default_config())}
+    hint: Any = None
     for token in argv:
-        option = re.fullmatch(r"(-{0,2}|\+{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
-        if option and (option[1] or option[3]):
-            words = settings[full_name(option[2])] = [option[3][1:]] if option[3] else []
+        match = re.fullmatch(r"(-{0,2}|\+{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
+        dashes, name, value = (match[1], full_name(match[2]), match[3]) if match else ("", "", None)
+        free = words != [] or bool in (hint, *get_args(hint))  # the option before has its value, or needs none
+        if dashes:
+            is_option = free or name in types or name.startswith("task.")  # else it is a value, such as -inf
+        else:
+            is_option = bool(value) and (free or hint is None)  # else it is a value, such as epoch=12.pth
+        if is_option:
+            words, hint = ([value[1:]] if value else []), types.get(name)
+            settings[name] = words
         elif words is None:
             raise ValueError(
                 f"{shortened(repr(token))} is not an option: allowed are --name value and name=value (see --help)"
             )
         else:
             words.append(token)
+    for name, words in settings.items():
+        if words == [""] and str in (types.get(name), *get_args(types.get(name))):
+            raise refusal(name, "", types[name])
     settings.pop("local_rank", None)  # from torch.distributed.launch, which also sets LOCAL_RANK
     for entry in elements(settings.pop("defaults", [])):  # Hydra's list: +defaults=[config,/physics/fast]
         group, _, name = entry.strip("/").rpartition("/")
@@ -458,10 +479,10 @@ def elements(words: List[str]) -> List[str]:
 
 HELP = """Trains or tests a policy for the DexHand.
 
-  python train_ppo.py --task BoxGrasping                train
-  python train_ppo.py --test --checkpoint latest        test what the newest training has learned
-  python train_ppo.py --config test_render              watch it
-  python train_ppo.py task=BoxGrasping numEnvs=2048     key=value and camelCase do, too
+  {command} --task BoxGrasping                train
+  {command} --test --checkpoint latest        test what the newest training has learned
+  {command} --config test_render              watch it
+  {command} task=BoxGrasping numEnvs=2048     key=value and camelCase do, too
 
 Short names
 {short_names}
@@ -483,7 +504,7 @@ def show_help(argv: Sequence[str]) -> None:
         return print(help_text(), end="")
     cfg = parse([word for word in argv if word not in ("--help-all", "--help", "-h")])
     with contextlib.suppress(SystemExit):
-        tyro.cli(RunConfig, default=cfg, args=["--help"], prog="train_ppo.py", config=(tyro.conf.FlagConversionOff,))
+        tyro.cli(RunConfig, default=cfg, args=["--help"], prog=COMMAND, config=(tyro.conf.FlagConversionOff,))
 
 
 def help_text() -> str:
@@ -496,7 +517,9 @@ def help_text() -> str:
     presets = {
         preset: ", ".join(f"{name} {value}" for name, value in fields.items()) for preset, fields in PRESETS.items()
     }
-    return HELP.format(short_names=column(short_names), starting_points=column(points), presets=column(presets))
+    return HELP.format(
+        command=COMMAND, short_names=column(short_names), starting_points=column(points), presets=column(presets)
+    )
 
 
 def column(texts: Dict[str, str]) -> str:

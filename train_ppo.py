@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while there is nothing to save, Ctrl-C just ends the program
 import contextlib
 import dataclasses
 import os
@@ -16,14 +20,14 @@ import logging
 import logging.handlers
 import math
 import secrets
-import signal
+import select
 import sys
 import sysconfig
 import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 import torch
 from rich import box
@@ -34,16 +38,23 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-import configs
 import dexhand_gym
-from configs import RunConfig
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.fields import shortened
 from dexhand_gym.sim import choose_engine
-from ppo import checkpoint as checkpoints
-from ppo import distributed, ppo, wandb_logger, workspace
+
+if TYPE_CHECKING or not __package__:
+    import configs
+    from configs import RunConfig
+    from ppo import checkpoint as checkpoints
+    from ppo import distributed, ppo, wandb_logger, workspace
+else:  # installed, this file is dexhand_gym.command.train_ppo
+    from dexhand_gym.command import configs
+    from dexhand_gym.command.configs import RunConfig
+    from dexhand_gym.ppo import checkpoint as checkpoints
+    from dexhand_gym.ppo import distributed, ppo, wandb_logger, workspace
 
 REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
 OURS = {Path(__file__).resolve(), *(Path(str(module.__file__)).resolve().parent for module in (dexhand_gym, ppo))}
@@ -55,9 +66,9 @@ traceback_log = logging.getLogger("train_ppo.traceback")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 130 interrupted, 143 terminated."""
+    """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 129 the terminal was closed, 130 interrupted, 143
+    terminated."""
     argv, cfg = (sys.argv[1:] if argv is None else argv), None
-    signal.signal(signal.SIGTERM, terminate)
     collect_log()
     try:
         distributed.check_environment()
@@ -75,7 +86,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             traceback.print_exc()
         print(f"{distributed.label()}error: {explain(error)}", file=sys.stderr)
         return 2
-    with contextlib.closing(env):
+    with contextlib.closing(env), stopping_signals():
         status = run(cfg, env, folder)
     if status not in (1, 2):
         distributed.stop()
@@ -135,9 +146,9 @@ def open_run(cfg: RunConfig) -> Path:
 
 
 def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
-    console = start_logging(folder / "train.log", cfg.train.log_level)
-    log.info("run: runs/%s", folder.name)
     try:
+        console = start_logging(folder / "train.log", cfg.train.log_level)
+        log.info("run: runs/%s", folder.name)
         wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
         with wandb as tell_wandb, watched(cfg, env, folder) as film:
             test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film, tell_wandb)
@@ -149,7 +160,8 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
             if saved and not cfg.train.test
             else ""
         )
-        log.warning("%s%s", "terminated" if exit_status(stop) == 143 else "interrupted", hint)
+        word = {129: "terminal closed", 143: "terminated"}.get(exit_status(stop), "interrupted")
+        log.warning("%s%s", word, hint)
         return exit_status(stop)
     except checkpoints.CheckpointError as error:
         log.error("%s%s", distributed.label(), error)
@@ -201,8 +213,30 @@ def collect_log() -> None:
     logging.captureWarnings(True)
 
 
+@contextlib.contextmanager
+def stopping_signals() -> Iterator[None]:
+    """SIGTERM, and the SIGHUP of a terminal that is closed, stop a run as Ctrl-C does."""
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores the last; None is a handler that is not Python's.
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def terminate(number: int, _: Any) -> NoReturn:
-    """SIGTERM stops a run as Ctrl-C does."""
+    """Raises KeyboardInterrupt(number). What nobody can read any more goes nowhere: writing to it would fail."""
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)  # a shell sends it once more
+        outputs = select.poll()
+        for output in (1, 2):
+            outputs.register(output, 0)
+        for output, _ in outputs.poll(0):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
     raise KeyboardInterrupt(number)
 
 
@@ -308,7 +342,7 @@ def train(
         film("best")
         measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
     log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
-    log.info("test it: python train_ppo.py --test --checkpoint runs/%s", folder.name)
+    log.info("test it: %s --test --checkpoint runs/%s", configs.COMMAND, folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
 
 

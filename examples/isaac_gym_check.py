@@ -7,6 +7,10 @@ Exit status 1 if anything fails. What to make of a failure is in docs/isaac-gym.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 import argparse
 import subprocess
 import sys

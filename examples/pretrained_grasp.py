@@ -7,6 +7,10 @@ python examples/pretrained_grasp.py --gif grasp.gif --seed 4
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 import argparse
 import sys
 from pathlib import Path

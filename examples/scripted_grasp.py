@@ -9,6 +9,10 @@ switches off, and a rule from the measured quantities to the 18 action targets.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 import argparse
 import copy
 from typing import Any, Callable, Dict, Tuple

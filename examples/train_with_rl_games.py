@@ -8,6 +8,10 @@ Checkpoints go both ways: `train_ppo.py --test --checkpoint` plays one written h
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 import argparse
 from pathlib import Path
 

@@ -11,6 +11,10 @@ The numbers come from the runs' TensorBoard events. Any run of ppo.ppo.train wil
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback, also while it imports
 import argparse
 import base64
 import html

@@ -896,8 +896,9 @@ def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Prog
 
 @contextmanager
 def postponed_signals(hurry: Callable[[], None]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM wait in the list that this yields, and take effect at the end, to which `hurry` is to lead; a second
-    one does at once, but not with several ranks, as launchers may send each one twice."""
+    """SIGINT, SIGTERM and SIGHUP wait in the list that this yields, and take effect at the end, to which `hurry` is to lead;
+    a second one does at once, but not with several ranks, as launchers may send each one twice, nor after a SIGHUP, as
+    shells do."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
@@ -908,14 +909,14 @@ def postponed_signals(hurry: Callable[[], None]) -> Iterator[list[int]]:
     def catch(number: int, _: Any) -> None:
         caught.append(number)
         hurry()
-        alone = distributed.world_size() == 1
+        alone = distributed.world_size() == 1 and number != signal.SIGHUP
         if alone:
             restore()
         hint = "; a second time stops at once, without a checkpoint" if alone else ""
         log.warning("stopping after this iteration%s", hint)
 
     if threading.current_thread() is threading.main_thread():  # others get no signals
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # A shell ignores them for what it runs in the background; None is a handler that is not Python's.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, catch)
@@ -942,8 +943,8 @@ def train(
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
     """Trains until cfg.max_iterations and returns the last metrics, which `logger` gets at every iteration.
-    Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries. SIGINT and SIGTERM take effect at the end of an
-    iteration, when its checkpoint has been saved; `env.hurry()`, if there is that, hears of them at once.
+    Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries. SIGINT, SIGTERM and SIGHUP take effect at the end of
+    an iteration, when its checkpoint has been saved; `env.hurry()`, if there is that, hears of them at once.
 
     If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them has, the
     gradients are averaged, and only the first one logs and writes."""
