@@ -60,6 +60,8 @@ REHEARSED = 7  # environments of a rehearsal; a number that no width is by chanc
 OURS = {Path(__file__).resolve(), *(Path(str(module.__file__)).resolve().parent for module in (dexhand_gym, ppo))}
 OURS.add(Path(configs.__file__).resolve())
 
+Begun = Tuple[ppo.Learner, ppo.Progress]
+
 log = logging.getLogger("train_ppo")
 progress_log = logging.getLogger("train_ppo.progress")
 traceback_log = logging.getLogger("train_ppo.traceback")
@@ -77,6 +79,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return 0
         cfg = check(configs.parse(argv))
         env = make_env(cfg)
+        begun = None if cfg.train.test else ppo.begin(env, cfg.train, cfg.train.checkpoint)
         folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
@@ -87,7 +90,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"{distributed.label()}error: {explain(error)}", file=sys.stderr)
         return 2
     with contextlib.closing(env), stopping_signals():
-        status = run(cfg, env, folder)
+        status = run(cfg, env, begun, folder)
     if status not in (1, 2):
         distributed.stop()
     return status
@@ -145,13 +148,13 @@ def open_run(cfg: RunConfig) -> Path:
     return folder
 
 
-def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
+def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path) -> int:
     try:
         console = start_logging(folder / "train.log", cfg.train.log_level)
         log.info("run: runs/%s", folder.name)
         wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
         with wandb as tell_wandb, watched(cfg, env, folder) as film:
-            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film, tell_wandb)
+            train(cfg, env, begun, folder, console, film, tell_wandb) if begun else test(cfg, env, folder, film)
         return 0
     except KeyboardInterrupt as stop:
         saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -319,6 +322,7 @@ def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callab
 def train(
     cfg: RunConfig,
     env: DexHandVecEnv,
+    begun: Begun,
     folder: Path,
     console: Console,
     film: Callable[[str], None],
@@ -334,7 +338,7 @@ def train(
             film(f"iteration_{metrics['iteration']:06.0f}")
 
     with display.live:
-        ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
+        ppo.learn(env, *begun, folder, after_iteration, cfg.train.checkpoint)
     if not distributed.is_main():
         return
     best = workspace.best_checkpoint(folder)

@@ -942,12 +942,15 @@ def train(
     logger: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
-    """Trains until cfg.max_iterations and returns the last metrics, which `logger` gets at every iteration.
-    Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries. SIGINT, SIGTERM and SIGHUP take effect at the end of
-    an iteration, when its checkpoint has been saved; `env.hurry()`, if there is that, hears of them at once.
+    """Trains until cfg.max_iterations, or goes on with the training that wrote `checkpoint`: begin() and learn()."""
+    learner, progress = begin(env, cfg, checkpoint)
+    return learn(env, learner, progress, run_dir, logger, checkpoint)
 
-    If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them has, the
-    gradients are averaged, and only the first one logs and writes."""
+
+def begin(env: VectorEnv, cfg: PPOConfig, checkpoint: str | Path | None = None) -> tuple[Learner, Progress]:
+    """All that a training has before its first iteration; whatever can be wrong with it is found here, and nothing is
+    written. If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them
+    has."""
     cfg.validate(env.num_envs)
     seed = distributed.gather(cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31)[0]
     own_seed = seed + distributed.rank() * env.num_envs
@@ -962,12 +965,28 @@ def train(
     learner = Learner(agent, optimizer, store, cfg)
     if not distributed.is_main():
         torch.manual_seed(own_seed)  # other actions for other environments
-    folder = Path(run_dir) / "nn"
     if checkpoint is not None:
         resume(checkpoint, env, agent, optimizer, progress, cfg)
-        take_best_along(Path(checkpoint), folder, agent, progress, cfg)
     distributed.wait()
     distributed.broadcast(agent.state_dict().values())
+    return learner, progress
+
+
+def learn(
+    env: VectorEnv,
+    learner: Learner,
+    progress: Progress,
+    run_dir: str | Path,
+    logger: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: str | Path | None = None,
+) -> dict[str, float]:
+    """Iterates until max_iterations and returns the last metrics, which `logger` gets at every iteration. Checkpoints go to
+    run_dir/nn, TensorBoard events to run_dir/summaries; of several ranks only the first logs and writes. SIGINT, SIGTERM
+    and SIGHUP take effect at the end of an iteration, when its checkpoint has been saved; `env.hurry()`, if there is that,
+    hears of them at once. `checkpoint` is what begin() was given."""
+    cfg, agent, optimizer, folder = learner.cfg, learner.agent, learner.optimizer, Path(run_dir) / "nn"
+    if checkpoint is not None:
+        take_best_along(Path(checkpoint), folder, agent, progress, cfg)
     saved: list[Path] = []  # the periodic ones, oldest first
 
     def save_last() -> None:
