@@ -1,4 +1,4 @@
-"""What the page is served through: where it listens, who may speak to it, and what of that viser gets to hear."""
+"""The page's door: where it listens, who may connect, and which messages viser receives."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def is_public(listener: socket.socket) -> bool:
 
 
 def may_speak(headers: Headers, names: Collection[str], public: bool) -> bool:
-    """Whether a request means this server, and comes from its own page if it comes from one.
+    """Whether a request is meant for this server and, if a browser sends it for a page, for a page of this server.
 
-    Any page that the user visits can send requests to this machine; the browser then tells its origin. A name that its
-    owner points at this machine afterwards (DNS rebinding) makes that origin ours, but stands in Host. Numbers cannot be
+    Any site that the user visits can connect to this machine, but the browser then names the site in Origin. A site can
+    also point its own name at this machine (DNS rebinding); then that name stands in Host. A numeric address cannot be
     pointed elsewhere."""
     hosts = [host.lower() for host in headers.get_all("Host")]
     match = HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
@@ -68,10 +68,10 @@ def may_speak(headers: Headers, names: Collection[str], public: bool) -> bool:
     name = match[1] or match[2]
     if name not in names:
         try:
-            if not (public or ip_address(name).is_loopback):
-                return False
-            ip_address(name)
+            address = ip_address(name)
         except ValueError:
+            return False
+        if not (public or address.is_loopback):
             return False
     return all(origin.lower() in (f"http://{hosts[0]}", f"https://{hosts[0]}") for origin in headers.get_all("Origin"))
 
@@ -87,7 +87,7 @@ class Click(msgspec.Struct, tag="SceneNodeClickMessage"):
 
 
 class Value(msgspec.Struct, forbid_unknown_fields=True):
-    """What a control shows now; what may be in it, the viewer knows. (Other attributes of a control are not a page's.)"""
+    """What a control shows now. Its range is the viewer's business (viewer.Choice)."""
 
     value: Union[bool, int, float, str]
 
@@ -102,8 +102,8 @@ HEARD = msgspec.msgpack.Decoder(Union[Camera, Click, Update])
 
 
 class Connection(server.ServerConnection):
-    """Lets through what is HEARD. viser would also pass messages on to other pages, collect files, and share all that it
-    shows on the Internet, if a page asks for it."""
+    """Drops what is not HEARD. On demand, viser would also change any attribute of a control, pass messages on to other
+    pages, collect files, and share the page on the Internet."""
 
     async def recv(self, decode: Optional[bool] = None) -> Any:
         """The next message that may be heard."""
@@ -115,12 +115,12 @@ class Connection(server.ServerConnection):
 
 
 def open_server(listener: socket.socket, host: str, label: str) -> viser.ViserServer:
-    """viser's server behind `listener` and these checks, for which it has no settings: what it serves with is replaced
-    while it starts."""
+    """viser's server, behind `listener` and the checks above. viser has no settings for them, so the function it serves with
+    is replaced while it starts."""
     public = is_public(listener)
     names = {"localhost", host.lower(), *([socket.gethostname().lower()] if public else [])}
     silent = logging.getLogger(f"{__name__}.websockets")
-    silent.setLevel(logging.CRITICAL + 1)  # tracebacks of other people's mistakes
+    silent.setLevel(logging.CRITICAL + 1)  # else anybody can fill the log with tracebacks
     plain, guarded = server.serve, []
 
     def serve(handler: Any, *_: Any, process_request: Any, **options: Any) -> server.serve:
@@ -142,7 +142,7 @@ def open_server(listener: socket.socket, host: str, label: str) -> viser.ViserSe
             opened = viser.ViserServer(host=host, port=listener.getsockname()[1], label=label, verbose=False)
     finally:
         server.serve = plain
-    # What it cannot make sense of it need not tell.
+    # viser's tracebacks about messages that it cannot use
     opened.get_event_loop().set_exception_handler(lambda _, context: log.debug("page: %s", context.get("message")))
     if not guarded:
         opened.stop()

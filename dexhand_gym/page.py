@@ -65,6 +65,8 @@ class Page(Viewer):
             self._arrows.visible = len(arrows) > 0
             if len(arrows):
                 self._arrows.points = arrows
+            self._play.label = "Play" if self.paused else "Pause"
+            self._play.icon = viser.Icon.PLAYER_PLAY if self.paused else viser.Icon.PLAYER_PAUSE
             self._status.content = self._describe(frame)
             self._table.content = self._tabulate(frame.terms)
 
@@ -97,7 +99,7 @@ class Page(Viewer):
     def _add_controls(self) -> None:
         gui = self._server.gui
         self._status = gui.add_html("")
-        play = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
+        self._play = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
         step = gui.add_button("Step", icon=viser.Icon.PLAYER_TRACK_NEXT, hint="One control step, then pause")
         speed = gui.add_dropdown("Speed", list(SPEEDS), initial_value=self.speed)
         picked = gui.add_number("Environment", self.picked, min=0, max=self.env.num_envs - 1, step=1)
@@ -108,17 +110,12 @@ class Page(Viewer):
         with gui.add_folder("Reward"):
             self._table = gui.add_html("")
 
-        def set_paused(paused: bool) -> None:
-            self.paused = paused
-            play.label = "Play" if paused else "Pause"
-            play.icon = viser.Icon.PLAYER_PLAY if paused else viser.Icon.PLAYER_PAUSE
-
         @step.on_click
         def _(_: Any) -> None:
-            set_paused(True)
+            self.paused = True
             self.steps_to_go += 1
 
-        play.on_click(lambda _: set_paused(not self.paused))
+        self._play.on_click(lambda _: setattr(self, "paused", not self.paused))
         for name, control in (("speed", speed), ("picked", picked), ("shown", shown)):
             control.on_update(partial(self._on_update, name))
         self._pick = lambda row: setattr(picked, "value", row)
@@ -126,7 +123,7 @@ class Page(Viewer):
         self._show_forces.on_update(lambda _: setattr(self, "_seen", None))
 
     def _on_update(self, name: str, event: Any) -> None:
-        """Takes over the value of a control, which then shows what has become of it."""
+        """Takes the value of a control, and shows there what was taken."""
         setattr(self, name, event.target.value)
         event.target.value = getattr(self, name)
 

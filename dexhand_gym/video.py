@@ -56,7 +56,7 @@ class Recorder:
             if self._steps % self._stride == 0:
                 self._states.append(self._look())
             self._steps += 1
-        except Exception as error:  # a video is not worth a training
+        except Exception as error:  # filming must not stop a training
             warn(self._name, error)
             self._name, self._states = "", []
         if self._steps == self._env.cfg.env.video_length:

@@ -109,8 +109,8 @@ def side_by_side(k: int, spacing: float) -> np.ndarray:
 
 
 class Choice:
-    """An attribute of a viewer that anybody may set to anything at any time: `accept` clamps the value, or raises if it makes
-    no sense, and then the attribute stays as it is."""
+    """An attribute of a viewer that other threads may set to anything at any time. `accept` clamps a value, or raises if the
+    value makes no sense; then the attribute stays as it is."""
 
     def __init__(self, accept: Callable[[Viewer, Any], Any]):
         self._accept = accept
@@ -154,7 +154,7 @@ class Viewer:
     def _after_step(self, info: Dict[str, Any]) -> None:
         try:
             self._show(info)
-        except Exception as error:  # to be seen is not worth a training
+        except Exception as error:  # watching must not stop a training
             log.warning("no longer shown: %s: %s", type(error).__name__, " ".join(str(error).split()))
             self.env.watchers.remove(self._after_step)
             self.env.viewer = None

@@ -407,15 +407,18 @@ def test_a_signal_wakes_a_pause(tmp_path, line, number):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    where = next(line.split()[-1] for line in process.stdout if "watch: " in line)
-    client = Client(where)
-    wait_for(lambda: "Pause" in client.listen().controls)
-    client.set("Pause", value=True)
-    time.sleep(1)
-    assert process.poll() is None
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
-    client.close()
+    try:
+        where = next(line.split()[-1] for line in process.stdout if "watch: " in line)
+        client = Client(where)
+        wait_for(lambda: "Pause" in client.listen().controls)
+        client.set("Pause", value=True)
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=30)
+        client.close()
+    finally:
+        process.kill()
     assert process.returncode == 128 + number, out
     assert "Traceback" not in out
     if "--test" not in line:
