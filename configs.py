@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import io
 import logging
+import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Literal, Optional, Sequence, Tuple
@@ -22,7 +25,7 @@ from torch import Tensor
 from typing_extensions import get_args, get_origin
 
 import dexhand_gym
-from dexhand_gym import tasks
+from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
 from dexhand_gym.fields import Annotated, Range, check, check_name, field_types, refusal, shortened
@@ -101,7 +104,7 @@ class RunConfig(Config):
     """Everything that makes a run."""
 
     task_name: str = "BaseTask"
-    """One of dexhand_gym.tasks()."""
+    """One of dexhand_gym.tasks(), or module:Class."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def validate(self) -> None:
@@ -111,18 +114,6 @@ class RunConfig(Config):
             names = "task.policy_controls_base, task.policy_controls_fingers"
             raise ValueError(f"{names} = False, False: allowed is one True at least, else there is nothing to learn")
 
-
-_GRASPING = {
-    "max_iterations": 500,
-    "learning_rate": 1e-3,
-    "lr_schedule": "linear",
-    "kl_threshold": 0.008,  # for who prefers the adaptive schedule
-    "gamma": 0.995,
-    "reward_scale": 0.02,
-    "separate": False,  # the critic, which sees more, has a network of its own anyway
-}
-TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": _GRASPING, "BlindGrasping": _GRASPING}
-"""Where a task trains with other numbers than PPOConfig's."""
 
 _TEST = {"test": True, "checkpoint": "latest", "num_envs": 16}
 _WATCH = {**_TEST, "render": True, "train.test_episodes": 0, "train.reload_interval": 30}
@@ -176,6 +167,7 @@ STARTING_POINTS = {
     "config": "a YAML file, such as a run's config.yaml, or a preset (below)",
     "physics": f"speed against precision: {', '.join(PHYSICS)}",
     "train_config": "train settings from an rl_games YAML file",
+    "import": "modules to import first, such as the one that registers a task of yours",
 }
 """Names that stand for many settings, which single ones override, with a line of help."""
 
@@ -204,14 +196,18 @@ INSTEAD = {
 
 def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
     """A task's own configuration."""
-    check_name("task", task_name, tasks())
-    task = task_class(tasks()[task_name]).config()
-    return RunConfig(task=task, task_name=task_name, train=TrainConfig(**TRAIN_DEFAULTS.get(task_name, {})))
+    cls = task_class(find_task(task_name))
+    for name in cls.train_defaults:
+        check_name(f"task '{task_name}': train_defaults", name, [item.name for item in dataclasses.fields(TrainConfig)])
+    return RunConfig(task=cls.config(), task_name=task_name, train=TrainConfig(**cls.train_defaults))
 
 
 def parse(argv: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
     given = expand(read_command_line(argv))
+    modules = elements(given.pop("import", []))
+    if modules or ":" in "".join(given.get("task_name", [])):
+        import_modules(modules)
     find_pretrained(given)
     file, run = settings_of_run(given)
     ours = {**train_config(given, run), **given}
@@ -226,6 +222,19 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
     return cfg
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports what --import names, from the current folder too, as `python -m` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):  # else it is what the module itself imports
+                raise ValueError(f"import = {name!r}: {error}") from None
+            raise
 
 
 def read_command_line(argv: Sequence[str]) -> Settings:
@@ -333,6 +342,9 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
         return None, {}  # there is none, or it is not of a run of ours
     if given.get("task_name", settings["task_name"]) != settings["task_name"]:
         return None, {}
+    if ":" in settings["task_name"][0] and "task_name" not in given:
+        task = settings["task_name"][0]
+        raise ValueError(f"{file}: its task {task!r} is code; to import it say --task {task}")
     along = (*NETWORK, *LEARNING) if goes_on else NETWORK
     settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
     settings.pop("sim.threads", None)

@@ -39,7 +39,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
 import dexhand_gym
-from dexhand_gym import tasks
+from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.fields import shortened
@@ -118,7 +118,7 @@ def check(cfg: RunConfig) -> RunConfig:
 
 def make_env(cfg: RunConfig) -> DexHandVecEnv:
     """The environment, once a rehearsal without an engine has shown that task, config and checkpoint fit together."""
-    train, task = cfg.train, tasks()[cfg.task_name]
+    train, task = cfg.train, find_task(cfg.task_name)
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml has it
     if train.test and train.test_episodes:
@@ -143,7 +143,9 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
 def open_run(cfg: RunConfig) -> Path:
     kind, experiment = ("test" if cfg.train.test else "train"), cfg.train.experiment
     keep = experiment.max_test_runs if cfg.train.test else experiment.max_train_runs
-    folder = workspace.create_run(experiment.name or cfg.task_name, kind, keep, experiment.use_clean_workspace)
+    folder = workspace.create_run(
+        experiment.name or cfg.task_name.rpartition(":")[2], kind, keep, experiment.use_clean_workspace
+    )
     (folder / "config.yaml").write_text(configs.to_yaml(cfg), encoding="utf-8")
     return folder
 

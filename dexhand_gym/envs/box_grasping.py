@@ -207,6 +207,15 @@ class BoxGrasping(DexHandVecEnv):
         "push": lambda m, cfg: distance(m["object_pos"][:, :2], m["start_box"][:, :2]),
     }
     timers = {**DexHandVecEnv.timers, "grasp_duration": "held_high"}
+    train_defaults = {
+        "max_iterations": 500,
+        "learning_rate": 1e-3,
+        "lr_schedule": "linear",
+        "kl_threshold": 0.008,  # used only by the adaptive schedule
+        "gamma": 0.995,
+        "reward_scale": 0.02,
+        "separate": False,  # the critic, which sees more, has a network of its own anyway
+    }
 
     def scene(self) -> Scene:
         """One cube."""

@@ -42,6 +42,7 @@ class DexHandVecEnv(VectorEnv):
     | `quantities`              | {name: function(measured, cfg)}: observations and whatever rewards and endings read       |
     | `timers`                  | {name: boolean quantity}: seconds that it has held without a break                   |
     | `remembered`              | quantities whose value one control step ago is wanted, as prev_<name>                |
+    | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
 
     Tensors live on the simulator's device. Finished environments restart within the same step (SAME_STEP): `step`
     returns the new episode's first observation, and info holds
@@ -66,6 +67,7 @@ class DexHandVecEnv(VectorEnv):
     quantities: ClassVar[Dict[str, Quantity]] = HAND_QUANTITIES
     timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
     remembered: ClassVar[Tuple[str, ...]] = ()
+    train_defaults: ClassVar[Dict[str, Any]] = {}
 
     def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
         """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows what goes on (viewer.py).
