@@ -11,7 +11,6 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 with contextlib.suppress(ImportError):
     import isaacgym  # type: ignore  # noqa: F401  must come before torch
-import json
 import logging
 import logging.handlers
 import math
@@ -41,6 +40,7 @@ from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
 from ppo import checkpoint as checkpoints
 from ppo import distributed, ppo, wandb_logger, workspace
+from ppo.text import PrintableFormatter, SurvivingFile, SurvivingStream, printable, write_anything
 
 log = logging.getLogger("train_ppo")
 progress_log = logging.getLogger("train_ppo.progress")
@@ -50,6 +50,7 @@ traceback_log = logging.getLogger("train_ppo.traceback")
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 130 interrupted, 143 terminated."""
     argv, cfg = (sys.argv[1:] if argv is None else argv), None
+    write_anything()
     signal.signal(signal.SIGTERM, terminate)
     try:
         if {"-h", "--help", "--help-all"} & set(argv):
@@ -65,7 +66,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             if cfg.train.log_level == "debug":
                 raise  # it is the task that is wrong, not the command
             hint = " (--log-level debug shows where)"
-        print(f"{distributed.label()}error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+        print(f"{distributed.label()}error: {printable(error)}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
@@ -91,7 +92,8 @@ def check(cfg: RunConfig) -> RunConfig:
     wandb_logger.check(cfg.train.wandb)
     workspace.check_writable()
     if cfg.train.checkpoint and not cfg.train.test:
-        done = checkpoints.load(cfg.train.checkpoint)["epoch"]
+        saved = checkpoints.load(cfg.train.checkpoint)
+        done = saved["epoch"] if saved["optimizer"] else 0  # a policy alone is where a new training begins
         if done >= cfg.train.max_iterations:
             raise ValueError(f"train.max_iterations = {cfg.train.max_iterations}: allowed is more than the {done} done")
     return cfg
@@ -124,7 +126,11 @@ def open_run(cfg: RunConfig) -> Path:
     kind, experiment = ("test" if cfg.train.test else "train"), cfg.train.experiment
     keep = experiment.max_test_runs if cfg.train.test else experiment.max_train_runs
     folder = workspace.create_run(experiment.name or cfg.task_name, kind, keep, experiment.use_clean_workspace)
-    (folder / "config.yaml").write_text(configs.to_yaml(cfg), encoding="utf-8")
+    try:
+        workspace.write(folder / "config.yaml", configs.to_yaml(cfg))
+    except OSError:
+        workspace.remove_run(folder)
+        raise
     return folder
 
 
@@ -137,7 +143,7 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
             test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film, tell_wandb)
         return 0
     except KeyboardInterrupt as stop:
-        saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        saved = max(folder.glob("nn/last_*.pth"), key=workspace.newness, default=None)
         hint = (
             f", checkpoint saved; to go on: --checkpoint runs/{folder.name}/nn/{saved.name}"
             if saved and not cfg.train.test
@@ -148,6 +154,9 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     except checkpoints.CheckpointError as error:
         log.error("%s%s", distributed.label(), error)
         return 2
+    except (checkpoints.SaveError, workspace.WriteError) as error:
+        log.error("%s%s", distributed.label(), error)
+        return 1
     except Exception as error:
         place, why = traceback.extract_tb(error.__traceback__)[-1], traceback.format_exception_only(type(error), error)
         what = " ".join("".join(why).split())
@@ -186,14 +195,14 @@ def start_logging(file: Path, level: str) -> Console:
     console = Console()
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
         handler.addFilter(lambda record: record.name != progress_log.name)
     else:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler = SurvivingStream(sys.stdout)
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(lambda record: record.name != traceback_log.name or level == "debug")
-    to_file = logging.FileHandler(file, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file = SurvivingFile(file, encoding="utf-8", delay=True)
+    to_file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     early = [record for kept in logging.root.handlers for record in getattr(kept, "buffer", ())]
     logging.basicConfig(level=level.upper(), handlers=[handler, to_file], force=True)
     logging.captureWarnings(True)
@@ -267,7 +276,9 @@ def train(
     if cfg.task.SUCCESSES:
         film("best")
         measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
-    log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
+    log.info(
+        "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
+    )
     log.info("test it: python train_ppo.py --test --checkpoint runs/%s", folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
 
@@ -334,7 +345,7 @@ def reward_table(metrics: Dict[str, float]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    console = Console(width=80, color_system=None)
+    console = Console(width=80, color_system=None, file=sys.stdout)  # whose encoding may lack lines to draw with
     with console.capture() as text:
         console.print(table)
     return text.get().rstrip()
@@ -347,7 +358,7 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, film: Callable[[str],
     """One round of `test_episodes` episodes, or round after round (see TrainConfig.reload_interval)."""
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
-    workspace.link(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
+    workspace.link_or_copy(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
     (agent, iteration), loaded = load_agent(env, cfg, path), time.monotonic()
 
     def reload() -> None:
@@ -380,9 +391,9 @@ def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agen
 def measure(env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int, path: Path, folder: Path) -> None:
     """Plays, and tells the log and `folder`/result.json how it went. `path` is where the agent comes from."""
     result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes)}
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    workspace.write(folder / "result.json", workspace.to_json(result))
     what = "tested: %s after %d iterations, %d episodes without exploration\n%s"
-    log.info(what, path.name, iteration, result["episodes"], as_text(result_table(result)))
+    log.info(what, printable(path.name), iteration, result["episodes"], as_text(result_table(result)))
 
 
 def result_table(result: Dict[str, Any]) -> Table:

@@ -144,4 +144,4 @@ for name, pattern, construct in (
     if pattern is not None:
         Core.add_implicit_resolver(tag, re.compile(f"(?:{pattern})\\Z"), None)
     Core.add_constructor(tag, construct)
-Core.add_constructor(None, yaml.SafeLoader.construct_undefined)
+Core.add_constructor(None, yaml.SafeLoader.construct_undefined)  # type: ignore[arg-type]

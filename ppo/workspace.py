@@ -9,7 +9,9 @@ runs/pinned/                                  links that a user moved here, neve
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -100,12 +102,38 @@ def link_or_copy(place: Path, target: Path) -> None:
         shutil.copyfile(target, place)
 
 
+def remove_run(run: Path) -> None:
+    """Takes back what create_run() has made, but for the link to the run before."""
+    shown = run.parent.parent / "runs"
+    for place in (shown / run.name, *(shown / name for name in KINDS)):
+        if place.is_symlink() and place.resolve() == run.resolve():
+            place.unlink()
+    shutil.rmtree(run, ignore_errors=True)
+
+
+class WriteError(OSError):
+    """A file of a run that could not be written; the message is one line with its path."""
+
+
 def write(path: Path, text: str) -> None:
-    """Raises OSError, one line with the path."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have moved the run
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OSError(f"{printable(path)}: not written, {error.strerror}") from None
+        raise WriteError(f"{printable(path)}: not written, {error.strerror}") from None
+
+
+def to_json(tree: Any) -> str:
+    """JSON knows no numbers that are not finite: they become null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(entry) for entry in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(tree), indent=2, allow_nan=False) + "\n"
 
 
 def runs_of(kind: str, *folders: Path) -> List[Path]:
