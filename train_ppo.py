@@ -125,13 +125,8 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
 def open_run(cfg: RunConfig) -> Path:
     kind, experiment = ("test" if cfg.train.test else "train"), cfg.train.experiment
     keep = experiment.max_test_runs if cfg.train.test else experiment.max_train_runs
-    folder = workspace.create_run(experiment.name or cfg.task_name, kind, keep, experiment.use_clean_workspace)
-    try:
-        workspace.write(folder / "config.yaml", configs.to_yaml(cfg))
-    except OSError:
-        workspace.remove_run(folder)
-        raise
-    return folder
+    name, clean = experiment.name or cfg.task_name, experiment.use_clean_workspace
+    return workspace.create_run(name, kind, keep, clean, config=configs.to_yaml(cfg))
 
 
 def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:

@@ -147,8 +147,9 @@ def write_atomically(path: Path, content: Any) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, (OSError, RuntimeError)):  # torch's own writer raises RuntimeError when a disk is full
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, (OSError, RuntimeError)):  # torch may raise one of its own after that of the full disk
+            known = [getattr(e, "strerror", None) for e in (error, error.__context__)]
+            why = next(filter(None, known), str(error))
             raise SaveError(f"{printable(path)}: not saved, {printable(why, 200)}") from error
         raise
 

@@ -14,7 +14,7 @@ import yaml
 
 from .text import printable
 
-MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 20_000, 40  # nodes: with aliases expanded
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 10_000, 40  # nodes: with aliases expanded
 
 
 def read(path: str | Path, what: str = "file", words: bool = False) -> Dict[str, Any]:

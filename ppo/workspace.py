@@ -20,7 +20,7 @@ import tempfile
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from .text import printable
 
@@ -49,14 +49,22 @@ def check_writable(root: Path = Path()) -> None:
             raise OSError(f"runs cannot be written to {printable(folder.absolute())}: {error.strerror}") from None
 
 
-def create_run(name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path()) -> Path:
-    """Makes the folder of a new run, of kind train or test, and its links, and unlinks all but the newest `keep` runs of
-    that kind. clean=False: the folder itself stands in runs/."""
+def create_run(
+    name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path(), config: Optional[str] = None
+) -> Path:
+    """Makes the folder of a new run, of kind train or test, with its config.yaml, and its links, and unlinks all but the
+    newest `keep` runs of that kind. clean=False: the folder itself stands in runs/."""
     check_run_name(name)
     archive, shown = root / "runs_all", root / "runs"
     (shown / "pinned").mkdir(parents=True, exist_ok=True)
     archive.mkdir(exist_ok=True)
     run = make_folder(archive if clean else shown, shown, f"{name}_{kind}_{time.strftime('%Y%m%d_%H%M%S')}")
+    if config is not None:
+        try:
+            write(run / "config.yaml", config)
+        except OSError:
+            shutil.rmtree(run, ignore_errors=True)
+            raise
     places = [shown / run.name, shown / f"latest_{kind}"]
     for place in places if clean else places[1:]:
         try:
@@ -100,15 +108,6 @@ def link_or_copy(place: Path, target: Path) -> None:
         link(place, target)
     except (OSError, NotImplementedError):  # a file system without links
         shutil.copyfile(target, place)
-
-
-def remove_run(run: Path) -> None:
-    """Takes back what create_run() has made, but for the link to the run before."""
-    shown = run.parent.parent / "runs"
-    for place in (shown / run.name, *(shown / name for name in KINDS)):
-        if place.is_symlink() and place.resolve() == run.resolve():
-            place.unlink()
-    shutil.rmtree(run, ignore_errors=True)
 
 
 class WriteError(OSError):
