@@ -1,7 +1,6 @@
 """Checkpoints: what is written is read back, rl_games' files are read, broken ones are refused in one line, and a crash
 while writing leaves the old file as it was."""
 
-import dataclasses
 import math
 import os
 import pickle
@@ -9,7 +8,6 @@ import random
 import re
 import resource
 import shutil
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -402,6 +400,7 @@ def test_what_a_file_may_not_say(tmp_path, change, message):
 WEIGHT = "a2c_network.mu.weight"
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized")
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -429,8 +428,7 @@ def test_weights_that_are_none(tmp_path, name, change, message):
     agent, _ = trained(steps=0)
     before = {key: x.clone() for key, x in agent.state_dict().items()}
     torch.save({"model": {**before, name: change(before[name])}}, tmp_path / "a.pth")
-    with warnings.catch_warnings(), pytest.raises(CheckpointError) as error:
-        warnings.simplefilter("error")
+    with pytest.raises(CheckpointError) as error:
         checkpoint.load_weights(agent, checkpoint.load(tmp_path / "a.pth"), "a.pth")
     assert message in str(error.value) and "\n" not in str(error.value)
     assert same(before, dict(agent.state_dict()))
@@ -483,18 +481,17 @@ def test_tensors_that_could_not_be_read_back_are_not_written(tmp_path, value):
 
 
 def test_a_training_that_goes_on_takes_its_best_policy_along(tmp_path):
-    better = config(max_iterations=4, learning_rate=1e-9)
-    train(PointMass(), config(max_iterations=40), tmp_path / "a")
-    path = last(tmp_path / "a", 40)
+    train(PointMass(), config(), tmp_path / "a")
+    path = last(tmp_path / "a", 3)
     saved = checkpoint.load(path)
     saved["last_mean_rewards"] = 19.5  # more than anybody can earn
     torch.save(saved, path)
-    train(PointMass(), dataclasses.replace(better, max_iterations=42), tmp_path / "b", checkpoint=path)
+    train(PointMass(), config(max_iterations=4), tmp_path / "b", checkpoint=path)
     best = checkpoint.load(tmp_path / "a" / "nn" / "policy.pth")
     assert same(checkpoint.load(tmp_path / "b" / "nn" / "policy.pth"), best)
-    assert checkpoint.load(last(tmp_path / "b", 42))["last_mean_rewards"] == 19.5
+    assert checkpoint.load(last(tmp_path / "b", 4))["last_mean_rewards"] == 19.5
 
-    for name, change in (("alone", None), ("later", {"epoch": 41}), ("other", {"model": {}}), ("damaged", None)):
+    for name, change in (("alone", None), ("later", {"epoch": 4}), ("other", {"model": {}}), ("damaged", None)):
         folder = tmp_path / name / "from" / "nn"
         folder.mkdir(parents=True)
         shutil.copy(path, folder)
@@ -502,9 +499,9 @@ def test_a_training_that_goes_on_takes_its_best_policy_along(tmp_path):
             torch.save({**best, **change}, folder / "policy.pth")
         if name == "damaged":
             (folder / "policy.pth").write_bytes(b"")
-        train(PointMass(), config(max_iterations=42), tmp_path / name, checkpoint=folder / path.name)
+        train(PointMass(), config(max_iterations=4), tmp_path / name, checkpoint=folder / path.name)
         own = checkpoint.load(tmp_path / name / "nn" / "policy.pth")
-        assert own["epoch"] in (41, 42) and own["last_mean_rewards"] < 19.5, "the best of its own iterations"
+        assert own["epoch"] == 4 and own["last_mean_rewards"] < 19.5, "the best of its own iterations"
 
 
 def test_a_policy_alone_begins_a_training(tmp_path, caplog):
