@@ -33,12 +33,12 @@ from dexhand_gym.sim import PHYSICS
 
 if TYPE_CHECKING or not __package__:
     from ppo import checkpoint as checkpoints
-    from ppo import runner, workspace
+    from ppo import runner, strict_yaml, workspace
     from ppo.ppo import PPOConfig
     from ppo.wandb_logger import WandbConfig
 else:  # installed, this file is dexhand_gym.command.configs
     from dexhand_gym.ppo import checkpoint as checkpoints
-    from dexhand_gym.ppo import runner, workspace
+    from dexhand_gym.ppo import runner, strict_yaml, workspace
     from dexhand_gym.ppo.ppo import PPOConfig
     from dexhand_gym.ppo.wandb_logger import WandbConfig
 
@@ -332,7 +332,7 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
         return None, {}
     goes_on = given.get("train.test", ["False"])[-1:] in (["False"], ["false"])
     checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]), newest=goes_on)
-    file = (checkpoint.parent.parent if checkpoint.parent.name == "nn" else checkpoint.parent) / "config.yaml"
+    file = workspace.run_of(checkpoint) / "config.yaml"
     settings: Settings = {}
     try:
         settings = read_yaml(file) if file.is_file() else {}
@@ -393,15 +393,20 @@ def only_word(name: str, words: List[str]) -> str:
 
 def read_yaml(path: Path) -> Settings:
     """Settings of a file: all of a RunConfig, as to_yaml() writes it, or a part, short names included."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ValueError(f"config = '{path}': {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config = '{path}' is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"config = '{path}': allowed are names and values, such as 'num_envs: 64'")
+    tree, seen = strict_yaml.read(path, "config", words=True), {}
+    for name in leaves(tree):
+        if full_name(name) in seen:
+            raise ValueError(f"config = '{path}': {seen[full_name(name)]} and {name} are the same setting")
+        seen[full_name(name)] = name
     return flatten(tree)
+
+
+def leaves(tree: Dict[str, Any], prefix: str = "") -> List[str]:
+    """The names in a tree, as they are spelled there."""
+    names = []
+    for key, value in tree.items():
+        names += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return names
 
 
 def to_yaml(cfg: RunConfig) -> str:

@@ -15,7 +15,6 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 with contextlib.suppress(ImportError):
     import isaacgym  # type: ignore  # noqa: F401  must come before torch
-import json
 import logging
 import logging.handlers
 import math
@@ -42,7 +41,6 @@ import dexhand_gym
 from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
-from dexhand_gym.fields import shortened
 from dexhand_gym.sim import choose_engine
 
 if TYPE_CHECKING or not __package__:
@@ -50,11 +48,13 @@ if TYPE_CHECKING or not __package__:
     from configs import RunConfig
     from ppo import checkpoint as checkpoints
     from ppo import distributed, ppo, wandb_logger, workspace
+    from ppo.text import PrintableFormatter, SurvivingFile, SurvivingStream, printable, write_anything
 else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.command import configs
     from dexhand_gym.command.configs import RunConfig
     from dexhand_gym.ppo import checkpoint as checkpoints
     from dexhand_gym.ppo import distributed, ppo, wandb_logger, workspace
+    from dexhand_gym.ppo.text import PrintableFormatter, SurvivingFile, SurvivingStream, printable, write_anything
 
 REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
 OURS = {Path(__file__).resolve(), *(Path(str(module.__file__)).resolve().parent for module in (dexhand_gym, ppo))}
@@ -71,6 +71,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 129 the terminal was closed, 130 interrupted, 143
     terminated."""
     argv, cfg = (sys.argv[1:] if argv is None else argv), None
+    write_anything()
     collect_log()
     try:
         distributed.check_environment()
@@ -110,7 +111,8 @@ def check(cfg: RunConfig) -> RunConfig:
     wandb_logger.check(cfg.train.wandb)
     workspace.check_writable()
     if cfg.train.checkpoint and not cfg.train.test:
-        done = checkpoints.load(cfg.train.checkpoint)["epoch"]
+        saved = checkpoints.load(cfg.train.checkpoint)
+        done = saved["epoch"] if saved["optimizer"] else 0  # a policy alone is where a new training begins
         if done >= cfg.train.max_iterations:
             raise ValueError(f"train.max_iterations = {cfg.train.max_iterations}: allowed is more than the {done} done")
     return cfg
@@ -143,11 +145,8 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
 def open_run(cfg: RunConfig) -> Path:
     kind, experiment = ("test" if cfg.train.test else "train"), cfg.train.experiment
     keep = experiment.max_test_runs if cfg.train.test else experiment.max_train_runs
-    folder = workspace.create_run(
-        experiment.name or cfg.task_name.rpartition(":")[2], kind, keep, experiment.use_clean_workspace
-    )
-    (folder / "config.yaml").write_text(configs.to_yaml(cfg), encoding="utf-8")
-    return folder
+    name, clean = experiment.name or cfg.task_name.rpartition(":")[2], experiment.use_clean_workspace
+    return workspace.create_run(name, kind, keep, clean, config=configs.to_yaml(cfg))
 
 
 def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path) -> int:
@@ -159,7 +158,7 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
             train(cfg, env, begun, folder, console, film, tell_wandb) if begun else test(cfg, env, folder, film)
         return 0
     except KeyboardInterrupt as stop:
-        saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        saved = max(folder.glob("nn/last_*.pth"), key=workspace.newness, default=None)
         hint = (
             f", checkpoint saved; to go on: --checkpoint runs/{folder.name}/nn/{saved.name}"
             if saved and not cfg.train.test
@@ -171,6 +170,9 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
     except checkpoints.CheckpointError as error:
         log.error("%s%s", distributed.label(), error)
         return 2
+    except (checkpoints.SaveError, workspace.WriteError) as error:
+        log.error("%s%s", distributed.label(), error)
+        return 1
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         if "/torch/distributed/" in frame.filename:
@@ -186,9 +188,9 @@ def explain(error: BaseException) -> str:
     """One line: what is wrong, and for an error in code that is not ours, where in it."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [frame for frame in frames if not is_ours(frame.filename) and not is_library(frame.filename)]
-    message = " ".join(str(error).split())
+    message = printable(error)
     if message and is_ours(frames[-1].filename) and isinstance(error, (ValueError, RuntimeError, OSError)):
-        return shortened(message, 2000)
+        return message
     if foreign:
         return f"{in_words(error)} (in {foreign[-1].filename}:{foreign[-1].lineno}, {foreign[-1].name})"
     return f"{in_words(error)} (--log-level debug shows where)"
@@ -196,7 +198,7 @@ def explain(error: BaseException) -> str:
 
 def in_words(error: BaseException) -> str:
     """KeyError: 'speed', in one line."""
-    return shortened(" ".join("".join(traceback.format_exception_only(type(error), error)).split()), 2000)
+    return printable("".join(traceback.format_exception_only(type(error), error)))
 
 
 def is_ours(file: str) -> bool:
@@ -259,14 +261,14 @@ def start_logging(file: Path, level: str) -> Console:
     console = Console()
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
         handler.addFilter(lambda record: record.name != progress_log.name)
     else:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler = SurvivingStream(sys.stdout)
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(lambda record: record.name != traceback_log.name or level == "debug")
-    to_file = logging.FileHandler(file, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file = SurvivingFile(file, encoding="utf-8", delay=True)
+    to_file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     early = [record for kept in logging.root.handlers for record in getattr(kept, "buffer", ())]
     logging.basicConfig(level=level.upper(), handlers=[handler, to_file], force=True)
     logging.captureWarnings(True)
@@ -347,7 +349,9 @@ def train(
     if cfg.task.SUCCESSES:
         film("best")
         measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
-    log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
+    log.info(
+        "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
+    )
     log.info("test it: %s --test --checkpoint runs/%s", configs.COMMAND, folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
 
@@ -414,7 +418,7 @@ def reward_table(metrics: Dict[str, float]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    console = Console(width=80, color_system=None)
+    console = Console(width=80, color_system=None, file=sys.stdout)  # whose encoding may lack lines to draw with
     with console.capture() as text:
         console.print(table)
     return text.get().rstrip()
@@ -427,7 +431,7 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, film: Callable[[str],
     """One round of `test_episodes` episodes, or round after round (see TrainConfig.reload_interval)."""
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
-    workspace.link(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
+    workspace.link_or_copy(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
     (agent, iteration), loaded = load_agent(env, cfg, path), time.monotonic()
 
     def reload() -> None:
@@ -460,9 +464,9 @@ def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agen
 def measure(env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int, path: Path, folder: Path) -> None:
     """Plays, and tells the log and `folder`/result.json how it went. `path` is where the agent comes from."""
     result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes)}
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    workspace.write(folder / "result.json", workspace.to_json(result))
     what = "tested: %s after %d iterations, %d episodes without exploration\n%s"
-    log.info(what, path.name, iteration, result["episodes"], as_text(result_table(result)))
+    log.info(what, printable(path.name), iteration, result["episodes"], as_text(result_table(result)))
 
 
 def result_table(result: Dict[str, Any]) -> Table:

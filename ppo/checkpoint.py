@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pickle
 import struct
 import sys
 import time
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -147,8 +147,9 @@ def write_atomically(path: Path, content: Any) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, (OSError, RuntimeError)):  # torch's own writer raises RuntimeError when a disk is full
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, (OSError, RuntimeError)):  # torch may raise one of its own after that of the full disk
+            known = [getattr(e, "strerror", None) for e in (error, error.__context__)]
+            why = next(filter(None, known), str(error))
             raise SaveError(f"{printable(path)}: not saved, {printable(why, 200)}") from error
         raise
 
@@ -167,7 +168,8 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     """Reads a file of ours or of rl_games as the dict that save() writes; nothing in it is executed, whoever wrote it, and
     no bit of it may have changed since. In a file that holds a model only, epoch and frame become 0 and the optimizer None."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a hostile file makes torch say
             content = read(file)
         check_plain(content)
     except FileNotFoundError:
@@ -370,11 +372,11 @@ class Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Pyt
 
     def load_build(self) -> None:
         """Forgets what belongs to an object apart from its data: the version of a state_dict, the byte order of a number."""
-        state = self.stack.pop()
+        state = self.stack.pop()  # pyright: ignore
         if isinstance(state, tuple) and ">" in state:
             raise CheckpointError("its numbers are big-endian")
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # pyright: ignore
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         """The memory that tensors share, as a tensor."""

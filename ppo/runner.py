@@ -21,11 +21,11 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tupl
 
 import gymnasium
 import torch
-import yaml
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from . import checkpoint as checkpoints
+from . import strict_yaml
 from .ppo import Agent, PPOConfig, train
 
 # --- The params of rl_games ------------------------------------------------------------------------------------------
@@ -137,13 +137,7 @@ IGNORED = [
 def read_params(path: Path) -> Dict[str, Any]:
     """The `params` of a file. References for Hydra, as in Isaac Gym's files, are resolved to their default or left out.
     Raises ValueError, one line, for a file that is none of rl_games."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"train_config = '{path}': {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"train_config = '{path}' is not YAML: {' '.join(str(error).split())}") from None
-    params = tree.get("params") if isinstance(tree, dict) else None
+    params = strict_yaml.read(path, "train_config").get("params")
     if not isinstance(params, dict) or not isinstance(params.get("config"), dict):
         raise ValueError(f"train_config = '{path}': allowed is a file of rl_games, with params.config in it")
     return without_references(params)
@@ -157,17 +151,10 @@ def without_references(tree: Dict[str, Any]) -> Dict[str, Any]:
         if isinstance(value, dict):
             result[key] = without_references(value)
         elif default:
-            result[key] = default_of_reference(key, default[1])
+            result[key] = strict_yaml.scalar(default[1].strip())
         elif not isinstance(value, str) or "${" not in value:
             result[key] = value
     return result
-
-
-def default_of_reference(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"{key}: {text!r} in its ${{resolve_default:...}} is not a value") from None
 
 
 def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:

@@ -14,7 +14,7 @@ import yaml
 
 from .text import printable
 
-MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 20_000, 40  # nodes: with aliases expanded
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 10_000, 40  # nodes: with aliases expanded
 
 
 def read(path: str | Path, what: str = "file", words: bool = False) -> Dict[str, Any]:
@@ -144,4 +144,4 @@ for name, pattern, construct in (
     if pattern is not None:
         Core.add_implicit_resolver(tag, re.compile(f"(?:{pattern})\\Z"), None)
     Core.add_constructor(tag, construct)
-Core.add_constructor(None, yaml.SafeLoader.construct_undefined)
+Core.add_constructor(None, yaml.SafeLoader.construct_undefined)  # type: ignore[arg-type]

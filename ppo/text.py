@@ -51,11 +51,17 @@ class SurvivingHandler:
             return super().handleError(record)  # type: ignore[misc]
         if not self.failed:
             self.failed = True
-            self.give_up(error)
+            self.give_up(error)  # type: ignore[attr-defined]
 
 
 class SurvivingFile(SurvivingHandler, logging.FileHandler):
     """It goes on when there is room again."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # of opening the file
+            self.handleError(record)
 
     def give_up(self, error: OSError) -> None:
         with contextlib.suppress(OSError):

@@ -9,7 +9,9 @@ runs/pinned/                                  links that a user moved here, neve
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -18,7 +20,7 @@ import tempfile
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from .text import printable
 
@@ -47,14 +49,22 @@ def check_writable(root: Path = Path()) -> None:
             raise OSError(f"runs cannot be written to {printable(folder.absolute())}: {error.strerror}") from None
 
 
-def create_run(name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path()) -> Path:
-    """Makes the folder of a new run, of kind train or test, and its links, and unlinks all but the newest `keep` runs of
-    that kind. clean=False: the folder itself stands in runs/."""
+def create_run(
+    name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path(), config: Optional[str] = None
+) -> Path:
+    """Makes the folder of a new run, of kind train or test, with its config.yaml, and its links, and unlinks all but the
+    newest `keep` runs of that kind. clean=False: the folder itself stands in runs/."""
     check_run_name(name)
     archive, shown = root / "runs_all", root / "runs"
     (shown / "pinned").mkdir(parents=True, exist_ok=True)
     archive.mkdir(exist_ok=True)
     run = make_folder(archive if clean else shown, shown, f"{name}_{kind}_{time.strftime('%Y%m%d_%H%M%S')}")
+    if config is not None:
+        try:
+            write(run / "config.yaml", config)
+        except OSError:
+            shutil.rmtree(run, ignore_errors=True)
+            raise
     places = [shown / run.name, shown / f"latest_{kind}"]
     for place in places if clean else places[1:]:
         try:
@@ -100,12 +110,29 @@ def link_or_copy(place: Path, target: Path) -> None:
         shutil.copyfile(target, place)
 
 
+class WriteError(OSError):
+    """A file of a run that could not be written; the message is one line with its path."""
+
+
 def write(path: Path, text: str) -> None:
-    """Raises OSError, one line with the path."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have moved the run
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OSError(f"{printable(path)}: not written, {error.strerror}") from None
+        raise WriteError(f"{printable(path)}: not written, {error.strerror}") from None
+
+
+def to_json(tree: Any) -> str:
+    """JSON knows no numbers that are not finite: they become null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(entry) for entry in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(tree), indent=2, allow_nan=False) + "\n"
 
 
 def runs_of(kind: str, *folders: Path) -> List[Path]:
