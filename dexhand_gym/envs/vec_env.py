@@ -325,8 +325,8 @@ class DexHandVecEnv(VectorEnv):
     def _drive_dofs(self) -> None:
         """The four stages: the newest action to dof targets. The drives keep theirs where one is not finite: an engine may
         take such a target for zero, without a word."""
-        given = finite(self._prev_actions)
-        self._prev_actions.copy_(torch.where(given.unsqueeze(1), self._prev_actions.clamp(-1.0, 1.0), 0.0))
+        given = self._prev_actions.sum(1)
+        self._prev_actions.nan_to_num_(0.0).clamp_(-1.0, 1.0)
         baseline = self.pre_action_rule(self.measured)
         columns = self._controlled
         targets = self.action_rule(
@@ -338,8 +338,8 @@ class DexHandVecEnv(VectorEnv):
         for post_filter in self.post_action_filters:
             targets = post_filter(targets, self._targets, self._limits)
         dof_targets = self.coupling(targets)
-        drivable = given & finite(baseline, targets, dof_targets)
-        self._refused.copy_(~drivable)
+        drivable = finite(given, baseline, targets, dof_targets)
+        torch.logical_not(drivable, out=self._refused)
         drivable = drivable.unsqueeze(1)
         self._rule_targets.copy_(torch.where(drivable, baseline, self._rule_targets))
         self._targets.copy_(torch.where(drivable, targets, self._targets))
@@ -355,7 +355,9 @@ class DexHandVecEnv(VectorEnv):
         m = self._measure(self.control_dt)
         rows = self._observation(m)
         reward, terminated, truncated, success, endings = self._judge(m, rows)
-        rows = rows.masked_fill(endings[-1].unsqueeze(1), 0.0)
+        bad = endings[-1]
+        if self._drive.on_gpu or bad.any():  # asking a GPU would stall it
+            rows.masked_fill_(bad.unsqueeze(1), 0.0)
         self._remember(m)
         return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
@@ -369,7 +371,7 @@ class DexHandVecEnv(VectorEnv):
         """The observation [N, S] anew, after episodes have begun."""
         m = self._measure(0.0)
         self._remember(m)
-        return torch.nan_to_num(self._observation(m), 0.0, 0.0, 0.0)  # the step that follows ends such an episode
+        return torch.nan_to_num_(self._observation(m), 0.0, 0.0, 0.0)  # the step that follows ends such an episode
 
     @property
     def measured(self) -> Measured:
@@ -382,8 +384,7 @@ class DexHandVecEnv(VectorEnv):
         for name, condition in self.timers.items():
             if name not in self._raw:
                 self._raw[name] = m[name] = self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
-            timer = self._timers[name]
-            timer.copy_(torch.where(m[condition] > 0, timer + elapsed, 0.0))
+            self._timers[name].add_(elapsed).masked_fill_(m[condition] <= 0, 0.0)
         return m
 
     def _judge(self, m: Measured, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -396,9 +397,9 @@ class DexHandVecEnv(VectorEnv):
         paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated]).float()
         reward = (self._weights.unsqueeze(1) * paid).sum(0)
 
-        # All that was looked at for this counts, and overrules it.
+        # All that this was computed from counts, and overrules it. A term that is not finite shows in the return.
         total = self._episode_return + reward
-        good = finite(rows, paid.T, total, *m.rows(self.num_envs)) & ~(self.sim.nonfinite | self._refused)
+        good = finite(total, rows, m["body_forces"], *self._computed(m)) & ~(self.sim.nonfinite | self._refused)
         hits, misses, success, failure, truncated = (
             hit & good for hit in (hits, misses & ~success, success, failure, truncated)
         )
@@ -415,6 +416,14 @@ class DexHandVecEnv(VectorEnv):
         counted = torch.stack((success, done, torch.where(done, self._episode_step, 0)))
         self._sums += torch.cat((paid, endings, counted)).sum(1)
         return reward, terminated, truncated, success, endings
+
+    def _computed(self, m: Measured) -> List[Tensor]:
+        """Quantities [N, ...] that rewards and criteria have read and observations do not show. Not those that are views of
+        the engine's tensors, which have been looked at."""
+        shown = (*self.task.policy_observation_keys, *self.task.critic_observation_keys)
+        hidden = (m[name] for name in m if name in self.quantities and name not in shown)
+        of_rows = (x for x in hidden if x.dim() and len(x) == self.num_envs)
+        return [x for x in of_rows if x.is_floating_point() and x._base is None]
 
     def _criteria(self, values: Dict[str, Tensor], active: List[str]) -> Tensor:
         """The active ones, [criteria, N] bool."""
