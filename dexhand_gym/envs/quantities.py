@@ -88,7 +88,7 @@ def remove_mount(m: Dict[str, Tensor], cfg: Any) -> Tensor:
 
 
 HAND_QUANTITIES: Dict[str, Quantity] = {
-    "episode_time": lambda m, cfg: (m["episode_step"] * cfg.control_dt).unsqueeze(1),
+    "episode_time": lambda m, cfg: (m["episode_step"].float() * cfg.control_dt).unsqueeze(1),
     "base_dof_pos": lambda m, cfg: m["dof_pos"][:, :6],
     "base_dof_vel": lambda m, cfg: m["dof_vel"][:, :6],
     "base_dof_target": lambda m, cfg: m["targets"][:, :6],

@@ -466,7 +466,7 @@ class DexHandVecEnv(VectorEnv):
         sensed = self._sensed(m, self._noise) if self._noise else m
         columns = [sensed[key] for key in self.task.policy_observation_keys]
         columns += [m[key] for key in self.task.critic_observation_keys]
-        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1)
+        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1).float()
 
     def _sensed(self, m: Measured, noise: SensorNoise) -> Measured:
         """The same instant through noisy sensors."""
