@@ -95,7 +95,7 @@ class DexHandVecEnv(VectorEnv):
         self._finish = Captured(self._finish_step, graphs, fuse=cfg.env.compile)
         self._place = Captured(self._place_starts, graphs, generator=self._generator)
         self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
-        self._generator.seed() if seed is None else self._generator.manual_seed(seed)
+        self._generator.seed() if seed is None else self._generator.manual_seed(seed % 2**63)
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._observe()
         self._init_terms()
@@ -121,7 +121,7 @@ class DexHandVecEnv(VectorEnv):
             print(f"watch: {self.viewer.where}", flush=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Makes VectorEnv a direct base of every task: that is where skrl looks for what kind of environment it has got."""
+        """Makes VectorEnv a direct base of every task, since skrl recognises environments by their direct bases."""
         super().__init_subclass__(**kwargs)
         if VectorEnv not in cls.__bases__:
             cls.__bases__ = (*cls.__bases__, VectorEnv)
@@ -192,8 +192,7 @@ class DexHandVecEnv(VectorEnv):
         self._targets, self._rule_targets = zeros(18), zeros(18)
         self._dof_targets = zeros(26)
         self._prev_actions = zeros(self.task.num_actions)
-        self._refused = zeros(dtype=torch.bool)
-        """Where the newest action, or what a stage made of it, is not finite."""
+        self._refused = zeros(dtype=torch.bool)  # where the newest action, or what a stage made of it, is not finite
         self._timers: Dict[str, Tensor] = {}
         self._previous: Dict[str, Tensor] = {}
         self._episode_step = zeros(dtype=torch.int64)
@@ -281,10 +280,11 @@ class DexHandVecEnv(VectorEnv):
         """New episodes, in every environment or in those of options["reset_mask"] ([N] bool, torch or NumPy)."""
         if seed is not None:
             super().reset(seed=int(seed))
-            self._generator.manual_seed(int(seed))
+            self._generator.manual_seed(int(seed) % 2**63)
         mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         if options and "reset_mask" in options:
-            mask = torch.as_tensor(options["reset_mask"], device=self.device)
+            given = options["reset_mask"]
+            mask = torch.as_tensor(given if isinstance(given, Tensor) else np.array(given), device=self.device)
             if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
                 raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
         self._begin_episodes(mask)
@@ -418,8 +418,8 @@ class DexHandVecEnv(VectorEnv):
         return reward, terminated, truncated, success, endings
 
     def _computed(self, m: Measured) -> List[Tensor]:
-        """Quantities [N, ...] that rewards and criteria have read and observations do not show. Not those that are views of
-        the engine's tensors, which have been looked at."""
+        """Quantities [N, ...] that rewards and criteria have read and observations do not show, but for views of the
+        engine's tensors, which it has looked at itself."""
         shown = (*self.task.policy_observation_keys, *self.task.critic_observation_keys)
         hidden = (m[name] for name in m if name in self.quantities and name not in shown)
         of_rows = (x for x in hidden if x.dim() and len(x) == self.num_envs)
@@ -546,7 +546,8 @@ class DexHandVecEnv(VectorEnv):
         result["nonfinite"], result["overflow"] = endings[-1], overflow
         if endings[-1]:
             log.warning(
-                "%d episodes ended with zero reward as an action, the physics, an observation or a reward was not finite",
+                "in %d environments an action, the physics, an observation or a reward was not finite: their episodes ended, "
+                "with zero reward",
                 endings[-1],
             )
         if overflow:
