@@ -45,8 +45,8 @@ def as_tensor(actions: Any, shape: Tuple[int, ...]) -> Tensor:
                 raise TypeError(f"of dtype {array.dtype}")
             with np.errstate(over="ignore"):  # becomes infinite, which ends the episode
                 actions = torch.from_numpy(array.astype(np.float32))
-        if actions.is_complex():
-            raise TypeError(f"of dtype {actions.dtype}")
+        if actions.is_complex() or actions.is_meta or actions.layout != torch.strided:
+            raise TypeError(f"of dtype {actions.dtype}, {actions.layout}, on {actions.device}")
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()[:20])
         raise TypeError(f"actions: {type(actions).__name__} ({reason}), {allowed}") from error
