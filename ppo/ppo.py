@@ -275,7 +275,7 @@ class Critic(nn.Module):
         super().__init__()
         self.running_mean_std = RunningMeanStd(size, cfg.sync_statistics) if cfg.normalize_input else None
         layers = {"actor_mlp": ActorCritic.mlp(size, cfg), "value": nn.Linear(cfg.units[-1], 1)}
-        self.a2c_network = nn.ModuleDict(layers)
+        self.a2c_network = nn.ModuleDict(layers).float()
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.zeros_(layer.bias)
@@ -303,7 +303,7 @@ class Agent(nn.Module):
         self.value_mean_std = RunningMeanStd(1, cfg.sync_statistics) if cfg.normalize_value else None
         sizes = (obs_space.shape[0], action_space.shape[0])
         self.running_mean_std = RunningMeanStd(sizes[0], cfg.sync_statistics) if cfg.normalize_input else None
-        self.a2c_network = ActorCritic(*sizes, cfg)
+        self.a2c_network = ActorCritic(*sizes, cfg).float()
         self.central_value = Critic(critic_size, cfg) if critic_size > sizes[0] else None
         self.obs_size = sizes[0]
         self.clip_actions = cfg.clip_actions
@@ -409,7 +409,7 @@ class Progress:
 def allocate_rollout(num_envs: int, obs_size: int, action_size: int, cfg: PPOConfig, device: torch.device) -> Rollout:
     def tensor(*shape: int) -> Tensor:
         # In memory environment comes before step, so that rl_games' order of rows (env * T + t) is a view: see rows().
-        return torch.zeros(num_envs, cfg.horizon_length, *shape, device=device).transpose(0, 1)
+        return torch.zeros(num_envs, cfg.horizon_length, *shape, dtype=torch.float32, device=device).transpose(0, 1)
 
     return Rollout(
         obs=tensor(obs_size),
@@ -582,7 +582,7 @@ def update(
     size = len(batch.obs) // cfg.num_minibatches
     # Contiguous blocks in fixed order, as in rl_games: a minibatch is a set of environments, never shuffled.
     minibatches = [Batch(*(x[start : start + size] for x in batch)) for start in range(0, len(batch.obs), size)]
-    losses = torch.empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES), device=batch.obs.device)
+    losses = batch.obs.new_empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES))
     for mini_epoch in losses:
         for minibatch, result in zip(minibatches, mini_epoch):
             result.copy_(minibatch_step(agent, optimizer, minibatch, cfg, loss_of))
@@ -632,7 +632,7 @@ class Learner:
 
 def make_optimizer(agent: Agent, cfg: PPOConfig) -> torch.optim.Adam:
     """Adam whose learning rate is a tensor beside the weights (see schedule_learning_rate)."""
-    lr = torch.tensor(cfg.learning_rate, device=agent.action_low.device)
+    lr = torch.tensor(cfg.learning_rate, dtype=torch.float32, device=agent.action_low.device)
     options: dict[str, Any] = {"weight_decay": cfg.weight_decay, "fused": True, "capturable": lr.is_cuda}
     return torch.optim.Adam(agent.parameters(), lr=lr, eps=1e-8, **options)
 
@@ -961,7 +961,7 @@ def begin(env: VectorEnv, cfg: PPOConfig, checkpoint: str | Path | None = None) 
     agent = Agent(env.single_observation_space, env.single_action_space, cfg, obs.shape[1])
     optimizer = make_optimizer(agent.to(obs.device), cfg)
     store = allocate_rollout(env.num_envs, obs.shape[1], len(agent.action_low), cfg, obs.device)
-    progress = Progress(obs, episode=torch.zeros(2, env.num_envs, device=obs.device))
+    progress = Progress(obs, episode=torch.zeros(2, env.num_envs, dtype=torch.float32, device=obs.device))
     learner = Learner(agent, optimizer, store, cfg)
     if not distributed.is_main():
         torch.manual_seed(own_seed)  # other actions for other environments

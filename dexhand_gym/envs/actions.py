@@ -33,22 +33,23 @@ class Limits(NamedTuple):
 
 
 def as_tensor(actions: Any, shape: Tuple[int, ...]) -> Tensor:
-    """Numbers of whatever kind, in whatever holds them, as a tensor. Raises TypeError or ValueError, one line, for what is
-    no array of numbers or has another shape."""
-    what, allowed = type(actions).__name__, f"allowed are numbers of shape {tuple(shape)}"
+    """Numbers of any type, in whatever holds them, as a tensor. Raises TypeError or ValueError, one line, for what is no
+    array of numbers or has another shape."""
+    allowed = f"allowed are numbers of shape {tuple(shape)}"
     try:
         if isinstance(actions, (list, tuple)) and actions and all(isinstance(row, Tensor) for row in actions):
             actions = torch.stack(tuple(actions))
         if not isinstance(actions, Tensor):
             array = np.asarray(actions)
             if array.dtype.kind in "OUSMmc":
-                raise TypeError(f"they are of dtype {array.dtype}")
+                raise TypeError(f"of dtype {array.dtype}")
             with np.errstate(over="ignore"):  # becomes infinite, which ends the episode
                 actions = torch.from_numpy(array.astype(np.float32))
-        if actions.is_complex():
-            raise TypeError(f"they are of dtype {actions.dtype}")
+        if actions.is_complex() or actions.is_meta or actions.layout != torch.strided:
+            raise TypeError(f"of dtype {actions.dtype}, {actions.layout}, on {actions.device}")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"actions: {what}, {allowed} ({str(error).splitlines()[0]})") from error
+        reason = " ".join(str(error).split()[:20])
+        raise TypeError(f"actions: {type(actions).__name__} ({reason}), {allowed}") from error
     if actions.shape != tuple(shape):
         raise ValueError(f"actions: shape {tuple(actions.shape)}, {allowed}")
     return actions.detach()

@@ -223,8 +223,9 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
         if len(matches) != 1:
             names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.5)
             hint = f"; did you mean {' or '.join(names)}?" if names else ""
-            problem = "ambiguous" if matches else "unexpected"  # learning libraries look for Python's own words
-            raise TypeError(f"make() got an {problem} keyword argument '{name}'{hint}")
+            # Python's own words, by which libraries find out that an environment does not know an option
+            unknown = f"unexpected keyword argument '{name}': no such environment option"
+            raise TypeError(f"ambiguous environment option '{name}'{hint}" if matches else unknown + hint)
         if isinstance(value, dict) and dataclasses.is_dataclass(known[matches[0]]):
             cfg = override(cfg, {f"{matches[0]}.{part}": of_part for part, of_part in value.items()})
         else:

@@ -99,7 +99,7 @@ class DexHandVecEnv(VectorEnv):
         self._finish = Captured(self._finish_step, graphs, fuse=cfg.env.compile)
         self._place = Captured(self._place_starts, graphs, generator=self._generator)
         self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
-        self._generator.seed() if seed is None else self._generator.manual_seed(seed)
+        self._generator.seed() if seed is None else self._generator.manual_seed(seed % 2**63)
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._observe()
         self._init_terms()
@@ -125,7 +125,7 @@ class DexHandVecEnv(VectorEnv):
             print(f"watch: {self.viewer.where}", flush=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Makes VectorEnv a direct base of every task: that is where skrl looks for what kind of environment it has got."""
+        """Makes VectorEnv a direct base of every task, since skrl recognises environments by their direct bases."""
         super().__init_subclass__(**kwargs)
         if VectorEnv not in cls.__bases__:
             cls.__bases__ = (*cls.__bases__, VectorEnv)
@@ -196,8 +196,7 @@ class DexHandVecEnv(VectorEnv):
         self._targets, self._rule_targets = zeros(18), zeros(18)
         self._dof_targets = zeros(26)
         self._prev_actions = zeros(self.task.num_actions)
-        self._refused = zeros(dtype=torch.bool)
-        """Where the newest action, or what a stage made of it, is not finite."""
+        self._refused = zeros(dtype=torch.bool)  # where the newest action, or what a stage made of it, is not finite
         self._timers: Dict[str, Tensor] = {}
         self._previous: Dict[str, Tensor] = {}
         self._episode_step = zeros(dtype=torch.int64)
@@ -295,10 +294,11 @@ class DexHandVecEnv(VectorEnv):
         """New episodes, in every environment or in those of options["reset_mask"] ([N] bool, torch or NumPy)."""
         if seed is not None:
             super().reset(seed=int(seed))
-            self._generator.manual_seed(int(seed))
+            self._generator.manual_seed(int(seed) % 2**63)
         mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         if options and "reset_mask" in options:
-            mask = torch.as_tensor(options["reset_mask"], device=self.device)
+            given = options["reset_mask"]
+            mask = torch.as_tensor(given if isinstance(given, Tensor) else np.array(given), device=self.device)
             if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
                 raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
         self._begin_episodes(mask)
@@ -339,8 +339,8 @@ class DexHandVecEnv(VectorEnv):
     def _drive_dofs(self) -> None:
         """The four stages: the newest action to dof targets. The drives keep theirs where one is not finite: an engine may
         take such a target for zero, without a word."""
-        given = finite(self._prev_actions)
-        self._prev_actions.copy_(torch.where(given.unsqueeze(1), self._prev_actions.clamp(-1.0, 1.0), 0.0))
+        given = self._prev_actions.sum(1)
+        self._prev_actions.nan_to_num_(0.0).clamp_(-1.0, 1.0)
         baseline = self.pre_action_rule(self.measured)
         columns = self._controlled
         targets = self.action_rule(
@@ -352,8 +352,8 @@ class DexHandVecEnv(VectorEnv):
         for post_filter in self.post_action_filters:
             targets = post_filter(targets, self._targets, self._limits)
         dof_targets = self.coupling(targets)
-        drivable = given & finite(baseline, targets, dof_targets)
-        self._refused.copy_(~drivable)
+        drivable = finite(given, baseline, targets, dof_targets)
+        torch.logical_not(drivable, out=self._refused)
         drivable = drivable.unsqueeze(1)
         self._rule_targets.copy_(torch.where(drivable, baseline, self._rule_targets))
         self._targets.copy_(torch.where(drivable, targets, self._targets))
@@ -369,7 +369,9 @@ class DexHandVecEnv(VectorEnv):
         m = self._measure(self.control_dt)
         rows = self._observation(m)
         reward, terminated, truncated, success, endings = self._judge(m, rows)
-        rows = rows.masked_fill(endings[-1].unsqueeze(1), 0.0)
+        bad = endings[-1]
+        if self._drive.on_gpu or bad.any():  # asking a GPU would stall it
+            rows.masked_fill_(bad.unsqueeze(1), 0.0)
         self._remember(m)
         return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
@@ -383,7 +385,7 @@ class DexHandVecEnv(VectorEnv):
         """The observation [N, S] anew, after episodes have begun."""
         m = self._measure(0.0)
         self._remember(m)
-        return torch.nan_to_num(self._observation(m), 0.0, 0.0, 0.0)  # the step that follows ends such an episode
+        return torch.nan_to_num_(self._observation(m), 0.0, 0.0, 0.0)  # the step that follows ends such an episode
 
     @property
     def measured(self) -> Measured:
@@ -396,8 +398,7 @@ class DexHandVecEnv(VectorEnv):
         for name, condition in self.timers.items():
             if name not in self._raw:
                 self._raw[name] = m[name] = self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
-            timer = self._timers[name]
-            timer.copy_(torch.where(m[condition] > 0, timer + elapsed, 0.0))
+            self._timers[name].add_(elapsed).masked_fill_(m[condition] <= 0, 0.0)
         return m
 
     def _judge(self, m: Measured, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -410,9 +411,9 @@ class DexHandVecEnv(VectorEnv):
         paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated]).float()
         reward = (self._weights.unsqueeze(1) * paid).sum(0)
 
-        # All that was looked at for this counts, and overrules it.
+        # All that this was computed from counts, and overrules it. A term that is not finite shows in the return.
         total = self._episode_return + reward
-        good = finite(rows, paid.T, total, *m.rows(self.num_envs)) & ~(self.sim.nonfinite | self._refused)
+        good = finite(total, rows, m["body_forces"], *self._computed(m)) & ~(self.sim.nonfinite | self._refused)
         hits, misses, success, failure, truncated = (
             hit & good for hit in (hits, misses & ~success, success, failure, truncated)
         )
@@ -429,6 +430,14 @@ class DexHandVecEnv(VectorEnv):
         counted = torch.stack((success, done, torch.where(done, self._episode_step, 0)))
         self._sums += torch.cat((paid, endings, counted)).sum(1)
         return reward, terminated, truncated, success, endings
+
+    def _computed(self, m: Measured) -> List[Tensor]:
+        """Quantities [N, ...] that rewards and criteria have read and observations do not show, but for views of the
+        engine's tensors, which it has looked at itself."""
+        shown = (*self.task.policy_observation_keys, *self.task.critic_observation_keys)
+        hidden = (m[name] for name in m if name in self.quantities and name not in shown)
+        of_rows = (x for x in hidden if x.dim() and len(x) == self.num_envs)
+        return [x for x in of_rows if x.is_floating_point() and x._base is None]
 
     def _criteria(self, values: Dict[str, Tensor], active: List[str]) -> Tensor:
         """The active ones, [criteria, N] bool."""
@@ -473,7 +482,7 @@ class DexHandVecEnv(VectorEnv):
         sensed = self._sensed(m, self._noise) if self._noise else m
         columns = [sensed[key] for key in self.task.policy_observation_keys]
         columns += [m[key] for key in self.task.critic_observation_keys]
-        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1)
+        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1).float()
 
     def _sensed(self, m: Measured, noise: SensorNoise) -> Measured:
         """The same instant through noisy sensors."""
@@ -553,7 +562,8 @@ class DexHandVecEnv(VectorEnv):
         result["nonfinite"], result["overflow"] = endings[-1], overflow
         if endings[-1]:
             log.warning(
-                "%d episodes ended with zero reward as an action, the physics, an observation or a reward was not finite",
+                "in %d environments an action, the physics, an observation or a reward was not finite: their episodes ended, "
+                "with zero reward",
                 endings[-1],
             )
         if overflow:

@@ -15,12 +15,13 @@ from dexhand_gym.sim.base import Scene, SimConfig
 
 STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 """MuJoCo's arrays that the next step of such a model depends on."""
+TURNING_FRICTION = (0.005, 0.0001)
+"""Torsional and rolling, of no effect in contacts of three dimensions."""
+
 _log = mujoco.MjLogConfig.get()
 if _log.logfile == "MUJOCO_LOG.TXT":  # MuJoCo's default: a file in whatever folder the user is in
     _log.logto_file = False
     _log.set()
-TURNING_FRICTION = (0.005, 0.0001)
-"""Torsional and rolling, of no effect in contacts of three dimensions."""
 
 
 def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjModel:

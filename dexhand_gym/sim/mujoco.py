@@ -159,7 +159,7 @@ class MuJoCoSimulator:
         if ids is not None:
             self.rigid_body_state.index_copy_(0, ids, bodies)
         torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
-        self.nonfinite.copy_(~torch.isfinite(self._qpos.sum(1) + self._qvel.sum(1)))
+        self.nonfinite.copy_(~torch.isfinite((self._qpos.sum(1) + self._qvel.sum(1)).float()))
 
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
