@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import warnings
-from importlib.metadata import entry_points
 
 # Ctrl-C while one of our own programs imports ends it without a traceback.
 if (
@@ -14,6 +12,9 @@ if (
     or " ".join(getattr(sys, "orig_argv", [])[1:3]).startswith("-m dexhand_gym.")
 ) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+import warnings
+from importlib.metadata import entry_points
+
 from gymnasium.envs.registration import register, registry
 
 from dexhand_gym.fields import unknown_name

@@ -84,6 +84,8 @@ def read_run(folder: Path) -> Run:
             scalars[names.get(tag, tag)] = steps, values
     if not scalars:
         raise ValueError(f"{folder}: it has no TensorBoard events to plot")
+    if not set(CURVES) & set(scalars):
+        raise ValueError(f"{folder}: no episode has ended in it, so there are no curves to plot")
     file = folder / "config.yaml"
     config = strict_yaml.read(file, "config") if file.is_file() else {}
     return Run(folder.resolve(), flatten(config), scalars)

@@ -597,7 +597,7 @@ class Learner:
     """What an iteration does after its rollout: the batch made, all its updates. On a GPU their ten thousand kernels
     are one CUDA graph: run when first asked for, captured the second time, replayed from then on."""
 
-    def __init__(self, agent: Agent, optimizer: torch.optim.Optimizer, store: Rollout, cfg: PPOConfig):
+    def __init__(self, agent: Agent, optimizer: torch.optim.Adam, store: Rollout, cfg: PPOConfig):
         self.agent, self.optimizer, self.store, self.cfg = agent, optimizer, store, cfg
         self.last_value, self.iteration = torch.zeros_like(store.rewards[0]), torch.zeros_like(store.rewards[0, 0])
         self.loss_of = minibatch_loss

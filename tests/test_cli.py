@@ -1,8 +1,6 @@
 """The command line: what it accepts, what it refuses, and that it trains and tests."""
 
-import configparser
 import dataclasses
-import importlib
 import json
 import os
 import re
@@ -450,15 +448,6 @@ def test_help(capsys):
     everything = capsys.readouterr().out
     for name in configs.all_types(default_config("BoxGrasping")):
         assert f"--{name}".replace("_", "-") in everything
-
-
-def test_the_installed_command_exists():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    name, _, entry = setup["options.entry_points"]["console_scripts"].strip().partition(" = ")
-    module, _, function = entry.partition(":")
-    assert name == "dexhand-train"
-    assert getattr(importlib.import_module(module), function) is train_ppo.main
 
 
 # --- Training and testing --------------------------------------------------------------------------------------------

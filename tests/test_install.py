@@ -1,0 +1,126 @@
+"""What is installed: one package, dexhand_gym, beside which users have files of whatever name."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "configs.py", "train_ppo.py", "ppo", "dexhand_gym")
+TINY = "--num-envs 4 --task.episode-length 3 --max-iterations 1 --train.horizon-length 4 --train.num-minibatches 1 --train.units 8"
+
+
+def run(*command, cwd: Path, **variables) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": "", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def pip(*words, cwd: Path) -> None:
+    offline = "--no-deps", "--no-build-isolation", "--disable-pip-version-check"
+    run(sys.executable, "-m", "pip", *words, *offline, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of what is to be installed, as building leaves files behind."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in SOURCE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    """Built from a source distribution, so that this is complete too."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-c", f"from setuptools import build_meta as b; b.build_sdist({str(folder)!r})", cwd=source)
+    (archive,) = folder.glob("*.tar.gz")
+    pip("wheel", archive, cwd=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def installed(request, tmp_path_factory):
+    """The folder of the programs of an environment that has dexhand_gym, and all else from where this test runs."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    source = request.getfixturevalue("wheel" if request.param == "wheel" else "source")
+    pip("--python", folder / "bin" / "python", "install", *["-e"] * (request.param == "editable"), source, cwd=folder)
+    return folder / "bin"
+
+
+@pytest.fixture
+def users_folder(tmp_path):
+    for name in ("configs", "ppo", "train_ppo"):
+        (tmp_path / f"{name}.py").write_text(f"MINE = {name!r}\n")
+    return tmp_path
+
+
+def test_the_wheel_has_one_package_with_all_that_belongs_to_it(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (top_level,) = (archive.read(name).decode() for name in names if name.endswith("top_level.txt"))
+    assert top_level == "dexhand_gym\n"
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"dexhand_gym"}
+    kept = {path.relative_to(ROOT) for path in (ROOT / "dexhand_gym").rglob("*") if path.is_file()}
+    expected = {str(path) for path in kept if "__pycache__" not in path.parts}
+    expected |= {f"dexhand_gym/ppo/{path.name}" for path in (ROOT / "ppo").glob("*.py")}
+    expected |= {"dexhand_gym/command/configs.py", "dexhand_gym/command/train_ppo.py"}
+    assert {name for name in names if name.startswith("dexhand_gym/")} == expected
+    assert {name for name in expected if "pretrained" in name} > {"dexhand_gym/pretrained/BoxGrasping/nn/policy.pth"}
+
+
+def test_neither_shadows_the_other(installed, users_folder):
+    code = """
+import configs, ppo, train_ppo
+print(configs.MINE, ppo.MINE, train_ppo.MINE)
+from dexhand_gym.ppo.runner import Runner
+from dexhand_gym.command import configs as ours, train_ppo
+assert (ours.runner.Runner, train_ppo.configs) == (Runner, ours)
+assert train_ppo.ppo.__name__ == "dexhand_gym.ppo.ppo"
+print(ours.parse(["--task", "BoxGrasping", "--test", "--checkpoint", "pretrained"]).train.checkpoint)"""
+    mine, policy = run(installed / "python", "-c", code, cwd=users_folder).splitlines()
+    assert mine == "configs ppo train_ppo"
+    assert policy.endswith("dexhand_gym/pretrained/BoxGrasping/nn/policy.pth")
+    code = "from importlib.util import find_spec; print(*map(find_spec, ('configs', 'ppo', 'train_ppo')))"
+    assert run(installed / "python", "-c", code, cwd=installed) == "None None None\n"
+
+
+@pytest.mark.mujoco
+def test_the_installed_commands_work(installed, users_folder):
+    path = {"PYTHONPATH": str(users_folder)}
+    assert "\n  dexhand-train --task BoxGrasping " in run(installed / "dexhand-train", "--help", cwd=users_folder)
+    for command in ([installed / "dexhand-train"], [installed / "python", "-m", "dexhand_gym.command.train_ppo"]):
+        out = run(*command, *TINY.split(), cwd=users_folder, **path)
+        assert "test it: dexhand-train --test --checkpoint runs/BaseTask_train_" in out
+    assert "curves.png" in run(installed / "dexhand-plot", "runs/latest_train", cwd=users_folder, **path)
+    assert "dexhand_gym" not in {file.name for file in users_folder.iterdir()}
+
+
+def test_the_repository_keeps_its_names():
+    code = "import configs, train_ppo; from ppo.runner import Runner; print(configs.runner.Runner is Runner)"
+    assert run(sys.executable, "-c", code, cwd=ROOT) == "True\n"
+    assert "  python train_ppo.py --task BoxGrasping " in run(sys.executable, "train_ppo.py", "--help", cwd=ROOT)
+    assert "usage: " in run(sys.executable, "-m", "ppo.plot", "--help", cwd=ROOT)
