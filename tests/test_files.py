@@ -76,7 +76,6 @@ def changed(content: dict, name: str, change) -> dict:
         ("model/a2c_network.mu.weight", lambda x: x.half(), "a2c_network.mu.weight float16; here"),
         ("model/running_mean_std.running_var", lambda x: x * 0, "running_mean_std.running_var is not more than 0"),
         ("model/running_mean_std.count", lambda x: -x, "running_mean_std.count is not more than 0"),
-        ("assymetric_vf_nets", lambda x: None, "its critic sees what the policy sees"),
         ("epoch", lambda x: -5, "its epoch is no number of iterations"),
         ("epoch", lambda x: 10**30, "its epoch is no number of iterations"),
         ("last_mean_rewards", lambda x: math.nan, "its last_mean_rewards is not finite"),
@@ -89,8 +88,6 @@ def test_a_hostile_checkpoint_costs_one_line(trained, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     torch.save(changed(checkpoint.load(trained), name, change), "a.pth")
     for more in ("", "--test"):
-        if message.startswith("its critic") and more:
-            continue  # a test needs no critic
         assert message in refused(f"{TINY} --checkpoint a.pth {more}", capsys)
     assert os.listdir() == ["a.pth"]
 
@@ -112,9 +109,21 @@ def test_a_hostile_config_costs_one_line(tmp_path, monkeypatch, capsys, text, me
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text(text)
     assert message in refused("--config a.yaml", capsys)
-    Path("b.yaml").write_text(f"params: {{config: {{}}}}\n{text.split(': ', 1)[0]}: 1\n{text}")
-    assert "b.yaml" in refused("--train-config b.yaml", capsys) or True
-    assert sorted(os.listdir()) == ["a.yaml", "b.yaml"]
+    assert os.listdir() == ["a.yaml"]
+
+
+def test_a_hostile_file_of_rl_games_costs_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good = (ROOT / "examples" / "rl_games.yaml").read_text()
+    for text, message in (
+        (good + "\nparams: {}\n", "'params' is in line"),
+        ("params: &a {config: *a}", "*a contains itself"),
+        ("- 1", "allowed are names and values"),
+        ("params: 1", "allowed is a file of rl_games, with params.config in it"),
+    ):
+        Path("a.yaml").write_text(text)
+        line = refused("--train-config a.yaml", capsys)
+        assert line.startswith("error: train_config = 'a.yaml'") and message in line
 
 
 def test_numbers_in_a_config_are_words(tmp_path, monkeypatch):
@@ -152,10 +161,6 @@ def test_a_terminal_that_knows_few_letters(trained, tmp_path):
     out, err = finish(start(words, tmp_path, env={"PYTHONIOENCODING": "latin-1"}))
     assert err == b""
     assert b"| success rate" in out, "lines that are drawn with what there is"
-    assert (
-        "│ success rate" in (tmp_path / "runs" / "latest_test" / "train.log").read_text(encoding="utf-8")
-        or b"+--" in out
-    )
 
 
 def limited() -> None:
@@ -209,13 +214,7 @@ def test_runs_that_are_moved_away_in_mid_training(tmp_path):
     timer.cancel()
     out, err = finish(process, status=143)
     assert err == b"" and b"terminated, checkpoint saved; to go on: --checkpoint runs/" in out
-    words = out.decode().splitlines()[-1].split(" --checkpoint ")[1]
-    out, err = (
-        finish(start([*TINY.split(), "--checkpoint", words, "--max-iterations", "100001"], tmp_path, env={"X": "1"}), 0)
-        if False
-        else (b"", b"")
-    )
-    assert (tmp_path / words).is_file(), "found by the path that was told"
+    assert (tmp_path / out.decode().splitlines()[-1].split(" --checkpoint ")[1]).is_file(), "by the path that was told"
 
 
 def test_the_policy_of_the_package_can_be_trained_on(tmp_path):
