@@ -812,7 +812,7 @@ def resume(
             f"{path} does not fit: its critic sees more than the policy, here it does not"
         )
     if saved["optimizer"] is None:
-        log.info("a new training begins with the weights of %s, which holds a policy and no training", path)
+        log.info("a new training begins with the weights of %s, which holds a policy and no training", printable(path))
         return
     checkpoints.load_optimizer(optimizer, saved)
     checkpoints.sweep(Path(path).parent)
@@ -832,7 +832,7 @@ def resume(
                 torch.cuda.set_rng_state(saved["ppo_state"]["rng"][1], progress.obs.device)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise checkpoints.CheckpointError(f"{path}: what a resume needs is damaged ({error!r})") from error
-    log.info("resumed after iteration %d: %s", progress.epoch, path)
+    log.info("resumed after iteration %d: %s", progress.epoch, printable(path))
     if why_not:
         log.warning("the environments begin new episodes: %s", printable(why_not, 300))
 
