@@ -22,7 +22,7 @@ FAULTS = {
     **dict.fromkeys(("observation", "critic", "sensor", "criterion", "reward"), float("nan")),
     "unpaid_reward": float("inf"),
     "huge_reward": 3e38,  # finite, but not with its weight
-    "force": float("inf"),
+    **dict.fromkeys(("force", "box_force"), float("inf")),
     "start": float("nan"),
 }
 
@@ -76,7 +76,13 @@ def make(backend):
     cfg.env.backend, cfg.env.device, cfg.env.num_envs = backend, DEVICE[backend], N
     env = Faulty(cfg, seed=0)
     env.pre_action_rule = env.spoil("rule", env.pre_action_rule)
-    env.action_rule = env.spoil("action_rule", env.action_rule)
+    rule, env.seen = env.spoil("action_rule", env.action_rule), torch.zeros(N, 18, device=env.device)
+
+    def remembering_rule(actions, *args):
+        env.seen.add_(actions)
+        return rule(actions, *args)
+
+    env.action_rule = remembering_rule
     env.post_action_filters = [*env.post_action_filters, env.spoil("filter", lambda targets, *_: targets)]
     env.coupling = env.spoil("coupling", env.coupling)
     step = env.sim.step
@@ -85,6 +91,7 @@ def make(backend):
         assert torch.isfinite(targets).all(), "a target that is not finite reached the engine"
         step(targets)
         env.sim.net_contact_force.add_(env.fault["force"].view(-1, 1, 1))
+        env.sim.net_contact_force[:, -1].add_(env.fault["box_force"].view(-1, 1))
         env._noise.unit["dof_pos"].add_(env.fault["sensor"].view(-1, 1))
 
     env.sim.step = watched_step
@@ -135,6 +142,7 @@ def test_a_fault_ends_its_own_episode_and_nothing_else(backend):
             assert equal(reward[others], expected[1][others]), (name, step)
             for mine, its in zip(env.observations().values(), twin.observations().values()):  # without noise
                 assert equal(mine[others], its[others]), (name, step)
+        assert torch.isfinite(env.seen).all(), "a stage got an action that is not finite"
         assert all(torch.isfinite(x).all() for x in tensors(env.get_state()) if x.is_floating_point()), name
         statistics = env.statistics()
         assert statistics["nonfinite"] == 1, name

@@ -354,10 +354,9 @@ class DexHandVecEnv(VectorEnv):
         dof_targets = self.coupling(targets)
         drivable = finite(given, baseline, targets, dof_targets)
         torch.logical_not(drivable, out=self._refused)
-        drivable = drivable.unsqueeze(1)
-        self._rule_targets.copy_(torch.where(drivable, baseline, self._rule_targets))
-        self._targets.copy_(torch.where(drivable, targets, self._targets))
-        dof_targets = torch.where(drivable, dof_targets, self._dof_targets)
+        self._rule_targets.copy_(baseline)
+        self._targets.copy_(targets)
+        dof_targets = torch.where(drivable.unsqueeze(1), dof_targets, self._dof_targets)
         self._dof_targets.copy_(self._delay(dof_targets) if self._delay else dof_targets)
         if self._noise:
             self._noise.draw(self._generator)
