@@ -247,11 +247,13 @@ def read_command_line(argv: Sequence[str]) -> Settings:
     for token in argv:
         match = re.fullmatch(r"(-{0,2}|\+{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
         dashes, name, value = (match[1], full_name(match[2]), match[3]) if match else ("", "", None)
-        free = words != [] or bool in (hint, *get_args(hint))  # the option before has its value, or needs none
+        several = Ellipsis in get_args(hint)
+        full = bool in (hint, *get_args(hint)) or (words != [] and not several)  # the option before takes no more
+        exists = name in types or name.startswith("task.")
         if dashes:
-            is_option = free or name in types or name.startswith("task.")  # else it is a value, such as -inf
+            is_option = full or exists  # else it is a value, such as -inf
         else:
-            is_option = bool(value) and (free or hint is None)  # else it is a value, such as epoch=12.pth
+            is_option = bool(value) and (full or (exists and (several or hint is None)))  # or such as epoch=12.pth
         if is_option:
             words, hint = ([value[1:]] if value else []), types.get(name)
             settings[name] = words

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -102,6 +103,13 @@ def value(cfg: RunConfig, name: str):
         ("config=train_headless", {"env.num_envs": 8192}),
         ("-cn train_headless --num-envs 4096", {"env.num_envs": 4096}),
         ("--config debug", {"env.num_envs": 4, "train.log_level": "debug", "train.log_interval": 1}),
+        ("--train.score-to-win -inf --seed 3", {"train.score_to_win": -math.inf, "train.seed": 3}),
+        ("--train.wandb.tags a=b -c d=e numEnvs=4", {"train.wandb.tags": ("a=b", "-c", "d=e"), "env.num_envs": 4}),
+        (
+            "--task.critic-observation-keys task=BoxGrasping",
+            {"task.critic_observation_keys": (), "task_name": "BoxGrasping"},
+        ),
+        ("--render numEnvs=4", {"env.render": True, "env.num_envs": 4}),
         ("--num-envs 64 --num-envs 128", {"env.num_envs": 128}),
     ],
 )
@@ -331,6 +339,45 @@ def test_a_mistake_costs_one_line(tmp_path, monkeypatch, capsys, line, message):
     monkeypatch.chdir(tmp_path)
     assert message in refused(line.split(), capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--checkpoint epoch=12.pth", "checkpoint = 'epoch=12.pth': no such file or run"),
+        ("--checkpoint seed=3.pth --test", "checkpoint = 'seed=3.pth': no such file or run"),
+        ("checkpoint=a=b.pth", "checkpoint = 'a=b.pth': no such file or run"),
+        ("--checkpoint -odd.pth", "checkpoint = '-odd.pth': no such file or run"),
+        ("--checkpoint --odd.pth", "checkpoint = '--odd.pth': no such file or run"),
+        ("--checkpoint +odd.pth", "checkpoint = '+odd.pth': no such file or run"),
+        ("--checkpoint --test", "checkpoint = '': allowed is one value"),
+        ("--checkpoint=", "train.checkpoint = '': allowed is one word, or None"),
+        ("--train-config=", "train_config = '': allowed is one word"),
+        ("--device=", "env.device = '': allowed is one word"),
+        ("--seed=", "train.seed = '': allowed is a whole number"),
+        ("--seed -x", "train.seed = '-x': allowed is a whole number"),
+        ("--test=", "train.test = '': allowed is True, False"),
+        ("--render -cn=no", "config (a preset or a .yaml file): unknown name 'no'"),
+        ("--render nun_envs=4", "unknown option nun_envs; did you mean num_envs?"),
+        ("--chekpoint a=b.pth", "unknown option chekpoint; did you mean checkpoint?"),
+        ("--task BoxGrasping --task.reward-weights.lift -inf", "task.reward_weights.lift = -inf: allowed are finite"),
+        ("--", "'--' is not an option"),
+        ("--seed 3 --x=4", "unknown option x"),
+    ],
+)
+def test_values_that_look_like_options(tmp_path, monkeypatch, capsys, line, message):
+    monkeypatch.chdir(tmp_path)
+    Path("some.pth").touch()  # which nothing is not a name of
+    assert message in refused(line.split(), capsys)
+
+
+@pytest.mark.parametrize("line", ["--checkpoint {} --seed 3", "checkpoint={} seed=3", "--checkpoint={} --seed=3"])
+@pytest.mark.parametrize("name", ["epoch=12.pth", "-odd.pth", "--odd=.pth", "seed=4.pth"])
+def test_files_that_look_like_options(tmp_path, monkeypatch, line, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    cfg = parse(line.format(name).split())
+    assert (Path(str(cfg.train.checkpoint)).name, cfg.train.seed) == (name, 3)
 
 
 ALONE = """

@@ -93,7 +93,11 @@ def test_mistakes_cost_one_line(tmp_path, capsys, monkeypatch):
     for name, message in (("no_run", "there is no such run"), ("empty", "it has no TensorBoard events to plot")):
         assert plot.main([name]) == 2
         assert capsys.readouterr().err == f"error: {name}: {message}\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    with SummaryWriter(str(tmp_path / "short" / "summaries")) as writer:
+        writer.add_scalar("losses/entropy", 1.0, 1000)
+    assert plot.main(["short"]) == 2
+    assert capsys.readouterr().err == "error: short: no episode has ended in it, so there are no curves to plot\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "short"}
 
 
 def test_it_knows_nothing_of_hands():
