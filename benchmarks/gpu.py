@@ -1,6 +1,6 @@
 """Raw physics, env.step and full PPO on one GPU, in one run.
 
-    python benchmarks/gpu.py [--num-envs 4096 8192 16384 32768] [--checkpoint FILE.pth] [--compile] [--json FILE.json]
+    python benchmarks/gpu.py [--num-envs 4096 8192 16384 32768] [--checkpoint pretrained] [--compile] [--json FILE.json]
     python benchmarks/gpu.py --plot FILE.png --json FILE.json
 
 Per number of environments, under the policy of --checkpoint, which should hold the box (physics costs most then):
@@ -24,15 +24,16 @@ import mujoco_warp as mjw
 import torch
 import warp as wp
 
-import dexhand_gym  # noqa: F401  (registers the tasks)
+import configs
 from ppo import checkpoint as checkpoints
-from ppo import ppo
+from ppo import ppo, workspace
 
 
 def main() -> None:
+    wp.config.quiet = True
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-envs", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
-    parser.add_argument("--checkpoint")
+    parser.add_argument("--checkpoint", help="a .pth file of BoxGrasping, or pretrained")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--json", type=Path, help="results go there (with --plot: come from there)")
     parser.add_argument("--plot", type=Path, help="draw results instead of measuring")
@@ -60,12 +61,14 @@ def measure(num_envs: int, checkpoint: str, compile: bool) -> Dict[str, Any]:
     env: Any = gymnasium.make_vec(
         "DexHand/BoxGrasping-v0", num_envs=num_envs, device="cuda", seed=0, compile=compile
     ).unwrapped
-    cfg = ppo.PPOConfig(
-        horizon_length=16, num_minibatches=4, reward_scale=0.02, learning_rate=1e-5, lr_schedule="fixed"
-    )
-    cfg.compile = compile
+    cfg = configs.default_config("BoxGrasping").train
+    cfg.horizon_length, cfg.num_minibatches, cfg.compile = 16, 4, compile
+    cfg.learning_rate, cfg.lr_schedule = 1e-6, "fixed"  # the policy is to stay as it is
     torch.set_float32_matmul_precision("high")
-    agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg).cuda()
+    rows = env.single_critic_space.shape[0]
+    agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg, rows).cuda()
+    if checkpoint == "pretrained":
+        checkpoint = str(workspace.best_checkpoint(configs.PRETRAINED / "BoxGrasping"))
     if checkpoint:
         checkpoints.load_weights(agent, checkpoints.load(checkpoint))
     play(env, agent, 200)  # into the middle of the grasps, each environment at a time of its own
@@ -104,10 +107,10 @@ def describe(r: Dict[str, Any]) -> str:
 
 @torch.no_grad()
 def play(env: Any, agent: ppo.Agent, steps: int) -> None:
-    obs, _ = env.reset()
+    obs = env.reset()[1]["critic_obs"]
     env._episode_step.copy_(torch.randint(0, 100, (env.num_envs,), device="cuda"))
     for _ in range(steps):
-        obs, *_ = env.step(agent.to_env(agent.act(obs)[0]))
+        obs = env.step(agent.to_env(agent.act(obs)[0]))[-1]["critic_obs"]
 
 
 @torch.no_grad()
@@ -116,12 +119,13 @@ def step_seconds(env: Any, agent: ppo.Agent, steps: int = 60) -> Dict[str, float
     sim = env.sim
     raw = raw_physics(sim)
     state = [wp.to_torch(getattr(sim._d, name)) for name in ("qpos", "qvel", "qacc_warmstart", "ctrl", "time")]
-    obs, *_ = env.step(torch.zeros(env.num_envs, env.single_action_space.shape[0], device="cuda"))
+    obs = env.step(torch.zeros(env.num_envs, env.single_action_space.shape[0], device="cuda"))[-1]["critic_obs"]
     totals = {"raw": 0.0, "env": 0.0}
     for _ in range(steps):
         action = agent.to_env(agent.act(obs)[0])
         saved = [x.clone() for x in state]
-        seconds, (obs, *_) = timed(env.step, action)
+        seconds, (*_, info) = timed(env.step, action)
+        obs = info["critic_obs"]
         totals["env"] += seconds
         after = [x.clone() for x in state]
         targets = env._dof_targets.clone()
@@ -144,7 +148,7 @@ def raw_physics(sim: Any) -> Callable[[], None]:
 
 def part_seconds(env: Any, agent: ppo.Agent) -> Dict[str, float]:
     """Seconds of every part of a step, each alone, synchronised before and after."""
-    obs, *_ = env.step(torch.zeros(env.num_envs, env.single_action_space.shape[0], device="cuda"))
+    obs = env.step(torch.zeros(env.num_envs, env.single_action_space.shape[0], device="cuda"))[-1]["critic_obs"]
     few = torch.zeros(env.num_envs, dtype=torch.bool, device="cuda")
     few[::200] = True  # about as many as end in a step
     parts: Dict[str, Callable[[], Any]] = {
@@ -170,7 +174,7 @@ def timed(function: Callable, *args: Any) -> Tuple[float, Any]:
 def ppo_seconds(env: Any, agent: ppo.Agent, cfg: ppo.PPOConfig, iterations: int = 8) -> Dict[str, float]:
     """Seconds per environment step of all environments, in rollout and in update."""
     optimizer = ppo.make_optimizer(agent, cfg)
-    obs, *_ = env.step(torch.zeros(env.num_envs, len(agent.action_low), device="cuda"))
+    obs = env.step(torch.zeros(env.num_envs, len(agent.action_low), device="cuda"))[-1]["critic_obs"]
     store = ppo.allocate_rollout(env.num_envs, obs.shape[1], len(agent.action_low), cfg, obs.device)
     progress = ppo.Progress(obs, episode=torch.zeros(2, env.num_envs, device="cuda"))
     learner = ppo.Learner(agent, optimizer, store, cfg)

@@ -175,7 +175,7 @@ def test_a_return_that_overflows_is_not_finite_either():
 
 SLIPPERY = """
 import os, gymnasium, torch, dexhand_gym
-env = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=16, seed=0, friction=1e-6)
+env = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=16, seed=0, friction=1e-6, backend="mujoco", device="cpu")
 generator, bad = torch.Generator().manual_seed(0), 0
 for _ in range(60):
     obs, reward, *_, info = env.step(torch.rand(16, 18, generator=generator) * 2 - 1)
