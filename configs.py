@@ -9,42 +9,40 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import io
+import logging
+import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Dict,
-    List,
-    Literal,
-    NoReturn,
-    Optional,
-    Sequence,
-    Tuple,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, Optional, Sequence, Tuple
 
 import tyro
 import yaml
+from torch import Tensor
+from typing_extensions import get_args, get_origin
 
 import dexhand_gym
-from dexhand_gym import tasks
+from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import task_class
-from dexhand_gym.envs.config import Config, EnvConfig, check_name
+from dexhand_gym.envs.config import Config, EnvConfig
+from dexhand_gym.fields import Annotated, Range, check, check_name, field_types, refusal, shortened
 from dexhand_gym.sim import PHYSICS
 
 if TYPE_CHECKING or not __package__:
-    from ppo import runner, workspace
+    from ppo import checkpoint as checkpoints
+    from ppo import runner, strict_yaml, workspace
     from ppo.ppo import PPOConfig
     from ppo.wandb_logger import WandbConfig
 else:  # installed, this file is dexhand_gym.command.configs
-    from dexhand_gym.ppo import runner, workspace
+    from dexhand_gym.ppo import checkpoint as checkpoints
+    from dexhand_gym.ppo import runner, strict_yaml, workspace
     from dexhand_gym.ppo.ppo import PPOConfig
     from dexhand_gym.ppo.wandb_logger import WandbConfig
+
+log = logging.getLogger(__name__)
 
 COMMAND = "dexhand-train" if __package__ else "python train_ppo.py"
 Settings = Dict[str, List[str]]
@@ -60,9 +58,9 @@ class ExperimentConfig:
     """What the folder's name begins with; by default the task."""
     use_clean_workspace: bool = True
     """Folders in runs_all/, links to the newest of them in runs/. False: folders in runs/."""
-    max_train_runs: int = 10
+    max_train_runs: Annotated[int, Range(1, 10**6)] = 10
     """Training runs that keep a link in runs/."""
-    max_test_runs: int = 10
+    max_test_runs: Annotated[int, Range(1, 10**6)] = 10
     """Test runs that keep a link in runs/. (max_recent_runs sets both.)"""
 
 
@@ -72,9 +70,9 @@ class TrainConfig(PPOConfig):
 
     test: bool = False
     """Test the policy of `checkpoint` instead of training."""
-    test_episodes: int = 256
+    test_episodes: Annotated[int, Range(0, 10**9)] = 256
     """Episodes of a test; 0 plays round after round, for ever."""
-    reload_interval: float = 0.0
+    reload_interval: Annotated[float, Range(0, 1e9)] = 0.0
     """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
     this many seconds have passed."""
     checkpoint: Optional[str] = None
@@ -99,14 +97,6 @@ class TrainConfig(PPOConfig):
             raise ValueError(f"train.{error}") from None
         if self.test and not self.checkpoint:
             raise ValueError("train.checkpoint is missing: a test needs one, for example --checkpoint latest")
-        for name, value, least in (
-            ("test_episodes", self.test_episodes, 0),
-            ("reload_interval", self.reload_interval, 0),
-            ("experiment.max_train_runs", self.experiment.max_train_runs, 1),
-            ("experiment.max_test_runs", self.experiment.max_test_runs, 1),
-        ):
-            if not value >= least:
-                raise ValueError(f"train.{name} = {value}: allowed is {least} or more")
 
 
 @dataclass
@@ -114,34 +104,32 @@ class RunConfig(Config):
     """Everything that makes a run."""
 
     task_name: str = "BaseTask"
-    """One of dexhand_gym.tasks()."""
+    """One of dexhand_gym.tasks(), or module:Class."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def validate(self) -> None:
-        values = flatten(dataclasses.asdict(self))
-        for name, hint in field_types(self).items():
-            value = values.get(full_name(name), [])
-            never = name == "train.score_to_win"  # infinity means just that
-            if float in (hint, *get_args(hint)) and {"nan", "inf", "-inf"} & set(value) and not never:
-                raise ValueError(f"{name} = {' '.join(value)}: allowed are finite numbers")
         super().validate()
         self.train.validate(self.env.num_envs)
+        if not self.task.num_actions:
+            names = "task.policy_controls_base, task.policy_controls_fingers"
+            raise ValueError(f"{names} = False, False: allowed is one True at least, else there is nothing to learn")
 
-
-_GRASPING = {
-    "max_iterations": 500,
-    "learning_rate": 1e-3,
-    "lr_schedule": "linear",
-    "kl_threshold": 0.008,  # for who prefers the adaptive schedule
-    "gamma": 0.995,
-    "reward_scale": 0.02,
-    "separate": False,  # the critic, which sees more, has a network of its own anyway
-}
-TRAIN_DEFAULTS: Dict[str, Dict[str, Any]] = {"BoxGrasping": _GRASPING, "BlindGrasping": _GRASPING}
-"""Where a task trains with other numbers than PPOConfig's."""
 
 _TEST = {"test": True, "checkpoint": "latest", "num_envs": 16}
 _WATCH = {**_TEST, "render": True, "train.test_episodes": 0, "train.reload_interval": 30}
+NETWORK = tuple(
+    f"train.{name}"
+    for name in ("units", "activation", "separate", "normalize_input", "normalize_value", "clip_actions")
+)
+"""What a policy's network depends on."""
+LEARNING = tuple(
+    f"train.{item.name}"
+    for item in dataclasses.fields(PPOConfig)
+    if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
+)
+"""What the numbers of a training depend on."""
+TASK = ("task_name", "task.", "sim.", "env.box.", "env.hand_height")
+
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
     "test_render": {**_WATCH, "physics": "fast"},
@@ -166,7 +154,7 @@ SHORT_NAMES: Dict[str, Tuple[str, str]] = {
     "test": ("train.test", "test a policy instead of training one"),
     "checkpoint": (
         "train.checkpoint",
-        "policy to test or training to go on with: latest, a run, a .pth file, pretrained; its config.yaml comes with it",
+        "policy to test or training to go on with: latest, a run, a .pth file, pretrained; its task, physics and network come along",
     ),
     "render": ("env.render", "show it; by default a test does, a training does not"),
     "device": ("env.device", "where physics and learner live: auto, cpu, cuda, cuda:1 ..."),
@@ -179,6 +167,7 @@ STARTING_POINTS = {
     "config": "a YAML file, such as a run's config.yaml, or a preset (below)",
     "physics": f"speed against precision: {', '.join(PHYSICS)}",
     "train_config": "train settings from an rl_games YAML file",
+    "import": "modules to import first, such as the one that registers a task of yours",
 }
 """Names that stand for many settings, which single ones override, with a line of help."""
 
@@ -207,22 +196,45 @@ INSTEAD = {
 
 def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
     """A task's own configuration."""
-    check_name("task", task_name, tasks())
-    task = task_class(tasks()[task_name]).config()
-    return RunConfig(task=task, task_name=task_name, train=TrainConfig(**TRAIN_DEFAULTS.get(task_name, {})))
+    cls = task_class(find_task(task_name))
+    for name in cls.train_defaults:
+        check_name(f"task '{task_name}': train_defaults", name, [item.name for item in dataclasses.fields(TrainConfig)])
+    return RunConfig(task=cls.config(), task_name=task_name, train=TrainConfig(**cls.train_defaults))
 
 
 def parse(argv: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
     given = expand(read_command_line(argv))
+    modules = elements(given.pop("import", []))
+    if modules or ":" in "".join(given.get("task_name", [])):
+        import_modules(modules)
     find_pretrained(given)
-    start = settings_of_run(given)
-    settings = {**start, **train_config(given, start), **given}
-    cfg = apply(default_config(only_word("task", settings.pop("task_name", [RunConfig.task_name]))), settings)
+    file, run = settings_of_run(given)
+    ours = {**train_config(given, run), **given}
+    task = ours.pop("task_name", run.pop("task_name", [RunConfig.task_name]))
+    cfg = default_config(only_word("task", task))
+    try:
+        check(cfg := apply(cfg, run))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    cfg = apply(cfg, ours)
     cfg.validate()
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
     return cfg
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports what --import names, from the current folder too, as `python -m` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):  # else it is what the module itself imports
+                raise ValueError(f"import = {name!r}: {error}") from None
+            raise
 
 
 def read_command_line(argv: Sequence[str]) -> Settings:
@@ -230,7 +242,7 @@ def read_command_line(argv: Sequence[str]) -> Settings:
     settings: Settings = {}
     words: Optional[List[str]] = None
     others = dict.fromkeys([*STARTING_POINTS, "max_recent_runs", "defaults", "local_rank"], str)
-    types: Dict[str, Any] = {**others, **field_types(default_config())}
+    types: Dict[str, Any] = {**others, **all_types(default_config())}
     hint: Any = None
     for token in argv:
         match = re.fullmatch(r"(-{0,2}|\+{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
@@ -246,12 +258,14 @@ def read_command_line(argv: Sequence[str]) -> Settings:
             words, hint = ([value[1:]] if value else []), types.get(name)
             settings[name] = words
         elif words is None:
-            raise ValueError(f"{token!r} is not an option: allowed are --name value and name=value (see --help)")
+            raise ValueError(
+                f"{shortened(repr(token))} is not an option: allowed are --name value and name=value (see --help)"
+            )
         else:
             words.append(token)
     for name, words in settings.items():
         if words == [""] and str in (types.get(name), *get_args(types.get(name))):
-            reject(name, "", types[name])
+            raise refusal(name, "", types[name])
     settings.pop("local_rank", None)  # from torch.distributed.launch, which also sets LOCAL_RANK
     for entry in elements(settings.pop("defaults", [])):  # Hydra's list: +defaults=[config,/physics/fast]
         group, _, name = entry.strip("/").rpartition("/")
@@ -312,14 +326,36 @@ def find_pretrained(given: Settings) -> None:
     given["train.checkpoint"] = [str(PRETRAINED / task)]
 
 
-def settings_of_run(given: Settings) -> Settings:
-    """The settings of the run that the checkpoint comes from, unless that was of another task."""
+def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
+    """What comes along with a checkpoint from its run's config.yaml, and where that is: the task, physics and network; where
+    a training goes on, also what it learns by, and as many environments as the checkpoint has the state of. All else is
+    the user's to say, for the run may be a stranger's. Nothing if it was of another task."""
     if given.get("train.checkpoint", ["None"]) in NONE:
-        return {}
-    checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]))
-    file = checkpoint.parent.parent / "config.yaml"
-    settings = read_yaml(file) if file.is_file() else {}
-    return settings if given.get("task_name", settings.get("task_name")) == settings.get("task_name") else {}
+        return None, {}
+    goes_on = given.get("train.test", ["False"])[-1:] in (["False"], ["false"])
+    checkpoint = workspace.resolve_checkpoint(only_word("checkpoint", given["train.checkpoint"]), newest=goes_on)
+    file = workspace.run_of(checkpoint) / "config.yaml"
+    settings: Settings = {}
+    try:
+        settings = read_yaml(file) if file.is_file() else {}
+    except ValueError as error:
+        log.warning("left aside: %s", error)
+    if not {"task_name", "sim.dt", "train.units"} <= set(settings):
+        return None, {}  # there is none, or it is not of a run of ours
+    if given.get("task_name", settings["task_name"]) != settings["task_name"]:
+        return None, {}
+    if ":" in settings["task_name"][0] and "task_name" not in given:
+        task = settings["task_name"][0]
+        raise ValueError(f"{file}: its task {task!r} is code; to import it say --task {task}")
+    along = (*NETWORK, *LEARNING) if goes_on else NETWORK
+    settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
+    settings.pop("sim.threads", None)
+    if goes_on:
+        with contextlib.suppress(checkpoints.CheckpointError):  # that is told when it is loaded to be used
+            rows = checkpoints.load(checkpoint)["ppo_state"].get("obs")
+            settings.update({"env.num_envs": [str(len(rows))]} if isinstance(rows, Tensor) else {})
+    log.info("settings of %s: task, physics and network%s", file, " and how to learn" if goes_on else "")
+    return file, settings
 
 
 def train_config(given: Settings, start: Settings) -> Settings:
@@ -334,7 +370,8 @@ def train_config(given: Settings, start: Settings) -> Settings:
             raise ValueError(f"params.config.{key} = {config[key]!r}: here the command line says that, leave it out")
     names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
-    if config.get("env_name") in tasks():
+    if config.get("env_name", "rlgpu") != "rlgpu" and "task_name" not in given:  # rlgpu: Isaac Gym's word for any task
+        check_name("params.config.env_name (or say --task)", str(config["env_name"]), tasks())
         settings["task_name"] = [config["env_name"]]
     settings.update(flatten({"train": runner.ppo_fields(params)}))
 
@@ -352,21 +389,26 @@ def train_config(given: Settings, start: Settings) -> Settings:
 
 def only_word(name: str, words: List[str]) -> str:
     if len(words) != 1:
-        raise ValueError(f"{name} = {' '.join(words)!r}: allowed is one value")
+        raise ValueError(f"{name} = {shortened(repr(' '.join(words)))}: allowed is one value")
     return words[0]
 
 
 def read_yaml(path: Path) -> Settings:
     """Settings of a file: all of a RunConfig, as to_yaml() writes it, or a part, short names included."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ValueError(f"config = '{path}': {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config = '{path}' is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"config = '{path}': allowed are names and values, such as 'num_envs: 64'")
+    tree, seen = strict_yaml.read(path, "config", words=True), {}
+    for name in leaves(tree):
+        if full_name(name) in seen:
+            raise ValueError(f"config = '{path}': {seen[full_name(name)]} and {name} are the same setting")
+        seen[full_name(name)] = name
     return flatten(tree)
+
+
+def leaves(tree: Dict[str, Any], prefix: str = "") -> List[str]:
+    """The names in a tree, as they are spelled there."""
+    names = []
+    for key, value in tree.items():
+        names += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return names
 
 
 def to_yaml(cfg: RunConfig) -> str:
@@ -388,7 +430,7 @@ def flatten(tree: Dict[str, Any], prefix: str = "") -> Settings:
 
 def apply(cfg: RunConfig, settings: Settings) -> RunConfig:
     """A copy of `cfg` with the settings in place. Raises ValueError, one line that names the first that is wrong."""
-    types = field_types(cfg)
+    types = all_types(cfg)
     spelled = {full_name(name): name for name in types}  # a task may spell its names otherwise than we do
     for name in settings:
         if full_name(name) not in spelled:
@@ -402,20 +444,20 @@ def apply(cfg: RunConfig, settings: Settings) -> RunConfig:
     except SystemExit:
         pass
     if len(names) == 1:
-        reject(names[0], " ".join(settings[names[0]]), types[names[0]])
+        raise refusal(names[0], " ".join(settings[names[0]]), types[names[0]])
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
         apply(cfg, {name: settings[name] for name in half})  # raises in one of them: tyro does not tell which it was
     raise ValueError(f"these options do not go together: {', '.join(names)}")
 
 
-def field_types(node: Any, prefix: str = "") -> Dict[str, Any]:
+def all_types(node: Any, prefix: str = "") -> Dict[str, Any]:
     """Full name -> type, of every field and of every entry of a dict."""
     types: Dict[str, Any] = {}
-    hints = get_type_hints(type(node))
+    hints = field_types(type(node))
     for item in dataclasses.fields(node):
         name, value = f"{prefix}{item.name}", getattr(node, item.name)
         if dataclasses.is_dataclass(value):
-            types.update(field_types(value, f"{name}."))
+            types.update(all_types(value, f"{name}."))
         elif isinstance(value, dict):
             types.update({f"{name}.{key}": get_args(hints[item.name])[1] for key in value})
         else:
@@ -450,22 +492,6 @@ def to_flag(name: str, words: List[str], hint: Any) -> List[str]:
 def elements(words: List[str]) -> List[str]:
     """["[64, 32]"] -> ["64", "32"]"""
     return [element for element in re.split(r"[,\s]+", " ".join(words).strip("[]()")) if element]
-
-
-def reject(name: str, given: str, hint: Any) -> NoReturn:
-    if get_origin(hint) is Literal:
-        check_name(name, given, get_args(hint))
-    raise ValueError(f"{name} = {given!r}: allowed is {describe(hint)}")
-
-
-def describe(hint: Any) -> str:
-    """What a user may write for a value of this type."""
-    args = get_args(hint)
-    if get_origin(hint) is tuple:
-        return f"{'any number of' if Ellipsis in args else len(args)} values, each {describe(args[0])}"
-    if type(None) in args:
-        return f"{describe(args[0])}, or None"
-    return {bool: "True, False", int: "a whole number", float: "a number"}.get(hint, "one word")
 
 
 # --- Help ------------------------------------------------------------------------------------------------------------

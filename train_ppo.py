@@ -15,13 +15,13 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 with contextlib.suppress(ImportError):
     import isaacgym  # type: ignore  # noqa: F401  must come before torch
-import json
 import logging
 import logging.handlers
 import math
 import secrets
 import select
 import sys
+import sysconfig
 import time
 import traceback
 from datetime import timedelta
@@ -37,7 +37,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from dexhand_gym import tasks
+import dexhand_gym
+from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
@@ -47,11 +48,19 @@ if TYPE_CHECKING or not __package__:
     from configs import RunConfig
     from ppo import checkpoint as checkpoints
     from ppo import distributed, ppo, wandb_logger, workspace
+    from ppo.text import PrintableFormatter, SurvivingFile, SurvivingStream, printable, write_anything
 else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.command import configs
     from dexhand_gym.command.configs import RunConfig
     from dexhand_gym.ppo import checkpoint as checkpoints
     from dexhand_gym.ppo import distributed, ppo, wandb_logger, workspace
+    from dexhand_gym.ppo.text import PrintableFormatter, SurvivingFile, SurvivingStream, printable, write_anything
+
+REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
+OURS = {Path(__file__).resolve(), *(Path(str(module.__file__)).resolve().parent for module in (dexhand_gym, ppo))}
+OURS.add(Path(configs.__file__).resolve())
+
+Begun = Tuple[ppo.Learner, ppo.Progress]
 
 log = logging.getLogger("train_ppo")
 progress_log = logging.getLogger("train_ppo.progress")
@@ -62,27 +71,27 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 129 the terminal was closed, 130 interrupted, 143
     terminated."""
     argv, cfg = (sys.argv[1:] if argv is None else argv), None
+    write_anything()
+    collect_log()
     try:
+        distributed.check_environment()
         if {"-h", "--help", "--help-all"} & set(argv):
             configs.show_help(argv)
             return 0
         cfg = check(configs.parse(argv))
-        collect_log(cfg.train.log_level)
         env = make_env(cfg)
+        begun = None if cfg.train.test else ppo.begin(env, cfg.train, cfg.train.checkpoint)
         folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
-    except (ValueError, RuntimeError, OSError) as error:
-        hint = ""
-        if cfg is not None and not isinstance(error, (checkpoints.CheckpointError, OSError)):
-            if cfg.train.log_level == "debug":
-                raise  # it is the task that is wrong, not the command
-            hint = " (--log-level debug shows where)"
-        print(f"{distributed.label()}error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
         return exit_status(stop)
+    except (Exception, SystemExit) as error:  # a user's value, file or task can raise anything
+        if cfg is not None and cfg.train.log_level == "debug":
+            traceback.print_exc()
+        print(f"{distributed.label()}error: {explain(error)}", file=sys.stderr)
+        return 2
     with contextlib.closing(env), stopping_signals():
-        status = run(cfg, env, folder)
+        status = run(cfg, env, begun, folder)
     if status not in (1, 2):
         distributed.stop()
     return status
@@ -102,7 +111,8 @@ def check(cfg: RunConfig) -> RunConfig:
     wandb_logger.check(cfg.train.wandb)
     workspace.check_writable()
     if cfg.train.checkpoint and not cfg.train.test:
-        done = checkpoints.load(cfg.train.checkpoint)["epoch"]
+        saved = checkpoints.load(cfg.train.checkpoint)
+        done = saved["epoch"] if saved["optimizer"] else 0  # a policy alone is where a new training begins
         if done >= cfg.train.max_iterations:
             raise ValueError(f"train.max_iterations = {cfg.train.max_iterations}: allowed is more than the {done} done")
     return cfg
@@ -110,7 +120,7 @@ def check(cfg: RunConfig) -> RunConfig:
 
 def make_env(cfg: RunConfig) -> DexHandVecEnv:
     """The environment, once a rehearsal without an engine has shown that task, config and checkpoint fit together."""
-    train, task = cfg.train, tasks()[cfg.task_name]
+    train, task = cfg.train, find_task(cfg.task_name)
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml has it
     if train.test and train.test_episodes:
@@ -118,7 +128,8 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if train.torch_deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
     torch.use_deterministic_algorithms(train.torch_deterministic)
-    with contextlib.closing(make_vec_env(task, cfg.env.num_envs, cfg, backend="none", device="cpu")) as env:
+    with contextlib.closing(make_vec_env(task, REHEARSED, cfg, backend="none", device="cpu")) as env:
+        env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
         if train.checkpoint:
             load_agent(env, cfg, Path(train.checkpoint))
     check_watching(cfg)
@@ -134,21 +145,20 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
 def open_run(cfg: RunConfig) -> Path:
     kind, experiment = ("test" if cfg.train.test else "train"), cfg.train.experiment
     keep = experiment.max_test_runs if cfg.train.test else experiment.max_train_runs
-    folder = workspace.create_run(experiment.name or cfg.task_name, kind, keep, experiment.use_clean_workspace)
-    (folder / "config.yaml").write_text(configs.to_yaml(cfg), encoding="utf-8")
-    return folder
+    name, clean = experiment.name or cfg.task_name.rpartition(":")[2], experiment.use_clean_workspace
+    return workspace.create_run(name, kind, keep, clean, config=configs.to_yaml(cfg))
 
 
-def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
+def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path) -> int:
     try:
         console = start_logging(folder / "train.log", cfg.train.log_level)
         log.info("run: runs/%s", folder.name)
         wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
         with wandb as tell_wandb, watched(cfg, env, folder) as film:
-            test(cfg, env, folder, film) if cfg.train.test else train(cfg, env, folder, console, film, tell_wandb)
+            train(cfg, env, begun, folder, console, film, tell_wandb) if begun else test(cfg, env, folder, film)
         return 0
     except KeyboardInterrupt as stop:
-        saved = max(folder.glob("nn/last_*.pth"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        saved = max(folder.glob("nn/last_*.pth"), key=workspace.newness, default=None)
         hint = (
             f", checkpoint saved; to go on: --checkpoint runs/{folder.name}/nn/{saved.name}"
             if saved and not cfg.train.test
@@ -160,22 +170,53 @@ def run(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> int:
     except checkpoints.CheckpointError as error:
         log.error("%s%s", distributed.label(), error)
         return 2
+    except (checkpoints.SaveError, workspace.WriteError) as error:
+        log.error("%s%s", distributed.label(), error)
+        return 1
     except Exception as error:
-        place, why = traceback.extract_tb(error.__traceback__)[-1], traceback.format_exception_only(type(error), error)
-        what = " ".join("".join(why).split())
-        if "/torch/distributed/" in place.filename:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if "/torch/distributed/" in frame.filename:
             log.error("%sanother rank is gone; its own message says why", distributed.label())
-        log.error("%scrashed in %s:%d, %s", distributed.label(), place.filename, place.lineno, what)
+        log.error("%scrashed in %s:%d, %s", distributed.label(), frame.filename, frame.lineno, in_words(error))
         if distributed.is_main():
             log.error("the traceback is in runs/%s/train.log", folder.name)
         traceback_log.error("", exc_info=error)
         return 1
 
 
-def collect_log(level: str) -> None:
+def explain(error: BaseException) -> str:
+    """One line: what is wrong, and for an error in code that is not ours, where in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [frame for frame in frames if not is_ours(frame.filename) and not is_library(frame.filename)]
+    message = printable(error)
+    if message and is_ours(frames[-1].filename) and isinstance(error, (ValueError, RuntimeError, OSError)):
+        return message
+    if foreign:
+        return f"{in_words(error)} (in {foreign[-1].filename}:{foreign[-1].lineno}, {foreign[-1].name})"
+    return f"{in_words(error)} (--log-level debug shows where)"
+
+
+def in_words(error: BaseException) -> str:
+    """KeyError: 'speed', in one line."""
+    return printable("".join(traceback.format_exception_only(type(error), error)))
+
+
+def is_ours(file: str) -> bool:
+    return Path(file).resolve() in OURS or bool(set(Path(file).resolve().parents) & OURS)
+
+
+def is_library(file: str) -> bool:
+    """Python's own or an installed package's, other than those in which tasks are."""
+    tops = {entry.partition(":")[0].partition(".")[0] for entry in tasks().values()}
+    parts = Path(file).with_suffix("").parts
+    installed = bool({"site-packages", "dist-packages"} & set(parts)) and not tops & set(parts)
+    return installed or file.startswith("<") or file.startswith(sysconfig.get_paths()["stdlib"])
+
+
+def collect_log() -> None:
     """Keeps what is logged, warnings too, until start_logging() has a file for it."""
     everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
-    logging.basicConfig(level=level.upper(), handlers=[everything], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[everything], force=True)
     logging.captureWarnings(True)
 
 
@@ -220,19 +261,20 @@ def start_logging(file: Path, level: str) -> Console:
     console = Console()
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
         handler.addFilter(lambda record: record.name != progress_log.name)
     else:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler = SurvivingStream(sys.stdout)
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(lambda record: record.name != traceback_log.name or level == "debug")
-    to_file = logging.FileHandler(file, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file = SurvivingFile(file, encoding="utf-8", delay=True)
+    to_file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     early = [record for kept in logging.root.handlers for record in getattr(kept, "buffer", ())]
     logging.basicConfig(level=level.upper(), handlers=[handler, to_file], force=True)
     logging.captureWarnings(True)
     for record in early:
-        logging.root.handle(record)
+        if record.levelno >= logging.root.level:
+            logging.root.handle(record)
     return console
 
 
@@ -240,13 +282,14 @@ def start_logging(file: Path, level: str) -> Console:
 
 
 def check_watching(cfg: RunConfig) -> None:
-    """Raises RuntimeError if what is to be shown or filmed cannot be."""
+    """Raises RuntimeError if what is to be shown or filmed cannot be, ValueError if not where it is to be."""
     mujoco = choose_engine(cfg.env.backend, cfg.env.device)[0] != "isaacgym"  # which draws itself
     try:
-        if cfg.env.render and mujoco:
-            from dexhand_gym.viewer import check_viewing
+        if is_shown(cfg) and mujoco:
+            with contextlib.suppress(*(() if cfg.env.render else (ImportError, RuntimeError))):  # a test goes on unseen
+                from dexhand_gym.viewer import check_viewing
 
-            check_viewing()
+                check_viewing(cfg.env)
         if cfg.env.record_video:
             from dexhand_gym.video import check_recording
 
@@ -255,14 +298,18 @@ def check_watching(cfg: RunConfig) -> None:
         raise RuntimeError(f"nothing can be drawn here: {error}") from error
 
 
+def is_shown(cfg: RunConfig) -> bool:
+    return cfg.env.render or (cfg.env.render is None and cfg.train.test)
+
+
 @contextlib.contextmanager
 def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callable[[str], None]]:
     """Shows the environments and films them, as far as wanted. Gives a function that begins a clip of some name."""
-    if cfg.env.render or (cfg.env.render is None and cfg.train.test):
+    if is_shown(cfg):
         try:
             env.show("1x" if cfg.train.test else "max")
             log.info("watch: %s", env.viewer.where)
-        except (ImportError, RuntimeError) as error:
+        except (ImportError, RuntimeError, ValueError) as error:
             log.warning("not shown: %s", error)
     if not cfg.env.record_video:
         yield lambda name: None
@@ -279,6 +326,7 @@ def watched(cfg: RunConfig, env: DexHandVecEnv, folder: Path) -> Iterator[Callab
 def train(
     cfg: RunConfig,
     env: DexHandVecEnv,
+    begun: Begun,
     folder: Path,
     console: Console,
     film: Callable[[str], None],
@@ -294,14 +342,16 @@ def train(
             film(f"iteration_{metrics['iteration']:06.0f}")
 
     with display.live:
-        ppo.train(env, cfg.train, folder, after_iteration, cfg.train.checkpoint)
+        ppo.learn(env, *begun, folder, after_iteration, cfg.train.checkpoint)
     if not distributed.is_main():
         return
     best = workspace.best_checkpoint(folder)
     if cfg.task.SUCCESSES:
         film("best")
         measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
-    log.info("best checkpoint: runs/%s/nn/%s", folder.name, best.name)
+    log.info(
+        "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
+    )
     log.info("test it: %s --test --checkpoint runs/%s", configs.COMMAND, folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
 
@@ -368,7 +418,7 @@ def reward_table(metrics: Dict[str, float]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    console = Console(width=80, color_system=None)
+    console = Console(width=80, color_system=None, file=sys.stdout)  # whose encoding may lack lines to draw with
     with console.capture() as text:
         console.print(table)
     return text.get().rstrip()
@@ -381,7 +431,7 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, film: Callable[[str],
     """One round of `test_episodes` episodes, or round after round (see TrainConfig.reload_interval)."""
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
-    workspace.link(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
+    workspace.link_or_copy(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
     (agent, iteration), loaded = load_agent(env, cfg, path), time.monotonic()
 
     def reload() -> None:
@@ -414,9 +464,9 @@ def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agen
 def measure(env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int, path: Path, folder: Path) -> None:
     """Plays, and tells the log and `folder`/result.json how it went. `path` is where the agent comes from."""
     result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes)}
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    workspace.write(folder / "result.json", workspace.to_json(result))
     what = "tested: %s after %d iterations, %d episodes without exploration\n%s"
-    log.info(what, path.name, iteration, result["episodes"], as_text(result_table(result)))
+    log.info(what, printable(path.name), iteration, result["episodes"], as_text(result_table(result)))
 
 
 def result_table(result: Dict[str, Any]) -> Table:

@@ -12,20 +12,30 @@ if (
     or " ".join(getattr(sys, "orig_argv", [])[1:3]).startswith("-m dexhand_gym.")
 ) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+import warnings
 from importlib.metadata import entry_points
 
 from gymnasium.envs.registration import register, registry
 
+from dexhand_gym.fields import unknown_name
+
 __version__ = "0.1.0"
-__all__ = ["register_task", "tasks"]
+__all__ = ["find_task", "register_task", "tasks"]
 
 
 def register_task(id: str, task: str) -> None:
     """Makes a task of yours known: register_task("My/Spin-v0", "my_package.spin:Spin").
 
-    An installed package can do the same by an entry point in the group "dexhand_gym.tasks", with the id as its name.
-    Then gymnasium.make_vec("My/Spin-v0") makes it and `--task Spin` trains it. `task` names a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv; it is imported when an environment is made.
+    Then gymnasium.make_vec("My/Spin-v0") makes it, and `--import` of the module that says this with `--task Spin` trains it.
+    An installed package can do the same by an entry point in the group "dexhand_gym.tasks", with the id as its name; then
+    nothing needs importing. `task` names a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv; it is imported when an
+    environment is made. Raises ValueError, one line, if another id has the same short name ("Spin").
     """
+    for other in _ids():
+        if short_name(other) == short_name(id) and family(other) != family(id):
+            raise ValueError(
+                f"task id '{id}': '{other}' has the short name {short_name(id)} already; allowed is another name"
+            )
     register(
         id=id,
         entry_point="dexhand_gym.envs:make_env",
@@ -35,12 +45,34 @@ def register_task(id: str, task: str) -> None:
 
 
 def tasks() -> dict:
-    """Short name -> "module:Class" of every registered task, as {"BaseTask": "dexhand_gym.envs.base_task:BaseTask"}."""
-    return {
-        id.split("/")[-1].rsplit("-v", 1)[0]: spec.kwargs["task"]
-        for id, spec in registry.items()
-        if spec.vector_entry_point == "dexhand_gym.envs:make_vec_env"
-    }
+    """Short name -> "module:Class" of every registered task, of the newest version where there are several:
+    {"BaseTask": "dexhand_gym.envs.base_task:BaseTask"}."""
+    ids = sorted(_ids(), key=lambda id: registry[id].version or 0)
+    return {short_name(id): registry[id].kwargs["task"] for id in ids}
+
+
+def find_task(name: str) -> str:
+    """ "module:Class" of a task by its short name, or of "module:Class" itself. Raises ValueError, one line with the nearest
+    name."""
+    known = tasks()
+    if ":" not in name and name not in known:
+        hint = "one of your own is found by --import of the module that registers it, or as module:Class"
+        raise ValueError(f"{unknown_name('task', name, known)} ({hint})")
+    return known.get(name, name)
+
+
+def short_name(id: str) -> str:
+    """DexHand/BaseTask-v0 -> BaseTask"""
+    return family(id).split("/")[-1]
+
+
+def family(id: str) -> str:
+    """DexHand/BaseTask-v0 -> DexHand/BaseTask"""
+    return id.rsplit("-v", 1)[0]
+
+
+def _ids() -> list:
+    return [id for id, spec in registry.items() if spec.vector_entry_point == "dexhand_gym.envs:make_vec_env"]
 
 
 register_task("DexHand/BaseTask-v0", "dexhand_gym.envs.base_task:BaseTask")
@@ -51,4 +83,7 @@ _found = entry_points()
 for _entry in (
     _found.select(group="dexhand_gym.tasks") if hasattr(_found, "select") else _found.get("dexhand_gym.tasks", ())
 ):
-    register_task(_entry.name, _entry.value)
+    try:
+        register_task(_entry.name, _entry.value)
+    except Exception as _error:  # another package's mistake must not keep this one from being imported
+        warnings.warn(f"the entry point {_entry.name!r} makes no task: {_error}", stacklevel=2)

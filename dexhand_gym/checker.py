@@ -36,7 +36,7 @@ def check_vector_env(env: VectorEnv, steps: int = 20) -> None:
     obs = env.reset(seed=1)[0]
     for _ in range(steps):
         before, kept = obs, obs.clone()
-        actions = torch.rand(action_shape, generator=generator) * 2 - 1
+        actions = torch.rand(action_shape, generator=generator, dtype=torch.float32) * 2 - 1
         obs, reward, terminated, truncated, info = env.step(actions.to(first.device))
         assert torch.equal(before, kept), "step overwrote the observation it returned before"
         _check_tensor("observation", obs, obs_shape, torch.float32)

@@ -28,6 +28,7 @@ check_mujoco()
 RENDERER = """
 import os
 os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = "{name}"
+{needs}
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.render import Renderer, coordinates
 env = make_vec_env("dexhand_gym.envs.box_grasping:BoxGrasping", backend="none")
@@ -41,8 +42,9 @@ if not has_display():
 print("opens")
 """
 PAGE = """
-import viser, dexhand_gym.page
-viser.ViserServer(host="127.0.0.1", verbose=False).stop()
+import dexhand_gym.page
+from dexhand_gym.gate import listen, open_server
+open_server(listen("127.0.0.1", 0), "127.0.0.1", "doctor").stop()
 print("serves")
 """
 VIDEO = """
@@ -105,8 +107,10 @@ ENGINES = (
 OTHERS = (
     Check("torch", "torch", TORCH, "pip install torch", "a PyTorch for this machine's driver: https://pytorch.org"),
     version("gymnasium", "pip install 'gymnasium>=1.1'"),
-    Check("egl", "mujoco", NEEDS_MUJOCO + RENDERER.format(name="egl"), MUJOCO, "apt-get install libegl1 libegl-mesa0"),
-    Check("osmesa", "mujoco", NEEDS_MUJOCO + RENDERER.format(name="osmesa"), MUJOCO, "apt-get install libosmesa6"),
+    Check(
+        "egl", "mujoco", RENDERER.format(name="egl", needs=NEEDS_MUJOCO), MUJOCO, "apt-get install libegl1 libegl-mesa0"
+    ),
+    Check("osmesa", "mujoco", RENDERER.format(name="osmesa", needs=NEEDS_MUJOCO), MUJOCO, "apt-get install libosmesa6"),
     Check("window", "mujoco", NEEDS_MUJOCO + WINDOW, MUJOCO, "watch the page, or record a video"),
     Check("page", "viser", NEEDS_MUJOCO + PAGE, "pip install 'dexhand-gym[view]'"),
     Check("video", "moviepy", VIDEO, "pip install moviepy", "pip install imageio-ffmpeg, or apt-get install ffmpeg"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isaacgym import gymapi
 
-from dexhand_gym.viewer import SPEEDS, Viewer
+from dexhand_gym.viewer import SPEED_NAMES, SPEEDS, Viewer
 
 if TYPE_CHECKING:
     from dexhand_gym.envs.vec_env import DexHandVecEnv
@@ -54,9 +54,8 @@ class IsaacGymWindow(Viewer):
         return not self._gym.query_viewer_has_closed(self._window)
 
     def _on_key(self, name: str) -> None:
-        speeds = list(SPEEDS)
         faster = {"faster": 1, "slower": -1}.get(name, 0)
-        self.speed = speeds[min(max(speeds.index(self.speed) + faster, 0), len(speeds) - 1)]
+        self.speed = SPEED_NAMES[min(max(SPEED_NAMES.index(self.speed) + faster, 0), len(SPEEDS) - 1)]
         self.picked = (self.picked + {"next": 1, "previous": -1}.get(name, 0)) % self.env.num_envs
         if name == "pause":
             self.paused = not self.paused

@@ -17,6 +17,7 @@ import numpy as np
 import trimesh
 import viser
 
+from dexhand_gym.gate import is_public, listen, open_server
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.viewer import FORCE_COLOR, SPEEDS, Frame, Viewer
 
@@ -34,14 +35,11 @@ class Page(Viewer):
     def __init__(self, env: DexHandVecEnv, speed: str):
         super().__init__(env, speed)
         host, port = env.cfg.env.render_host, env.cfg.env.render_port
-        if host not in ("127.0.0.1", "localhost", "::1"):
+        listener = listen(host, port)
+        if is_public(listener):
             log.warning("env.render_host = '%s': anybody who reaches this machine can watch and pause", host)
-        logging.getLogger("websockets.server").setLevel(logging.WARNING)
-        with contextlib.redirect_stdout(io.StringIO()):  # viser greets at length
-            self._server = viser.ViserServer(
-                host=host, port=port, label="dexhand_gym", verbose=False
-            )  # or the next free port
-        self.where = f"http://{host}:{self._server.get_port()}"
+        self._server = open_server(listener, host, "dexhand_gym")
+        self.where = f"http://{f'[{host}]' if ':' in host else host}:{self._server.get_port()}"
         self._server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         self._bodies: List[Tuple[Any, List[int]]] = []
         self._nominal = [box.size for box in env.scene().boxes]
@@ -67,6 +65,8 @@ class Page(Viewer):
             self._arrows.visible = len(arrows) > 0
             if len(arrows):
                 self._arrows.points = arrows
+            self._play.label = "Play" if self.paused else "Pause"
+            self._play.icon = viser.Icon.PLAYER_PLAY if self.paused else viser.Icon.PLAYER_PAUSE
             self._status.content = self._describe(frame)
             self._table.content = self._tabulate(frame.terms)
 
@@ -99,34 +99,33 @@ class Page(Viewer):
     def _add_controls(self) -> None:
         gui = self._server.gui
         self._status = gui.add_html("")
-        play = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
+        self._play = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
         step = gui.add_button("Step", icon=viser.Icon.PLAYER_TRACK_NEXT, hint="One control step, then pause")
         speed = gui.add_dropdown("Speed", list(SPEEDS), initial_value=self.speed)
         picked = gui.add_number("Environment", self.picked, min=0, max=self.env.num_envs - 1, step=1)
-        most = min(self.env.num_envs, 64)
+        most = self.most_shown
         shown = gui.add_slider("Shown", min=1, max=max(most, 2), step=1, initial_value=self.shown, disabled=most == 1)
         self._show_forces = gui.add_checkbox("Contact forces", True)
         reload = gui.add_button("Newer policy", icon=viser.Icon.REFRESH, visible=self.on_reload is not None)
         with gui.add_folder("Reward"):
             self._table = gui.add_html("")
 
-        def set_paused(paused: bool) -> None:
-            self.paused = paused
-            play.label = "Play" if paused else "Pause"
-            play.icon = viser.Icon.PLAYER_PLAY if paused else viser.Icon.PLAYER_PAUSE
-
         @step.on_click
         def _(_: Any) -> None:
-            set_paused(True)
+            self.paused = True
             self.steps_to_go += 1
 
-        play.on_click(lambda _: set_paused(not self.paused))
-        speed.on_update(lambda _: setattr(self, "speed", speed.value))
-        picked.on_update(lambda _: setattr(self, "picked", int(picked.value)))
-        shown.on_update(lambda _: setattr(self, "shown", min(int(shown.value), self.env.num_envs)))
+        self._play.on_click(lambda _: setattr(self, "paused", not self.paused))
+        for name, control in (("speed", speed), ("picked", picked), ("shown", shown)):
+            control.on_update(partial(self._on_update, name))
         self._pick = lambda row: setattr(picked, "value", row)
         reload.on_click(lambda _: setattr(self, "reload_wanted", True))
         self._show_forces.on_update(lambda _: setattr(self, "_seen", None))
+
+    def _on_update(self, name: str, event: Any) -> None:
+        """Takes the value of a control, and shows there what was taken."""
+        setattr(self, name, event.target.value)
+        event.target.value = getattr(self, name)
 
     def _add_scene(self, frame: Frame) -> None:
         scene, camera = self._server.scene, self._server.initial_camera
@@ -174,7 +173,9 @@ class Page(Viewer):
 
     def _on_click(self, bodies: int, event: Any) -> None:
         """Picks the environment of a mesh that stands for so many bodies of each."""
-        self._pick(self.picked // self.shown * self.shown + event.instance_index // bodies)
+        row = (event.instance_index or 0) // bodies
+        if 0 <= row < self.shown:
+            self._pick(self.picked // self.shown * self.shown + row)
 
     def close(self) -> None:
         """See Viewer.close."""

@@ -15,10 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexhand_gym.envs.config import check_name
+from dexhand_gym.sim import load_triton
 from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.viewer import has_display
 
 if TYPE_CHECKING:
     from dexhand_gym.envs.vec_env import DexHandVecEnv
+
+
+PLATFORMS = {"egl": "egl", "osmesa": "osmesa", "glfw": "glfw", "glx": "glfw"}
+"""What MUJOCO_GL may say, and the module that does it. By default EGL, else OSMesa."""
 
 
 class Renderer:
@@ -37,10 +44,7 @@ class Renderer:
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._scene = mujoco.MjvScene(self._model, 1000)
         self._area = mujoco.MjrRect(0, 0, width, height)
-        self._context = make_context(width, height)
-        self._context.make_current()
-        self._model.vis.global_.offwidth, self._model.vis.global_.offheight = size
-        self._buffers = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
+        self._context, self._buffers = open_gl(self._model, width, height)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
 
     def draw(self, coordinates: np.ndarray) -> np.ndarray:
@@ -77,13 +81,29 @@ def pose(model: mujoco.MjModel, data: mujoco.MjData, coordinates: np.ndarray) ->
     mujoco.mj_camlight(model, data)
 
 
-def make_context(width: int, height: int) -> Any:
-    """OpenGL without a display: EGL, else OSMesa; MUJOCO_GL (egl, osmesa, glfw) has the last word."""
-    name = os.environ.get("MUJOCO_GL", "").lower()
-    if name not in ("egl", "osmesa", "glfw"):
-        name = "egl" if egl_has_devices() else "osmesa"
+def check_drawing() -> None:
+    """Raises RuntimeError, one line that says what to install, where nothing can be drawn."""
+    context, buffers = open_gl(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16)
+    buffers.free()
+    context.free()
+
+
+def open_gl(model: mujoco.MjModel, width: int, height: int) -> Tuple[Any, mujoco.MjrContext]:
+    """OpenGL off screen, and what `model` needs of it. Raises RuntimeError, one line, where there is none."""
+    name = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if name in ("disable", "disabled", "off", "false", "0"):
+        raise RuntimeError(f"MUJOCO_GL = '{name}' forbids drawing; allowed is {', '.join(PLATFORMS)}")
+    if name not in ("", "enable", "enabled", "on", "true", "1"):
+        check_name("MUJOCO_GL", name, PLATFORMS)
+    load_triton()
+    name = PLATFORMS.get(name) or ("egl" if egl_has_devices() else "osmesa")
     try:
-        return import_module(f"mujoco.{name}").GLContext(width, height)
+        if name == "glfw" and not has_display():
+            raise RuntimeError("no display")
+        context = import_module(f"mujoco.{name}").GLContext(width, height)
+        context.make_current()
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        return context, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
     except Exception as error:  # what it is depends on which library is missing, and how
         raise RuntimeError(
             f"nothing to draw with ({name}: {error}): install OpenGL, on Debian and Ubuntu by "

@@ -52,9 +52,13 @@ class Recorder:
         """What the environment calls after every step."""
         if not self._name:
             return
-        if self._steps % self._stride == 0:
-            self._states.append(self._look())
-        self._steps += 1
+        try:
+            if self._steps % self._stride == 0:
+                self._states.append(self._look())
+            self._steps += 1
+        except Exception as error:  # filming must not stop a training
+            warn(self._name, error)
+            self._name, self._states = "", []
         if self._steps == self._env.cfg.env.video_length:
             self._finish()
 
@@ -68,23 +72,29 @@ class Recorder:
 
     def _finish(self) -> None:
         """Leaves the clip to a thread. There is one at a time: whoever asks for more clips than can be drawn waits."""
-        if self._name:
-            states, file = torch.cat(self._states).cpu().numpy(), self._folder / f"{self._name}.mp4"
-            self._name, self._states = "", []
-            self._idle.wait()
-            self._idle.clear()
-            self._thread = threading.Thread(target=self._save, args=(states, file), daemon=True)
-            self._thread.start()
+        if not self._name:
+            return
+        name, states, self._name, self._states = self._name, self._states, "", []
+        self._idle.wait()
+        self._idle.clear()
+        try:
+            task = torch.cat(states).cpu().numpy(), self._folder / f"{name}.mp4"
+            thread = threading.Thread(target=self._save, args=task, daemon=True)
+            thread.start()
+            self._thread = thread
+        except Exception as error:
+            self._idle.set()
+            warn(name, error)
 
     def _save(self, states: np.ndarray, file: Path) -> None:
         me = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, me, max(os.getpriority(os.PRIO_PROCESS, me), 10))  # the physics goes first
         try:
+            os.setpriority(os.PRIO_PROCESS, me, max(os.getpriority(os.PRIO_PROCESS, me), 10))  # the physics goes first
             self._draw(states, file)
             if not self._cancelled:
                 log.info("video: %s, %.1f s", file.name, len(states) * self._stride * self._env.control_dt)
-        except Exception as error:  # a video is not worth a training
-            log.warning("no video %s: %s", file.name, error)
+        except Exception as error:
+            warn(file.name, error)
         finally:
             self._idle.set()
 
@@ -128,6 +138,10 @@ class Recorder:
             self._thread.join()  # it is about to end; a process that ends before it is aborted
 
 
+def warn(name: str, error: Exception) -> None:
+    log.warning("no video %s: %s", name, " ".join(str(error).split()))
+
+
 def check_recording(draw: bool = True) -> None:
     """Raises RuntimeError, one line that says what to install, unless videos can be made here, and drawn by MuJoCo."""
     try:
@@ -135,6 +149,6 @@ def check_recording(draw: bool = True) -> None:
     except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no ffmpeg
         raise RuntimeError(f"env.record_video needs moviepy ({error}): pip install moviepy") from error
     if draw:
-        from dexhand_gym.render import make_context
+        from dexhand_gym.render import check_drawing
 
-        make_context(16, 16).free()
+        check_drawing()

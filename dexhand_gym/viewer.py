@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
 import numpy as np
 import torch
 
+from dexhand_gym.envs.config import EnvConfig, check_name
 from dexhand_gym.hand import CONTACT_BODIES, PAD_BODIES
+from dexhand_gym.sim import load_triton
 from dexhand_gym.sim.base import draws_itself
 
 # MuJoCo is imported where it draws: Isaac Gym has a window of its own, and its Python no MuJoCo.
@@ -28,18 +30,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SPEEDS = {"1/8x": 0.125, "1/4x": 0.25, "1/2x": 0.5, "1x": 1.0, "2x": 2.0, "4x": 4.0, "max": math.inf}
+SPEED_NAMES = list(SPEEDS)
 FRAME_TIME = 1 / 30  # s between two drawn frames
 FORCE_SCALE = 0.02  # m of arrow per N
 FORCE_COLOR = (38, 217, 89)
 
 
 def open_viewer(env: DexHandVecEnv, speed: str = "1x") -> Viewer:
-    """A window or a page that shows `env` from now on. Raises RuntimeError where there can be neither."""
+    """A window or a page that shows `env` from now on. Raises RuntimeError where there can be neither, ValueError if the
+    page cannot be where it is to be."""
     if draws_itself(env.sim):
         from dexhand_gym.isaacgym_window import IsaacGymWindow
 
         return IsaacGymWindow(env, speed)
-    check_viewing()
+    check_viewing(env.cfg.env)
     if has_display():
         return Window(env, speed)
     from dexhand_gym.page import Page
@@ -47,20 +51,29 @@ def open_viewer(env: DexHandVecEnv, speed: str = "1x") -> Viewer:
     return Page(env, speed)
 
 
-def check_viewing() -> None:
-    """Raises RuntimeError, one line that says what to install, where there can be neither window nor page."""
-    if not has_display() and find_spec("viser") is None:
+def check_viewing(cfg: EnvConfig) -> None:
+    """Raises RuntimeError, one line that says what to install, where there can be neither window nor page; ValueError if
+    the page cannot be where `cfg` says."""
+    if has_display():
+        return
+    if find_spec("viser") is None:
         raise RuntimeError(
             "no display for a window, and a page in the browser needs viser: pip install 'dexhand-gym[view]'"
         )
+    from dexhand_gym.gate import listen
+
+    listen(cfg.render_host, cfg.render_port).close()
 
 
 def has_display() -> bool:
     """Whether a window with OpenGL can be opened: tried, for a DISPLAY that is set says little (ssh, CI)."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
-    import glfw
-
+    load_triton()
+    try:
+        import glfw
+    except ImportError:
+        return False
     with warnings.catch_warnings(), contextlib.suppress(glfw.GLFWError):  # it warns or raises, as it is set
         warnings.simplefilter("ignore", glfw.GLFWError)
         if glfw.init():
@@ -95,26 +108,60 @@ def side_by_side(k: int, spacing: float) -> np.ndarray:
     return spacing * np.stack((row - row.max() / 2, (columns - 1) / 2 - column, np.zeros(k)), 1)
 
 
+class Choice:
+    """An attribute of a viewer that other threads may set to anything at any time. `accept` clamps a value, or raises if the
+    value makes no sense; then the attribute stays as it is."""
+
+    def __init__(self, accept: Callable[[Viewer, Any], Any]):
+        self._accept = accept
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, viewer: Viewer, owner: Optional[type] = None) -> Any:
+        return getattr(viewer, self._name)
+
+    def __set__(self, viewer: Viewer, value: Any) -> None:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # NaN, None, a word
+            setattr(viewer, self._name, self._accept(viewer, value))
+
+
 class Viewer:
     """What a window and a page share: which environments are shown, pausing, and the pace. The environment calls it after
     every step; buttons and keys, in other threads, only set these attributes:"""
 
+    paused = Choice(lambda viewer, value: bool(value))
+    steps_to_go = Choice(lambda viewer, value: max(int(value), 0))  # while paused
+    speed = Choice(lambda viewer, value: SPEED_NAMES[SPEED_NAMES.index(value)])
+    picked = Choice(lambda viewer, value: int(min(max(value, 0), viewer.env.num_envs - 1)))
+    shown = Choice(lambda viewer, value: int(min(max(value, 1), viewer.most_shown)))
+
     def __init__(self, env: DexHandVecEnv, speed: str):
-        self.env = env
-        self.paused, self.speed = False, speed
-        self.steps_to_go = 0  # while paused
+        check_name("speed", speed, SPEEDS)
+        self.env, self.most_shown = env, min(env.num_envs, 64)
+        self.paused, self.steps_to_go, self.speed = False, 0, speed
         self.picked, self.shown = 0, min(env.num_envs, 9)
         self.reload_wanted = False
         self.on_reload: Optional[Callable[[], None]] = None  # takes up a newer policy
         self.steps = 0
         self._seen: Any = None
-        self._next_step = self._next_frame = 0.0
+        self._last_step = self._next_frame = 0.0
         self._counts = torch.zeros(2, device=env.device)
         self._pads = [env.sim.body_names.index(name) for name in PAD_BODIES]
         self._distal = torch.tensor([env.sim.body_names.index(name) for name in CONTACT_BODIES], device=env.device)
         env.watchers.append(self._after_step)
 
     def _after_step(self, info: Dict[str, Any]) -> None:
+        try:
+            self._show(info)
+        except Exception as error:  # watching must not stop a training
+            log.warning("no longer shown: %s: %s", type(error).__name__, " ".join(str(error).split()))
+            self.env.watchers.remove(self._after_step)
+            self.env.viewer = None
+            with contextlib.suppress(Exception):
+                self.close()
+
+    def _show(self, info: Dict[str, Any]) -> None:
         self.steps += 1
         self._counts += torch.stack((info["success"].sum(), info["_episode"].sum()))
         if not self.watched():
@@ -122,14 +169,25 @@ class Viewer:
         if self.reload_wanted and self.on_reload is not None:
             self.reload_wanted = False
             self.on_reload()
-        self.steps_to_go = max(self.steps_to_go - 1, 0)
+        self.steps_to_go -= 1
         self._draw_if_due()
-        while self.paused and not self.steps_to_go and self.watched():
+        while self.watched() and (left := self._time_left()) > 0:
+            time.sleep(min(left, 0.01))
             self._draw_if_due()
-            time.sleep(0.01)
-        now = time.perf_counter()
-        self._next_step = max(self._next_step + self.env.control_dt / SPEEDS[self.speed], now)
-        time.sleep(self._next_step - now)
+        self._last_step = max(self._last_step + self._step_time(), time.perf_counter())
+
+    def _time_left(self) -> float:
+        """Seconds until the next step, as things are now."""
+        if self.paused and not self.steps_to_go:
+            return math.inf
+        return self._last_step + self._step_time() - time.perf_counter()
+
+    def _step_time(self) -> float:
+        return self.env.control_dt / SPEEDS[self.speed]
+
+    def hurry(self) -> None:
+        """Ends a pause, and every wait until somebody else sets the pace."""
+        self.paused, self.speed = False, "max"
 
     def _draw_if_due(self) -> None:
         """Thirty times a second, if anything has changed; when paused, every step."""
@@ -211,9 +269,8 @@ class Window(Viewer):
     def _on_key(self, key: int) -> None:
         import glfw
 
-        speeds = list(SPEEDS)
         faster = {glfw.KEY_UP: 1, glfw.KEY_DOWN: -1}.get(key, 0)
-        self.speed = speeds[min(max(speeds.index(self.speed) + faster, 0), len(speeds) - 1)]
+        self.speed = SPEED_NAMES[min(max(SPEED_NAMES.index(self.speed) + faster, 0), len(SPEEDS) - 1)]
         self.picked = (self.picked + {glfw.KEY_PERIOD: 1, glfw.KEY_COMMA: -1}.get(key, 0)) % self.env.num_envs
         if key == glfw.KEY_SPACE:
             self.paused = not self.paused

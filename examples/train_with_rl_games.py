@@ -16,10 +16,10 @@ import argparse
 from pathlib import Path
 
 import torch
-import yaml
 from rl_games.torch_runner import Runner
 
 from dexhand_gym import rl_games
+from ppo import strict_yaml
 
 CONFIG = Path(__file__).with_name("rl_games.yaml")
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--play", action="store_true")
     args = parser.parse_args()
 
-    tree = yaml.safe_load(args.train_config.read_text())
+    tree = strict_yaml.read(args.train_config, "train_config")
     params = tree["params"]
     config = params["config"]
     params["seed"] = args.seed

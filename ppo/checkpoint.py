@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import struct
+import sys
 import time
 import warnings
+import zipfile
 from collections import OrderedDict
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, BinaryIO, Callable
 
 import torch
 from torch import nn
 
+from .text import printable
+
 TEMPORARY_NAME = ".checkpoint.tmp"  # one per folder: what a killed process leaves is overwritten by the next save
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+"""Torch's name for the memory of a tensor -> what is in it."""
+MAX_VALUES, MAX_DEPTH = 1_000_000, 40  # in one file
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one line that says why."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message, 1000))
+
+
+class SaveError(OSError):
+    """A checkpoint that could not be written; the message is one line with its path."""
 
 
 def save(
@@ -46,7 +74,8 @@ def save(
     }
     if critic:  # rl_games' names, spelled so
         content["assymetric_vf_nets"], content["assymetric_vf_optimizer"] = critic, optimizers[1]
-    write_atomically(Path(path), portable(content, "checkpoint"))
+    check_plain(content)
+    write_atomically(Path(path), on_cpu(content))
 
 
 def split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,34 +100,58 @@ def split_optimizer(optimizer: torch.optim.Optimizer, first: int) -> list[dict[s
     return parts
 
 
-def portable(value: Any, name: str) -> Any:
-    """`value` with its tensors on the CPU, for any machine to read. Refuses what load() would refuse to read back."""
+def check_plain(content: Any) -> None:
+    """Raises CheckpointError unless `content` is what load() reads back: tensors, numbers, text, dicts and lists of them,
+    with every value counted as often as it is there."""
+    left, todo = MAX_VALUES, [(content, "checkpoint", 0)]
+    while todo:
+        value, name, depth = todo.pop()
+        left -= 1
+        if left < 0 or depth > MAX_DEPTH:
+            raise CheckpointError(f"checkpoint: more than {MAX_VALUES} values, or some nested deeper than {MAX_DEPTH}")
+        if type(value) in (dict, OrderedDict) and all(type(key) in (str, int) for key in value):
+            todo += [(entry, f"{name:.200}.{key!s:.80}", depth + 1) for key, entry in value.items()]
+        elif type(value) in (list, tuple):
+            todo += [(entry, f"{name:.200}[{i}]", depth + 1) for i, entry in enumerate(value)]
+        elif isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.is_meta or value.dtype not in DTYPES.values():
+                kind = f"{value.dtype}, {value.layout}, {value.device}"
+                raise CheckpointError(f"{name} is a tensor ({kind}): allowed are dense ones of numbers")
+        elif value is not None and type(value) not in (bool, int, float, str):
+            allowed = "tensors, numbers, text, and dicts and lists of them"
+            raise CheckpointError(f"{name} is a {type(value)}: allowed are {allowed}")
+
+
+def on_cpu(value: Any) -> Any:
+    """`value` with its tensors on the CPU, for any machine to read."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
-    if type(value) in (dict, OrderedDict):
-        return type(value)((key, portable(entry, f"{name}.{key}")) for key, entry in value.items())
-    if type(value) in (list, tuple):
-        return type(value)(portable(entry, f"{name}[{i}]") for i, entry in enumerate(value))
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    raise CheckpointError(f"{name} is a {type(value)}: allowed are tensors, numbers, text, and dicts and lists of them")
+    if isinstance(value, dict):
+        return type(value)((key, on_cpu(entry)) for key, entry in value.items())
+    return type(value)(map(on_cpu, value)) if isinstance(value, (list, tuple)) else value
 
 
 def write_atomically(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Raises SaveError, and leaves what was there, if the disk is full or the folder cannot be written."""
     temporary = path.parent / TEMPORARY_NAME
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the renaming must reach the disk too
+        os.close(folder)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, (OSError, RuntimeError)):  # torch may raise one of its own after that of the full disk
+            known = [getattr(e, "strerror", None) for e in (error, error.__context__)]
+            why = next(filter(None, known), str(error))
+            raise SaveError(f"{printable(path)}: not saved, {printable(why, 200)}") from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)  # the renaming must reach the disk too
-    os.close(folder)
 
 
 def sweep(folder: Path) -> None:
@@ -112,28 +165,41 @@ def sweep(folder: Path) -> None:
 
 
 def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
-    """Reads a file of ours or of rl_games as the dict that save() writes; nothing in it is executed, whoever wrote it.
-    In a file that holds a model only, epoch and frame become 0 and the optimizer None."""
+    """Reads a file of ours or of rl_games as the dict that save() writes; nothing in it is executed, whoever wrote it, and
+    no bit of it may have changed since. In a file that holds a model only, epoch and frame become 0 and the optimizer None."""
     try:
-        with numpy_stand_ins(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle protocol other than torch's
-            content = torch.load(path, map_location=device, weights_only=True)
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a hostile file makes torch say
+            content = read(file)
+        check_plain(content)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: not loaded, {error.strerror or error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: not loaded, {error}") from None
     except Exception as error:  # what a damaged or foreign file raises depends on which of its bytes is wrong
-        foreign = "unsupported global" in str(error).lower()
-        why = "it holds code or objects, not only data" if foreign else "it is damaged or not a checkpoint"
-        raise CheckpointError(f"{path}: not loaded, {why}") from error
+        raise CheckpointError(f"{path}: not loaded, it is damaged or not a checkpoint") from error
     if not isinstance(content, dict) or "model" not in content:
         raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
     empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
     content = {**empty, "assymetric_vf_nets": None, "assymetric_vf_optimizer": None, **content}
-    for name, types in (("epoch", int), ("frame", int), ("last_mean_rewards", (int, float)), ("ppo_state", dict)):
-        if not isinstance(content[name], types):
+    for name, types in (
+        ("epoch", (int,)),
+        ("frame", (int,)),
+        ("last_mean_rewards", (int, float)),
+        ("ppo_state", (dict,)),
+    ):
+        if type(content[name]) not in (*types, *([OrderedDict] if dict in types else [])):
             raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}")
+    for name in ("epoch", "frame"):
+        if not 0 <= content[name] < 2**53:
+            raise CheckpointError(f"{path}: not loaded, its {name} is no number of iterations or steps")
+    if not abs(content["last_mean_rewards"]) < 1e300:
+        raise CheckpointError(f"{path}: not loaded, its last_mean_rewards is not finite")
     for name in ("model", "assymetric_vf_nets"):
         if name == "model" or content[name] is not None:
-            content[name] = tensors(content[name], path)
+            content[name] = {key: x.to(device) for key, x in tensors(content[name], path).items()}
     return content
 
 
@@ -150,16 +216,31 @@ def tensors(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
 def load_weights(agent: nn.Module, content: dict[str, Any], path: str | Path = "the checkpoint") -> None:
     """Weights and normalisers, in place; those of the critic only if agent and file have one that sees more than the
     policy. CheckpointError says what does not fit."""
+    agent.load_state_dict(fitting(agent, content, path))
+
+
+def fitting(agent: nn.Module, content: dict[str, Any], path: str | Path = "the checkpoint") -> dict[str, torch.Tensor]:
+    """The agent's state that is in a checkpoint. CheckpointError says what does not fit."""
     (ours, critic), theirs, nets = split(agent.state_dict()), content["model"], content["assymetric_vf_nets"]
-    compare(path, (ours, theirs), architecture, shapes)
+    compare(path, (ours, theirs), architecture, shapes, dtypes)
     if critic:
         if nets is None:
             raise CheckpointError(f"{path} does not fit: its critic sees what the policy sees, here it sees more")
-        compare(path, (critic, nets), shapes)
+        compare(path, (critic, nets), shapes, dtypes)
         theirs = {**theirs, **{key.replace("model.", "central_value.", 1): x for key, x in nets.items()}}
         statistics = [key for key in theirs if key.startswith("central_value.value_mean_std.")]
         theirs.update((key[len("central_value.") :], theirs.pop(key)) for key in statistics)
-    agent.load_state_dict(theirs)
+    check_finite(path, theirs)
+    return theirs
+
+
+def check_finite(path: str | Path, model: dict[str, torch.Tensor]) -> None:
+    """Raises CheckpointError, one line that names the first tensor that no training can have left so."""
+    for name, x in model.items():
+        if not torch.isfinite(x).all():
+            raise CheckpointError(f"{path}: not loaded, its {name} is not finite")
+        if name.endswith((".running_var", "mean_std.count")) and not (x > 0).all():
+            raise CheckpointError(f"{path}: not loaded, its {name} is not more than 0")
 
 
 def compare(
@@ -191,6 +272,10 @@ def shapes(model: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {key: list(x.shape) for key, x in model.items()}
 
 
+def dtypes(model: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {key: str(x.dtype).replace("torch.", "") for key, x in model.items()}
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
     """Adam's moments and the learning rate, if the file has them; other options remain those of `optimizer`."""
     if content["optimizer"] is None:
@@ -202,50 +287,110 @@ def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) ->
         if critic is not None:
             first = len(saved_group["params"])
             state.update((first + i, moments) for i, moments in critic["state"].items())
-        for i, moments in state.items():
-            if {moments[name].shape for name in ("exp_avg", "exp_avg_sq")} != {group["params"][i].shape}:
-                raise ValueError("sizes differ")
+        state = {i: checked_moments(moments, group["params"][i]) for i, moments in state.items()}
+        rate = saved_group["lr"]
+        if type(rate) not in (int, float) or not 0 <= rate <= 1:
+            raise ValueError(f"its lr is {rate}, allowed is 0 to 1")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        learning_rate.fill_(saved_group["lr"])
+        learning_rate.fill_(rate)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's optimizer does not fit its model ({error!r})") from error
     optimizer.param_groups[0]["lr"] = learning_rate  # load_state_dict has put a copy in its place
 
 
-class NumpyDType:
-    """Stands in for np.dtype while a stock rl_games file is read, see numpy_stand_ins()."""
+def checked_moments(moments: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
+    """A copy of what Adam remembers of a parameter. Raises ValueError if it cannot be that."""
+    step, first, second = (torch.as_tensor(moments[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+    for moment in (first, second):
+        if moment.shape != parameter.shape or moment.dtype != parameter.dtype:
+            raise ValueError("sizes or types differ")
+    if not (torch.isfinite(first).all() and torch.isfinite(second).all() and (second >= 0).all()):
+        raise ValueError("its moments are not finite")
+    if step.numel() != 1 or not 0 <= float(step) < 2**53:
+        raise ValueError("its step is no number of updates")
+    return {"step": step.float().reshape(()).clone(), "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
 
-    def __init__(self, code: str, *_: Any):
-        self.format = {"f4": "<f", "f8": "<d", "i4": "<i", "i8": "<q"}[code]
 
-    def __setstate__(self, state: Any) -> None:
-        """Byte order and alignment, not needed."""
+# --- Reading a file --------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def numpy_stand_ins() -> Iterator[None]:
-    """Stock rl_games files hold one NumPy scalar, last_mean_rewards. The functions they name to build it are replaced
-    by harmless ones of ours, so that reading needs neither NumPy nor trust: np.float32(3.5) is read as 3.5."""
+def read(file: BinaryIO) -> Any:
+    """What torch.save has written. torch.load would not do: it does not compare a member of the zip file with its check
+    sum, believes the sizes that a file claims, and calls constructors that a file may use to fill the memory. Here all
+    that is read is in the file, byte by byte."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        if Reader(file, None).load() == 0x1950A86A20F9469CFC6C:  # what a file of torch 1.5 begins with
+            raise CheckpointError("it is of torch's format before 1.6, in which damage cannot be told: save it anew")
+        raise ValueError("neither a zip file nor a pickle")
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        size = file.seek(0, os.SEEK_END)
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise CheckpointError("it is compressed, as torch never does")
+        if sum(member.file_size for member in members) > size or len({x.filename for x in members}) < len(members):
+            raise ValueError("members overlap")
+        (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        root = pickled[: -len("data.pkl")]
+        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder").decode() != sys.byteorder:
+            raise CheckpointError(f"its numbers are not {sys.byteorder}-endian")
+        with archive.open(pickled) as data:
+            return Reader(data, lambda key: archive.read(f"{root}data/{key}")).load()
 
-    def named(name: str, call: Callable) -> Callable:
-        def stand_in(*args: Any) -> Any:
-            return call(*args)
 
-        stand_in.__module__, _, stand_in.__name__ = name.rpartition(".")
-        stand_in.__qualname__ = stand_in.__name__
-        return stand_in
+class Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python: C's fills the memory if asked to
+    """Reads the pickle in a checkpoint: plain data, and tensors and numbers of NumPy as torch.save and rl_games write
+    them. Whatever else the file names is refused, not imported."""
 
-    def scalar(dtype: NumpyDType, data: bytes) -> float:
-        return struct.unpack(dtype.format, data)[0]
+    OPCODES = (
+        "APPEND APPENDS BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD EMPTY_DICT EMPTY_LIST "
+        "EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS STOP "
+        "TUPLE TUPLE1 TUPLE2 TUPLE3"
+    )
+    dispatch = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES.split()
+    }  # type: ignore[attr-defined]
 
-    stand_ins = [NumpyDType, named("numpy.dtype", NumpyDType), named("numpy.core.multiarray.scalar", scalar)]
-    stand_ins += [named("numpy._core.multiarray.scalar", scalar)]  # NumPy 2's name of it
-    stand_ins += [named("_codecs.encode", lambda text, _: text.encode("latin1"))]  # how pickle stores bytes
-    before = list(torch.serialization.get_safe_globals())
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(stand_ins)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+    def __init__(self, file: Any, member: Callable[[str], bytes] | None):
+        super().__init__(file)
+        self.member, self.storages = member, {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        known: dict[str, Any] = {
+            "collections.OrderedDict": OrderedDict,
+            "torch._utils._rebuild_tensor_v2": self.tensor,
+            "torch._utils._rebuild_parameter": lambda data, *_: data,
+            "numpy.dtype": lambda code, *_: {"f4": "<f", "f8": "<d", "i4": "<i", "i8": "<q"}[code],
+            "numpy.core.multiarray.scalar": lambda form, data: struct.unpack(form, data)[0],
+            "_codecs.encode": lambda text, _: text.encode("latin1"),  # how pickle stores bytes
+        }
+        known["numpy._core.multiarray.scalar"] = known["numpy.core.multiarray.scalar"]  # NumPy 2's name of it
+        known.update((f"torch.{storage}", dtype) for storage, dtype in DTYPES.items())
+        if f"{module}.{name}" not in known:
+            raise CheckpointError(f"it holds code or objects, not only data: {module}.{name}")
+        return known[f"{module}.{name}"]
+
+    def load_build(self) -> None:
+        """Forgets what belongs to an object apart from its data: the version of a state_dict, the byte order of a number."""
+        state = self.stack.pop()  # pyright: ignore
+        if isinstance(state, tuple) and ">" in state:
+            raise CheckpointError("its numbers are big-endian")
+
+    dispatch[pickle.BUILD[0]] = load_build  # pyright: ignore
+
+    def persistent_load(self, pid: Any) -> torch.Tensor:
+        """The memory that tensors share, as a tensor."""
+        kind, dtype, key, _, size = pid
+        if key not in self.storages:
+            data = bytearray(self.member(key))  # type: ignore[misc]
+            self.storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        if kind != "storage" or (self.storages[key].dtype, len(self.storages[key])) != (dtype, size):
+            raise ValueError("not the memory it is said to be")
+        return self.storages[key]
+
+    @staticmethod
+    def tensor(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
+        tensor = storage.as_strided(size, stride, offset)  # raises RuntimeError beyond the memory's end
+        if tensor.numel() > storage.numel():
+            raise ValueError("larger than its memory")
+        return tensor

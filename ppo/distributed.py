@@ -23,7 +23,15 @@ PATIENCE = timedelta(minutes=30)  # except while kernels compile, before trainin
 
 def launched() -> bool:
     """Whether torchrun, or `python -m torch.distributed.launch`, has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+
+
+def check_environment() -> None:
+    """Raises ValueError, one line, unless the launcher's variables are numbers."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        text = os.environ.get(name, "0")
+        if not text.isascii() or not text.isdigit():
+            raise ValueError(f"the variable {name} = {text!r}: allowed is a whole number, as torchrun sets it, or none")
 
 
 def start(device: str) -> None:
@@ -52,7 +60,7 @@ def rank() -> int:
 
 def label() -> str:
     """What messages begin with, where several ranks may write them."""
-    return f"rank {rank()}: " if launched() else ""
+    return f"rank {os.environ.get('RANK', 0)}: " if launched() else ""
 
 
 def is_main() -> bool:

@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from . import strict_yaml
 from .ppo import TENSORBOARD_TAGS
+from .text import printable, write_anything
 from .workspace import flatten
 
 try:
@@ -86,7 +87,7 @@ def read_run(folder: Path) -> Run:
     if not set(CURVES) & set(scalars):
         raise ValueError(f"{folder}: no episode has ended in it, so there are no curves to plot")
     file = folder / "config.yaml"
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = strict_yaml.read(file, "config") if file.is_file() else {}
     return Run(folder.resolve(), flatten(config), scalars)
 
 
@@ -208,7 +209,7 @@ def report(run: Run, place: Path) -> str:
     """One page on a run, whole in itself but for the videos, which it finds from the folder `place`."""
     sections = []
     if (run.folder / "result.json").is_file():
-        result = flatten(json.loads((run.folder / "result.json").read_text(encoding="utf-8")))
+        result = flatten(read_json(run.folder / "result.json"))
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{html.escape(show(x))}</td></tr>" for name, x in result.items()
         )
@@ -231,6 +232,17 @@ def report(run: Run, place: Path) -> str:
     return PAGE.format(name=html.escape(run.name), sections="\n".join(sections))
 
 
+def read_json(file: Path) -> Dict[str, Any]:
+    """Raises ValueError, one line, if there is no object in it."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not JSON, {printable(error, 200)}") from None
+    if not isinstance(result, dict):
+        raise ValueError(f"{file}: allowed are names and values")
+    return result
+
+
 def show(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(show(x) for x in value)
@@ -250,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("plots"), metavar="FOLDER", help="where to write [plots]")
     args = parser.parse_args(argv)
     plt.switch_backend("agg")
+    write_anything()
     try:
         runs = [read_run(folder) for folder in args.runs]
         args.out.mkdir(parents=True, exist_ok=True)
@@ -257,13 +270,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name, figure in plots(group(runs)).items():
                 figure.savefig(args.out / f"{name}.png")
                 plt.close(figure)
-                print(args.out / f"{name}.png")
+                print(printable(args.out / f"{name}.png"))
             for run in runs:
                 page = args.out / f"{run.name}.html"
                 page.write_text(report(run, args.out), encoding="utf-8")
-                print(page)
+                print(printable(page))
     except (ValueError, OSError) as error:
-        print("error:", error, file=sys.stderr)
+        print("error:", printable(error), file=sys.stderr)
         return 2
     return 0
 

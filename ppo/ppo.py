@@ -22,10 +22,10 @@ import signal
 import threading
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Literal, NamedTuple, Tuple, get_args, get_origin, get_type_hints
+from typing import Any, Callable, Iterator, Literal, NamedTuple, Tuple
 
 import torch
 from gymnasium.spaces import Box
@@ -33,8 +33,11 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from dexhand_gym.fields import Annotated, Length, Matching, Range, check
+
 from . import checkpoint as checkpoints
-from . import distributed
+from . import distributed, workspace
+from .text import printable
 
 log = logging.getLogger(__name__)
 
@@ -66,47 +69,49 @@ TENSORBOARD_TAGS = {
 class PPOConfig:
     """Everything PPO can be told. Names are those of rl_games wherever it has one."""
 
-    name: str = "policy"
+    name: Annotated[
+        str, Matching(r"[^/\\\x00-\x1f\x7f-\x9f]{1,80}", "a file name without slashes, 80 letters at most")
+    ] = "policy"
     """Checkpoints are called NAME.pth (the best) and last_NAME_ep_EPOCH_rew_REWARD.pth."""
-    seed: int = 42
+    seed: Annotated[int, Range(-1, 2**32 - 1, note="-1: a random one")] = 42
     """Random seed; -1 draws one."""
-    max_iterations: int = 10000
+    max_iterations: Annotated[int, Range(1, 10**9)] = 10000
     """Iterations (rollout and update) in all, those before a resume included."""
-    horizon_length: int = 32
+    horizon_length: Annotated[int, Range(1, 10**6)] = 32
     """Steps of every environment per iteration."""
-    num_minibatches: int = 8
+    num_minibatches: Annotated[int, Range(1, 10**6)] = 8
     """Parts into which num_envs * horizon_length rows are cut; one optimizer step each."""
-    mini_epochs: int = 4
+    mini_epochs: Annotated[int, Range(1, 1000)] = 4
     """Passes over the rows per iteration."""
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[float, Range(0, 1, above=True)] = 5e-4
     """Learning rate of Adam; where the schedule starts."""
     lr_schedule: Literal["adaptive", "linear", "fixed"] = "adaptive"
     """adaptive: follow kl_threshold; linear: fall to 1e-6 at max_iterations; fixed: stay."""
     schedule_type: Literal["legacy", "standard"] = "standard"
     """When the schedule acts: legacy after every minibatch, standard after every mini-epoch."""
-    kl_threshold: float = 0.016
+    kl_threshold: Annotated[float, Range(0, 1000, above=True)] = 0.016
     """The adaptive rate falls when policies move by more than twice this KL divergence, rises below half of it."""
-    gamma: float = 0.99
+    gamma: Annotated[float, Range(0, 1)] = 0.99
     """Discount per step."""
-    tau: float = 0.95
+    tau: Annotated[float, Range(0, 1)] = 0.95
     """Lambda of generalised advantage estimation."""
-    e_clip: float = 0.2
+    e_clip: Annotated[float, Range(0, 100, above=True)] = 0.2
     """PPO's clipping range, of the probability ratio and (clip_value) of the normalised value."""
     clip_value: bool = True
     """Clip the value loss too."""
-    critic_coef: float = 4.0
+    critic_coef: Annotated[float, Range(0, 1e6)] = 4.0
     """Weight of the value loss (which also carries a factor 0.5)."""
-    entropy_coef: float = 0.0
+    entropy_coef: Annotated[float, Range(-1000, 1000)] = 0.0
     """Weight of the entropy bonus; below 0 a price on exploration, which makes the mean action learn to do without."""
-    bounds_loss_coef: float = 1e-4
+    bounds_loss_coef: Annotated[float, Range(0, 1e6)] = 1e-4
     """Weight of the penalty on mean actions."""
     bound_loss_type: Literal["bound", "regularisation"] = "bound"
     """What that penalty is. bound: the square of what exceeds +-1.1; regularisation: the square of the mean itself."""
     truncate_grads: bool = True
     """Clip the gradient to grad_norm."""
-    grad_norm: float = 1.0
+    grad_norm: Annotated[float, Range(0, 1e9, above=True)] = 1.0
     """Largest L2 norm of the gradient, all parameters together."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(0, 1000)] = 0.0
     """Adam's weight decay (L2, added to the gradient)."""
     normalize_input: bool = True
     """Normalise observations by their running mean and variance."""
@@ -120,17 +125,17 @@ class PPOConfig:
     value_bootstrap: Literal["final_obs", "rl_games", "none"] = "final_obs"
     """What a time-out adds to the reward, for the future it cut off. final_obs: gamma * V(final observation), which is
     right; rl_games: gamma * V(observation before the step); none: nothing, so that a time-out counts as a death."""
-    reward_scale: float = 1.0
+    reward_scale: Annotated[float, Range(-1e9, 1e9)] = 1.0
     """Factor on rewards before learning (rl_games: scale_value); logged rewards are unscaled."""
     clip_actions: bool = True
     """Clamp actions to [-1, 1] and scale them to the environment's range. Off: it gets them as sampled."""
-    units: Tuple[int, ...] = (256, 128, 64)
+    units: Annotated[Tuple[Annotated[int, Range(1, 65536)], ...], Length(1, 64)] = (256, 128, 64)
     """Sizes of the hidden layers."""
     activation: Literal["elu", "relu", "selu", "tanh", "swish", "gelu"] = "elu"
     """Activation after every hidden layer."""
     separate: bool = True
     """Give the critic hidden layers of its own instead of sharing the actor's."""
-    sigma_init: float = 0.0
+    sigma_init: Annotated[float, Range(-20, 20)] = 0.0
     """Initial logarithm of the actions' standard deviation."""
     cuda_graphs: bool = True
     """On a GPU: replay the update as one CUDA graph. Off: run it eagerly, for debugging."""
@@ -140,38 +145,28 @@ class PPOConfig:
     """On a GPU: run the network in bfloat16 while learning."""
     tf32: bool = True
     """On a GPU: multiply matrices in TF32, which is faster and keeps 10 of 23 bits of the mantissa."""
-    save_frequency: int = 100
+    save_frequency: Annotated[int, Range(0, 10**9, note="0: none")] = 100
     """Iterations between two periodic checkpoints; 0 for none."""
-    keep_checkpoints: int = 0
+    keep_checkpoints: Annotated[int, Range(0, 10**9, note="0: all")] = 0
     """Periodic checkpoints that stay, the newest of them; 0: all. The best one always stays."""
-    save_best_after: int = 100
+    save_best_after: Annotated[int, Range(0, 10**9)] = 100
     """The best checkpoint is kept from this iteration on."""
-    score_to_win: float = math.inf
+    score_to_win: Annotated[float, Range(-math.inf, math.inf)] = math.inf
     """Training is over when the best checkpoint's mean reward exceeds this."""
-    log_interval: int = 10
+    log_interval: Annotated[int, Range(1, 10**9)] = 10
     """Iterations between two lines on the console; for the logger, which is called at every iteration."""
 
     def validate(self, num_envs: int) -> None:
         """Raises ValueError, one line that names the field, its value and what is allowed."""
+        check(self)
         batch = num_envs * self.horizon_length
-        for allowed, good, names in (
-            ("1 or more", lambda x: x >= 1, "max_iterations horizon_length mini_epochs log_interval"),
-            ("0 or more", lambda x: x >= 0, "critic_coef bounds_loss_coef weight_decay save_frequency save_best_after"),
-            ("0 (all) or more", lambda x: x >= 0, "keep_checkpoints"),
-            ("more than 0", lambda x: x > 0, "learning_rate kl_threshold e_clip grad_norm"),
-            ("0 to 1", lambda x: 0 <= x <= 1, "gamma tau"),
-            ("a finite number", math.isfinite, "entropy_coef reward_scale sigma_init"),
-            ("0 or more, or -1 for a random one", lambda x: x >= -1, "seed"),
-            ("one or more sizes of 1 or more", lambda x: len(x) > 0 and min(x) >= 1, "units"),
-            ("a file name without slashes", lambda x: x and not set(x) & set("/\\"), "name"),
-            (f"a divisor of num_envs * horizon_length = {batch}", lambda x: x > 0 and not batch % x, "num_minibatches"),
-        ):
-            for name in names.split():
-                if not good(getattr(self, name)):
-                    raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is {allowed}")
-        for name, hint in get_type_hints(PPOConfig).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is {', '.join(get_args(hint))}")
+        if batch % self.num_minibatches:
+            allowed = f"a divisor of num_envs * horizon_length = {batch}"
+            raise ValueError(f"num_minibatches = {self.num_minibatches}: allowed is {allowed}")
+        if self.keep_checkpoints and not self.save_frequency:
+            raise ValueError(
+                f"keep_checkpoints = {self.keep_checkpoints}: allowed is 0 where save_frequency = 0 saves none"
+            )
 
 
 # --- The agent -------------------------------------------------------------------------------------------------------
@@ -280,7 +275,7 @@ class Critic(nn.Module):
         super().__init__()
         self.running_mean_std = RunningMeanStd(size, cfg.sync_statistics) if cfg.normalize_input else None
         layers = {"actor_mlp": ActorCritic.mlp(size, cfg), "value": nn.Linear(cfg.units[-1], 1)}
-        self.a2c_network = nn.ModuleDict(layers)
+        self.a2c_network = nn.ModuleDict(layers).float()
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.zeros_(layer.bias)
@@ -308,7 +303,7 @@ class Agent(nn.Module):
         self.value_mean_std = RunningMeanStd(1, cfg.sync_statistics) if cfg.normalize_value else None
         sizes = (obs_space.shape[0], action_space.shape[0])
         self.running_mean_std = RunningMeanStd(sizes[0], cfg.sync_statistics) if cfg.normalize_input else None
-        self.a2c_network = ActorCritic(*sizes, cfg)
+        self.a2c_network = ActorCritic(*sizes, cfg).float()
         self.central_value = Critic(critic_size, cfg) if critic_size > sizes[0] else None
         self.obs_size = sizes[0]
         self.clip_actions = cfg.clip_actions
@@ -414,7 +409,7 @@ class Progress:
 def allocate_rollout(num_envs: int, obs_size: int, action_size: int, cfg: PPOConfig, device: torch.device) -> Rollout:
     def tensor(*shape: int) -> Tensor:
         # In memory environment comes before step, so that rl_games' order of rows (env * T + t) is a view: see rows().
-        return torch.zeros(num_envs, cfg.horizon_length, *shape, device=device).transpose(0, 1)
+        return torch.zeros(num_envs, cfg.horizon_length, *shape, dtype=torch.float32, device=device).transpose(0, 1)
 
     return Rollout(
         obs=tensor(obs_size),
@@ -437,7 +432,7 @@ def rows(x: Tensor) -> Tensor:
 def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
     """Fills `store` by T steps. Returns the value of the observation after the last [N], and of the episodes that ended
     the sum of their rewards, the sum of their lengths and their number [3]. Nothing in here waits for a GPU."""
-    finished = torch.zeros(3, device=progress.obs.device)
+    finished = torch.zeros(3, dtype=torch.float32, device=progress.obs.device)
     for t in range(cfg.horizon_length):
         store.obs[t] = progress.obs
         action, store.neglogp[t], value, store.mu[t], store.sigma[t] = agent.act(progress.obs)
@@ -451,7 +446,7 @@ def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cf
 
         progress.episode[0] += reward
         progress.episode[1] += 1
-        finished[:2] += (progress.episode * done).sum(1)
+        finished[:2] += torch.where(done, progress.episode, 0.0).sum(1)
         finished[2] += done.sum()
         progress.episode.masked_fill_(done, 0.0)
     torch.randn_like(action)  # rl_games samples an action with the last value too; so a seed gives its random numbers
@@ -587,7 +582,7 @@ def update(
     size = len(batch.obs) // cfg.num_minibatches
     # Contiguous blocks in fixed order, as in rl_games: a minibatch is a set of environments, never shuffled.
     minibatches = [Batch(*(x[start : start + size] for x in batch)) for start in range(0, len(batch.obs), size)]
-    losses = torch.empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES), device=batch.obs.device)
+    losses = batch.obs.new_empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES))
     for mini_epoch in losses:
         for minibatch, result in zip(minibatches, mini_epoch):
             result.copy_(minibatch_step(agent, optimizer, minibatch, cfg, loss_of))
@@ -602,7 +597,7 @@ class Learner:
     """What an iteration does after its rollout: the batch made, all its updates. On a GPU their ten thousand kernels
     are one CUDA graph: run when first asked for, captured the second time, replayed from then on."""
 
-    def __init__(self, agent: Agent, optimizer: torch.optim.Optimizer, store: Rollout, cfg: PPOConfig):
+    def __init__(self, agent: Agent, optimizer: torch.optim.Adam, store: Rollout, cfg: PPOConfig):
         self.agent, self.optimizer, self.store, self.cfg = agent, optimizer, store, cfg
         self.last_value, self.iteration = torch.zeros_like(store.rewards[0]), torch.zeros_like(store.rewards[0, 0])
         self.loss_of = minibatch_loss
@@ -637,7 +632,7 @@ class Learner:
 
 def make_optimizer(agent: Agent, cfg: PPOConfig) -> torch.optim.Adam:
     """Adam whose learning rate is a tensor beside the weights (see schedule_learning_rate)."""
-    lr = torch.tensor(cfg.learning_rate, device=agent.action_low.device)
+    lr = torch.tensor(cfg.learning_rate, dtype=torch.float32, device=agent.action_low.device)
     options: dict[str, Any] = {"weight_decay": cfg.weight_decay, "fused": True, "capturable": lr.is_cuda}
     return torch.optim.Adam(agent.parameters(), lr=lr, eps=1e-8, **options)
 
@@ -730,10 +725,35 @@ def best_so_far(progress: Progress) -> bool:
     return better
 
 
-def write_tensorboard(writer: SummaryWriter, metrics: dict[str, float]) -> None:
-    for name, value in metrics.items():
-        if name != "frames" and math.isfinite(value):
-            writer.add_scalar(TENSORBOARD_TAGS.get(name, name), value, metrics["frames"])
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Gives a function that writes metrics into `folder`, as events. A full disk costs a warning and the rest of the
+    curves, not the training."""
+    writers: list[SummaryWriter] = []  # one, as long as it can write
+
+    def survive(step: Callable[[], Any]) -> None:
+        try:
+            step()
+        except OSError as error:
+            log.warning("%s: no more curves, %s", folder, error.strerror or error)
+            writers.clear()
+
+    def write(metrics: dict[str, float]) -> None:
+        for name, value in metrics.items() if writers else ():
+            if name != "frames" and math.isfinite(value):
+                writers[0].add_scalar(TENSORBOARD_TAGS.get(name, name), value, metrics["frames"])
+
+    def in_thread(failed: Any) -> None:  # TensorBoard writes in one, and raises its error once more at our next write
+        if not isinstance(failed.exc_value, OSError):
+            before(failed)
+
+    before, threading.excepthook = threading.excepthook, in_thread
+    survive(lambda: writers.append(SummaryWriter(str(folder))))
+    try:
+        yield lambda metrics: survive(lambda: write(metrics))
+    finally:
+        survive(lambda: [writer.close() for writer in writers])
+        threading.excepthook = before
 
 
 def save(
@@ -743,6 +763,8 @@ def save(
     training can go on from it with new episodes only. Of several ranks only the first writes."""
     if not distributed.is_main():
         return
+    if not path.parent.is_dir():
+        log.warning("%s was moved or deleted; it is made anew", path.parent)
     ppo_state: dict[str, Any] = {
         "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
@@ -771,6 +793,8 @@ def load_agent(path: str | Path, agent: Agent, cfg: PPOConfig) -> dict[str, Any]
     broken or does not fit."""
     saved = checkpoints.load(path)
     activation = saved["ppo_state"].get("activation", cfg.activation)
+    if not isinstance(activation, str):
+        raise checkpoints.CheckpointError(f"{path}: not loaded, its activation is a {type(activation).__name__}")
     if activation != cfg.activation:
         raise checkpoints.CheckpointError(f"{path} does not fit: activation is {activation!r}, here {cfg.activation!r}")
     checkpoints.load_weights(agent, saved, path)
@@ -781,12 +805,15 @@ def resume(
     path: str | Path, env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
 ) -> None:
     """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
-    rl_games gives weights, optimizer, counters and best reward."""
+    rl_games gives weights, optimizer, counters and best reward; a policy without an optimizer only its weights."""
     saved = load_agent(path, agent, cfg)
     if saved["assymetric_vf_nets"] is not None and agent.central_value is None:
         raise checkpoints.CheckpointError(
             f"{path} does not fit: its critic sees more than the policy, here it does not"
         )
+    if saved["optimizer"] is None:
+        log.info("a new training begins with the weights of %s, which holds a policy and no training", printable(path))
+        return
     checkpoints.load_optimizer(optimizer, saved)
     checkpoints.sweep(Path(path).parent)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
@@ -795,9 +822,7 @@ def resume(
         raise ValueError(f"max_iterations = {cfg.max_iterations}: allowed is more than {path} has, {progress.epoch}")
     try:
         if saved["ppo_state"]:
-            progress.mean_reward, progress.mean_length, progress.games = saved["ppo_state"]["means"]
-            if "success" in saved["ppo_state"]:
-                progress.success, progress.episodes, progress.best_success = saved["ppo_state"]["success"]
+            resume_means(progress, saved["ppo_state"])
         if not distributed.is_main():
             return  # a checkpoint has the environments and random numbers of the first rank
         why_not = resume_episodes(env, progress, saved)
@@ -807,30 +832,73 @@ def resume(
                 torch.cuda.set_rng_state(saved["ppo_state"]["rng"][1], progress.obs.device)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise checkpoints.CheckpointError(f"{path}: what a resume needs is damaged ({error!r})") from error
-    log.info("resumed after iteration %d: %s", progress.epoch, path)
+    log.info("resumed after iteration %d: %s", progress.epoch, printable(path))
     if why_not:
-        log.warning("the environments begin new episodes: %s", why_not)
+        log.warning("the environments begin new episodes: %s", printable(why_not, 300))
+
+
+def resume_means(progress: Progress, state: dict[str, Any]) -> None:
+    """Raises ValueError if they cannot be what save() has written."""
+    reward, length, games = state["means"]
+    success, episodes, best_success = state.get("success", (0.0, 0, 0.0))
+    numbers = {float, int} >= {type(x) for x in (reward, length, success, best_success)}
+    counts = (
+        type(games) is type(episodes) is int and 0 <= games <= GAMES_TO_TRACK and 0 <= episodes <= EPISODES_TO_TRACK
+    )
+    known = games == 0 or (math.isfinite(reward) and math.isfinite(length))
+    if not (numbers and counts and known and 0 <= success <= 1 and 0 <= best_success <= 1):
+        raise ValueError("its means are none")
+    progress.mean_reward, progress.mean_length, progress.games = reward, length, games
+    progress.success, progress.episodes, progress.best_success = success, episodes, best_success
 
 
 def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -> str:
-    """Puts the environments back where they were, or says why they cannot be."""
+    """Puts the environments back where they were, or says why they cannot be. Raises ValueError for what they can never
+    have been."""
     if "obs" not in saved["ppo_state"]:
         return "the checkpoint has no state of theirs, only last_*.pth have one"
-    obs, device = saved["ppo_state"]["obs"], progress.obs.device
+    device = progress.obs.device
+    obs, episode = saved["ppo_state"]["obs"], saved["ppo_state"]["episode"]
     if obs.shape != progress.obs.shape:
         return f"the checkpoint has the state of {len(obs)}, here are {env.num_envs}"
+    mine: Any = env.get_state() if hasattr(env, "get_state") else None  # type: ignore[attr-defined]
+    pairs = [(obs, progress.obs), (episode, progress.episode)]
+    if isinstance(mine, dict) and isinstance(saved["env_state"], dict):
+        pairs += [(x, mine[name]) for name, x in saved["env_state"].items() if isinstance(mine.get(name), Tensor)]
+    if episode.shape != progress.episode.shape or any(theirs.dtype != ours.dtype for theirs, ours in pairs):
+        raise ValueError("sizes or types of the environments' state differ")
+    if not (obs.isfinite().all() and episode.isfinite().all()):
+        raise ValueError("the environments' state is not finite")
     try:
         env.set_state(saved["env_state"])  # type: ignore[attr-defined]
     except ValueError as error:
         return f"the checkpoint's state of them does not fit, {error}"
-    progress.obs, progress.episode = obs.to(device), saved["ppo_state"]["episode"].to(device)
+    progress.obs, progress.episode = obs.to(device).clone(), episode.to(device).clone()
     return ""
 
 
+def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Progress, cfg: PPOConfig) -> None:
+    """Copies the best policy of the training that goes on, for it may never be beaten. Where it is lost, or from a later
+    iteration than the one that it goes on from, the next policy is the best so far."""
+    if progress.best_reward == -1e9:
+        return
+    there = False
+    with suppress(checkpoints.CheckpointError):
+        if distributed.is_main():
+            best = checkpoints.load(workspace.best_beside(checkpoint))
+            checkpoints.fitting(agent, best)
+            there = best["epoch"] <= progress.epoch
+            if there:
+                checkpoints.write_atomically(folder / f"{cfg.name}.pth", checkpoints.on_cpu(best))
+    if not distributed.gather(there)[0]:
+        progress.best_reward, progress.best_success = -1e9, 0.0
+
+
 @contextmanager
-def postponed_signals() -> Iterator[list[int]]:
-    """SIGINT, SIGTERM and SIGHUP wait in the list that this yields, and take effect at the end; a second one does at once,
-    but not with several ranks, as launchers may send each one twice, nor after a SIGHUP, as shells do."""
+def postponed_signals(hurry: Callable[[], None]) -> Iterator[list[int]]:
+    """SIGINT, SIGTERM and SIGHUP wait in the list that this yields, and take effect at the end, to which `hurry` is to lead;
+    a second one does at once, but not with several ranks, as launchers may send each one twice, nor after a SIGHUP, as
+    shells do."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
@@ -840,6 +908,7 @@ def postponed_signals() -> Iterator[list[int]]:
 
     def catch(number: int, _: Any) -> None:
         caught.append(number)
+        hurry()
         alone = distributed.world_size() == 1 and number != signal.SIGHUP
         if alone:
             restore()
@@ -873,12 +942,15 @@ def train(
     logger: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
-    """Trains until cfg.max_iterations and returns the last metrics, which `logger` gets at every iteration.
-    Checkpoints go to run_dir/nn, TensorBoard events to run_dir/summaries. SIGINT, SIGTERM and SIGHUP take effect at the end of
-    an iteration, when its checkpoint has been saved.
+    """Trains until cfg.max_iterations, or goes on with the training that wrote `checkpoint`: begin() and learn()."""
+    learner, progress = begin(env, cfg, checkpoint)
+    return learn(env, learner, progress, run_dir, logger, checkpoint)
 
-    If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them has, the
-    gradients are averaged, and only the first one logs and writes."""
+
+def begin(env: VectorEnv, cfg: PPOConfig, checkpoint: str | Path | None = None) -> tuple[Learner, Progress]:
+    """All that a training has before its first iteration; whatever can be wrong with it is found here, and nothing is
+    written. If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them
+    has."""
     cfg.validate(env.num_envs)
     seed = distributed.gather(cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31)[0]
     own_seed = seed + distributed.rank() * env.num_envs
@@ -889,7 +961,7 @@ def train(
     agent = Agent(env.single_observation_space, env.single_action_space, cfg, obs.shape[1])
     optimizer = make_optimizer(agent.to(obs.device), cfg)
     store = allocate_rollout(env.num_envs, obs.shape[1], len(agent.action_low), cfg, obs.device)
-    progress = Progress(obs, episode=torch.zeros(2, env.num_envs, device=obs.device))
+    progress = Progress(obs, episode=torch.zeros(2, env.num_envs, dtype=torch.float32, device=obs.device))
     learner = Learner(agent, optimizer, store, cfg)
     if not distributed.is_main():
         torch.manual_seed(own_seed)  # other actions for other environments
@@ -897,7 +969,24 @@ def train(
         resume(checkpoint, env, agent, optimizer, progress, cfg)
     distributed.wait()
     distributed.broadcast(agent.state_dict().values())
-    folder = Path(run_dir) / "nn"
+    return learner, progress
+
+
+def learn(
+    env: VectorEnv,
+    learner: Learner,
+    progress: Progress,
+    run_dir: str | Path,
+    logger: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: str | Path | None = None,
+) -> dict[str, float]:
+    """Iterates until max_iterations and returns the last metrics, which `logger` gets at every iteration. Checkpoints go to
+    run_dir/nn, TensorBoard events to run_dir/summaries; of several ranks only the first logs and writes. SIGINT, SIGTERM
+    and SIGHUP take effect at the end of an iteration, when its checkpoint has been saved; `env.hurry()`, if there is that,
+    hears of them at once. `checkpoint` is what begin() was given."""
+    cfg, agent, optimizer, folder = learner.cfg, learner.agent, learner.optimizer, Path(run_dir) / "nn"
+    if checkpoint is not None:
+        take_best_along(Path(checkpoint), folder, agent, progress, cfg)
     saved: list[Path] = []  # the periodic ones, oldest first
 
     def save_last() -> None:
@@ -908,24 +997,31 @@ def train(
         while cfg.keep_checkpoints and len(saved) > cfg.keep_checkpoints:
             saved.pop(0).unlink(missing_ok=True)
 
+    def if_there_is_room(save: Callable, *args: Any) -> None:
+        try:
+            save(*args)
+        except checkpoints.SaveError as error:
+            log.error("%s; the training goes on", error)
+
     metrics: dict[str, float] = {}
-    events = Path(run_dir) / "summaries"
-    with postponed_signals() as caught, SummaryWriter(
-        str(events)
-    ) if distributed.is_main() else nullcontext() as writer:
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        curves: Any = tensorboard(Path(run_dir) / "summaries")
+    else:
+        curves = nullcontext(lambda metrics: None)
+    with postponed_signals(getattr(env, "hurry", lambda: None)) as caught, curves as write_curves:
         while progress.epoch < cfg.max_iterations and not stopped(caught):
             metrics = iterate(env, learner, progress)
-            if writer is not None:
-                write_tensorboard(writer, metrics)
-                if logger is not None:
-                    logger(metrics)
+            write_curves(metrics)
+            if logger is not None and distributed.is_main():
+                logger(metrics)
             if not all(math.isfinite(metrics[name]) for name in LOSSES):
                 raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
             if progress.epoch >= cfg.save_best_after and best_so_far(progress):
-                save(folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
+                if_there_is_room(save, folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
                 if progress.best_reward > cfg.score_to_win:
                     break
             if cfg.save_frequency and progress.epoch % cfg.save_frequency == 0:
-                save_last()
+                if_there_is_room(save_last)
         save_last()
     return metrics

@@ -21,11 +21,11 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tupl
 
 import gymnasium
 import torch
-import yaml
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from . import checkpoint as checkpoints
+from . import strict_yaml
 from .ppo import Agent, PPOConfig, train
 
 # --- The params of rl_games ------------------------------------------------------------------------------------------
@@ -107,6 +107,10 @@ FIXED: Dict[str, Tuple[Any, ...]] = {
 """Key -> the values that it may have: this PPO can do nothing else."""
 
 
+SCHEDULES = ("adaptive", "linear", "fixed", "constant", "identity", "None", None)
+"""What config.lr_schedule may be; rl_games takes any other word, a misspelt one too, for a rate that stays."""
+
+
 def keys(section: str, names: str) -> List[str]:
     return [section + name for name in names.split()]
 
@@ -133,13 +137,7 @@ IGNORED = [
 def read_params(path: Path) -> Dict[str, Any]:
     """The `params` of a file. References for Hydra, as in Isaac Gym's files, are resolved to their default or left out.
     Raises ValueError, one line, for a file that is none of rl_games."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"train_config = '{path}': {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"train_config = '{path}' is not YAML: {' '.join(str(error).split())}") from None
-    params = tree.get("params") if isinstance(tree, dict) else None
+    params = strict_yaml.read(path, "train_config").get("params")
     if not isinstance(params, dict) or not isinstance(params.get("config"), dict):
         raise ValueError(f"train_config = '{path}': allowed is a file of rl_games, with params.config in it")
     return without_references(params)
@@ -153,7 +151,7 @@ def without_references(tree: Dict[str, Any]) -> Dict[str, Any]:
         if isinstance(value, dict):
             result[key] = without_references(value)
         elif default:
-            result[key] = yaml.safe_load(default[1])
+            result[key] = strict_yaml.scalar(default[1].strip())
         elif not isinstance(value, str) or "${" not in value:
             result[key] = value
     return result
@@ -166,6 +164,10 @@ def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
     for key in ("algo.name", "model.name", "network.name", "config.lr_schedule"):
         if key not in given:
             missing(key)
+    schedule = given["config.lr_schedule"]
+    if schedule not in SCHEDULES:
+        names = ", ".join(str(name) for name in SCHEDULES)
+        raise ValueError(f"params.config.lr_schedule = {schedule!r}: supported are {names}")
     for key, value in given.items():
         check(key, value)
     fields: Dict[str, Any] = {}
@@ -177,7 +179,6 @@ def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
         elif default is not OURS:
             fields[name] = missing(key) if default is NEEDED else default
 
-    schedule = given["config.lr_schedule"]
     if schedule == "adaptive" and "config.kl_threshold" not in given:
         missing("config.kl_threshold")
     known = schedule == "adaptive" or (schedule == "linear" and given.get("config.max_epochs", -1) != -1)
@@ -413,16 +414,16 @@ class Player:
         """Prints mean reward and length whenever episodes end, and in the end over all. As in rl_games the first games_num
         count, which prefers short ones; train_ppo.py --test does not."""
         obs, _ = self.env.reset()
-        running = torch.zeros(2, len(obs), device=obs.device)
-        total, games = torch.zeros(2), 0
+        running = torch.zeros(2, len(obs), dtype=torch.float32, device=obs.device)
+        total, games = torch.zeros(2, dtype=torch.float32), 0
         while games < self.games_num:
             obs, reward, terminated, truncated, _ = self.env.step(self.get_action(obs, self.is_deterministic))
             done = terminated | truncated
             running += torch.stack((reward, torch.ones_like(reward)))
             count = int(done.sum())
             if count:
-                ended = (running * done).sum(1).cpu()
-                running *= ~done
+                ended = torch.where(done, running, 0.0).sum(1).cpu()
+                running.masked_fill_(done, 0.0)
                 total, games = total + ended, games + count
                 if self.print_stats:
                     print("reward: {:.2f} steps: {:.1f}".format(*(ended / count).tolist()))

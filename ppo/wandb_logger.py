@@ -7,12 +7,14 @@ import json
 import logging
 import math
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Literal, Optional, Tuple
 
 from . import workspace
+from .text import printable
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +25,11 @@ class WandbConfig:
 
     enabled: bool = False
     """Log the training there too."""
-    mode: Literal["online", "offline", "disabled"] = "online"
-    """offline: into the run's folder, for `wandb sync` to upload later; disabled: go through the motions."""
-    project: str = "dexhand_gym"
-    """Project that the run belongs to."""
+    mode: Optional[Literal["online", "offline", "disabled"]] = None
+    """By default WANDB_MODE, or online. offline: into the run's folder, for `wandb sync` to upload later; disabled: go
+    through the motions."""
+    project: Optional[str] = None
+    """Project that the run belongs to; by default WANDB_PROJECT, or dexhand_gym."""
     entity: Optional[str] = None
     """User or team; by default the user's own."""
     group: Optional[str] = None
@@ -77,23 +80,44 @@ def open_run(cfg: WandbConfig, config: Dict[str, Any], folder: Path, checkpoint:
     """A run of W&B, offline if there is no way to reach it, or None."""
     import wandb
 
-    saved = Path(checkpoint).parent.parent / "wandb_id" if checkpoint else folder
-    again = saved.is_file() and "WANDB_RUN_ID" not in os.environ  # a sweep's agent has chosen an id
-    arguments: Dict[str, Any] = {"id": saved.read_text().strip(), "resume": "allow"} if again else {"name": folder.name}
-    arguments.update(dir=folder, config=config, project=cfg.project, entity=cfg.entity, group=cfg.group)
+    ours: Dict[str, Any] = {"name": folder.name, "dir": folder, "project": "dexhand_gym"}
     settings: Dict[str, Any] = {"silent": True, "console": "off", "init_timeout": 30}
     if "finish_timeout" in wandb.Settings.model_fields:  # not on Python 3.8
         settings["finish_timeout"] = 60
-    arguments.update(tags=cfg.tags or None, settings=wandb.Settings(**settings))
+    # What the environment says beats what we would choose, and the command line beats both.
+    ours, settings = (
+        {name: x for name, x in some.items() if f"WANDB_{name.upper()}" not in os.environ} for some in (ours, settings)
+    )
+    said = {"project": cfg.project, "entity": cfg.entity, "group": cfg.group, "tags": cfg.tags}
+    arguments = {**ours, **{name: x for name, x in said.items() if x}, "config": config}
+    arguments["settings"] = wandb.Settings(**settings)
+    saved = saved_id(checkpoint)
+    if saved and "WANDB_RUN_ID" not in os.environ:  # a sweep's agent has chosen an id
+        arguments.pop("name", None)
+        arguments.update(id=saved, resume="allow")
     run = None
-    for mode in dict.fromkeys((cfg.mode, "offline")):
+    modes: Any = (cfg.mode or os.environ.get("WANDB_MODE", "online"), "offline")
+    for mode in dict.fromkeys(modes):
         with survived(f"start {mode}"):
             run = wandb.init(mode=mode, **arguments)
             run.define_metric("*", step_metric="frames")
-            (folder / "wandb_id").write_text(f"{run.id}\n", encoding="utf-8")
+            workspace.write(folder / "wandb_id", f"{run.id}\n")
             log.info("W&B: %s", run.dir if run.offline else run.url)
             break
     return run
+
+
+def saved_id(checkpoint: Optional[str]) -> str:
+    """The id of the W&B run of the training that wrote `checkpoint`, or nothing."""
+    file = workspace.run_of(Path(checkpoint)) / "wandb_id" if checkpoint else None
+    if file is None or not file.is_file():
+        return ""
+    with open(file, "rb") as opened:
+        text = opened.read(200).decode("latin-1").strip()
+    if re.fullmatch(r"[\w-]{1,128}", text, re.ASCII):
+        return text
+    log.warning("%s holds no id of a W&B run: a new one begins", file)
+    return ""
 
 
 def save_results(run: Any, folder: Path) -> None:
@@ -115,4 +139,4 @@ def survived(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning("W&B could not %s: %s", what, " ".join(str(error).split()))
+        log.warning("W&B could not %s: %s", what, printable(error, 500))

@@ -9,15 +9,25 @@ runs/pinned/                                  links that a user moved here, neve
 from __future__ import annotations
 
 import difflib
+import json
+import logging
+import math
 import os
 import re
+import secrets
+import shutil
 import tempfile
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from .text import printable
+
+log = logging.getLogger(__name__)
 
 RUN = re.compile(r"[^.].*_(?P<kind>train|test)_(?P<time>\d{8}_\d{6})(?:_(?P<number>\d+))?")
+PERIODIC = re.compile(r"last_(?P<name>.*[^_])_?ep_?(?P<epoch>\d+)(_?rew.*)?\.pth")  # rl_games' older ones lack some _
 KINDS = {"latest_train": "training", "latest_test": "test"}
 
 
@@ -36,21 +46,35 @@ def check_writable(root: Path = Path()) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise OSError(f"runs cannot be written to {folder.absolute()}: {error.strerror}") from None
+            raise OSError(f"runs cannot be written to {printable(folder.absolute())}: {error.strerror}") from None
 
 
-def create_run(name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path()) -> Path:
-    """Makes the folder of a new run, of kind train or test, and its links, and unlinks all but the newest `keep` runs of
-    that kind. clean=False: the folder itself stands in runs/."""
+def create_run(
+    name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path(), config: Optional[str] = None
+) -> Path:
+    """Makes the folder of a new run, of kind train or test, with its config.yaml, and its links, and unlinks all but the
+    newest `keep` runs of that kind. clean=False: the folder itself stands in runs/."""
     check_run_name(name)
     archive, shown = root / "runs_all", root / "runs"
     (shown / "pinned").mkdir(parents=True, exist_ok=True)
     archive.mkdir(exist_ok=True)
     run = make_folder(archive if clean else shown, shown, f"{name}_{kind}_{time.strftime('%Y%m%d_%H%M%S')}")
-    if clean:
-        link(shown / run.name, run)
-    link(shown / f"latest_{kind}", run)
-    for old in [path for path in runs_of(kind, shown) if path.is_symlink()][:-keep]:
+    if config is not None:
+        try:
+            write(run / "config.yaml", config)
+        except OSError:
+            shutil.rmtree(run, ignore_errors=True)
+            raise
+    places = [shown / run.name, shown / f"latest_{kind}"]
+    for place in places if clean else places[1:]:
+        try:
+            link(place, run)
+        except (OSError, NotImplementedError) as error:  # the user's own file, or a file system without links
+            log.warning("%s is no link to this run (%s): --checkpoint %s or latest finds it", place, error, run.name)
+            break
+    others = [path for path in runs_of(kind, shown) if path.is_symlink() and path.name != run.name]
+    # By a clock that was set back this run is the oldest: it is kept all the same.
+    for old in others[: max(len(others) + 1 - keep, 0)]:
         old.unlink(missing_ok=True)
     return run
 
@@ -70,10 +94,45 @@ def make_folder(parent: Path, shown: Path, name: str) -> Path:
 
 def link(place: Path, target: Path) -> None:
     """Whoever looks at `place` sees the old link or the new one. Absolute, so that `mv runs/X runs/pinned/name` leaves it
-    whole; after a move of the whole project its last part still names the run (see existing())."""
-    temporary = place.with_name(f".{place.name}.{target.name}")
+    whole; after a move of the whole project its last part still names the run (see existing()). Raises OSError or
+    NotImplementedError, and replaces nothing but links."""
+    if os.path.lexists(place) and not place.is_symlink():
+        raise FileExistsError(f"{printable(place)} is there already")
+    temporary = place.with_name(f".link.{secrets.token_hex(8)}")  # not longer than any other name
     temporary.symlink_to(target.resolve())
     os.replace(temporary, place)
+
+
+def link_or_copy(place: Path, target: Path) -> None:
+    try:
+        link(place, target)
+    except (OSError, NotImplementedError):  # a file system without links
+        shutil.copyfile(target, place)
+
+
+class WriteError(OSError):
+    """A file of a run that could not be written; the message is one line with its path."""
+
+
+def write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have moved the run
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WriteError(f"{printable(path)}: not written, {error.strerror}") from None
+
+
+def to_json(tree: Any) -> str:
+    """JSON knows no numbers that are not finite: they become null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(entry) for entry in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(tree), indent=2, allow_nan=False) + "\n"
 
 
 def runs_of(kind: str, *folders: Path) -> List[Path]:
@@ -111,20 +170,24 @@ def places(root: Path) -> Tuple[Path, ...]:
 
 
 def existing(name: str, root: Path) -> Iterator[Path]:
-    """Files and folders that `name` may mean. A run unlinked from runs/ is still found by that path, one in runs_all/ by
-    the path that it had before the project was moved."""
+    """Files and folders that `name` may mean, the likeliest first. A run unlinked from runs/ is still found by that path,
+    one in runs_all/ by the path that it had before the project was moved."""
     bare = re.sub(r"^(\./)?(runs/pinned/|runs/)|^(.*/)?runs_all/", "", name)
-    for path in (root / name, *(place / bare for place in places(root))):
-        if (path := follow(path, root)).exists():
+    paths = [root / name, *(place / bare for place in places(root))]
+    no_links = [path for path in paths if name in KINDS and not os.path.islink(path)]  # the user's own, or copies
+    for path in paths:
+        # os.path finds that there is nothing where pathlib raises OSError for what cannot be a name.
+        if path not in no_links and os.path.exists(path := follow(path, root)):
             yield path
     if bare in KINDS:  # for when that link is gone
         runs = runs_of(bare[len("latest_") :], root / "runs", root / "runs_all")
         yield from [path for path in runs if path.exists()][-1:]
+    yield from filter(os.path.exists, no_links)
 
 
 def follow(path: Path, root: Path) -> Path:
     """Where to look instead if `path` is a link to a run, or to a checkpoint of one, that has moved with the project."""
-    if not path.is_symlink() or path.exists():
+    if not os.path.islink(path) or os.path.exists(path):
         return path
     target = Path(os.readlink(path))
     return root.joinpath("runs_all", *target.parts[-3 if target.suffix == ".pth" else -1 :])
@@ -139,9 +202,26 @@ def best_checkpoint(run: Path, root: Path = Path(), newest: bool = False) -> Pat
     """The best checkpoint in a run's folder, or else (or with `newest`) the newest. Raises ValueError if there is none."""
     files = checkpoint_files(run, root)
     if not files:
-        raise ValueError(f"checkpoint: there is no .pth file in {run.resolve()} yet")
+        raise ValueError(f"checkpoint: there is no .pth file in {printable(run.resolve())} yet")
     best = [path for path in files if not newest and not path.name.startswith("last_")]
-    return max(best or files, key=lambda path: path.stat().st_mtime_ns).resolve()
+    return max(best or files, key=newness).resolve()
+
+
+def newness(checkpoint: Path) -> Tuple[int, int]:
+    """The larger the newer: by the iteration in its name, and only without one by a clock that may be wrong."""
+    match = PERIODIC.fullmatch(checkpoint.name)
+    return (int(match["epoch"]), 0) if match else (-1, checkpoint.stat().st_mtime_ns)
+
+
+def best_beside(checkpoint: Path) -> Path:
+    """Where the training that has written this checkpoint keeps its best policy."""
+    match = PERIODIC.fullmatch(checkpoint.name)
+    return checkpoint.with_name(f"{match['name']}.pth") if match else checkpoint
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint is in."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "nn" else checkpoint.parent
 
 
 def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:

@@ -1,8 +1,14 @@
 """Checkpoints: what is written is read back, rl_games' files are read, broken ones are refused in one line, and a crash
 while writing leaves the old file as it was."""
 
+import math
 import os
 import pickle
+import random
+import re
+import resource
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +291,299 @@ def test_the_best_checkpoint_is_small(tmp_path):
     best, newest = checkpoint.load(tmp_path / "nn" / "policy.pth"), checkpoint.load(last(tmp_path, 3))
     assert best["env_state"] is None
     assert list(newest["env_state"]) == ["position", "time", "rng"]
+
+
+# --- What damage and malice cost -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [STOCK, None], ids=["rl_games", "ours"])
+def test_no_bit_can_flip_unseen(tmp_path, path):
+    if path is None:
+        save(path := tmp_path / "good.pth", *trained(), ppo_state={"activation": "elu", "rng": [torch.get_rng_state()]})
+    good, data = checkpoint.load(path), path.read_bytes()
+    position, refused = random.Random(0), 0
+    for _ in range(200):
+        flipped, bit = bytearray(data), position.randrange(8 * len(data))
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.pth").write_bytes(flipped)
+        try:
+            assert same(checkpoint.load(tmp_path / "a.pth"), good), f"bit {bit}"
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
+
+
+def refused(path: Path, content=None) -> str:
+    """The one line with which the file, or the `content` written to it, is not loaded."""
+    if content is not None:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load(path)
+    message = str(error.value)
+    assert message.isprintable() and len(message) < 1000 and path.name in message
+    return message
+
+
+def rewritten(path: Path, change=lambda name, data: data, compression=zipfile.ZIP_STORED) -> Path:
+    """A checkpoint like any other, but for what `change` makes of its members."""
+    save(path, *trained(steps=0))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, change(name, data))
+    return path
+
+
+def test_bombs_cost_nothing(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rewritten(path := tmp_path / "a.pth", lambda name, data: data)
+    checkpoint.load(path)
+    rewritten(path, lambda name, data: bytes(2**28) if name.endswith("data/0") else data, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**20
+    assert "it is compressed" in refused(path)
+
+    nested = []
+    for _ in range(60):
+        nested = [nested, nested]
+    model = trained(steps=0)[0].state_dict()
+    assert "more than 1000000 values, or some nested" in refused(
+        path, {"model": model, "ppo_state": {"activation": nested}}
+    )
+
+    one = torch.zeros(1)
+    assert "is damaged" in refused(path, {"model": {"w": one.expand(10**12)}}), "a view far larger than its memory"
+    reduce = b"\x80\x02}X\x05\x00\x00\x00modelcbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85Rs."
+    rewritten(path, lambda name, data: reduce if name.endswith("data.pkl") else data)
+    assert "it holds code or objects, not only data: builtins.bytearray" in refused(path)
+    rewritten(path, lambda name, data: b"\x80\x02r\xff\xff\xff\xff." if name.endswith("data.pkl") else data)
+    assert "is damaged" in refused(path), "a memo that C's unpickler would make room for"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000, "KiB"
+
+
+def test_memory_that_the_file_does_not_have_is_not_read(tmp_path):
+    for change in (
+        lambda name, data: data[:-4] if name.endswith("data/3") else data,
+        lambda name, data: data + bytes(4) if name.endswith("data/3") else data,
+        lambda name, data: b"big" if name.endswith("byteorder") else data,
+    ):
+        refused(rewritten(tmp_path / "a.pth", change))
+
+
+def test_the_format_without_check_sums_is_refused(tmp_path):
+    torch.save({"model": {}}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert "of torch's format before 1.6, in which damage cannot be told: save it anew" in refused(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": -5}, "its epoch is no number of iterations"),
+        ({"epoch": 10**30}, "its epoch is no number of iterations"),
+        ({"epoch": True}, "its epoch is a bool"),
+        ({"frame": math.nan}, "its frame is a float"),
+        ({"frame": -1}, "its frame is no number of"),
+        ({"last_mean_rewards": math.nan}, "its last_mean_rewards is not finite"),
+        ({"last_mean_rewards": False}, "its last_mean_rewards is a bool"),
+        ({"ppo_state": [1]}, "its ppo_state is a list"),
+        ({"ppo_state": {"a": {1, 2}}}, "it holds code or objects, not only data: "),
+        ({"env_state": b"text"}, "is a <class 'bytes'>"),
+        ({"env_state": {(1, 2): 3}}, "allowed are tensors, numbers, text"),
+        ({"env_state": {"\x1b[31m\n" * 999: ()}, "epoch": "\x1b"}, "its epoch is a str"),
+        ({"model": torch.zeros(3)}, "it has no model as rl_games writes it"),
+    ],
+)
+def test_what_a_file_may_not_say(tmp_path, change, message):
+    assert message in refused(tmp_path / "a.pth", {"model": trained(steps=0)[0].state_dict(), **change})
+
+
+WEIGHT = "a2c_network.mu.weight"
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized")
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            WEIGHT,
+            lambda x: x.to_sparse(),
+            "it holds code or objects, not only data: torch._utils._rebuild_sparse_tensor",
+        ),
+        (WEIGHT, lambda x: x.to("meta"), "not only data: torch._utils._rebuild_meta_tensor_no_storage"),
+        (WEIGHT, lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "not only data: torch."),
+        (WEIGHT, lambda x: x.to(torch.uint16), "not only data: torch."),
+        (WEIGHT, lambda x: x.half(), f"does not fit: it has {WEIGHT} float16; here {WEIGHT} float32"),
+        (WEIGHT, lambda x: x.double(), f"does not fit: it has {WEIGHT} float64; here {WEIGHT} float32"),
+        (WEIGHT, lambda x: x.to(torch.complex64), f"does not fit: it has {WEIGHT} complex64; here"),
+        (WEIGHT, lambda x: x.int(), f"does not fit: it has {WEIGHT} int32; here"),
+        (WEIGHT, lambda x: x * math.nan, f"not loaded, its {WEIGHT} is not finite"),
+        ("a2c_network.sigma", lambda x: x - math.inf, "not loaded, its a2c_network.sigma is not finite"),
+        ("running_mean_std.running_mean", lambda x: x + math.inf, "its running_mean_std.running_mean is not finite"),
+        ("running_mean_std.running_var", lambda x: x * 0, "its running_mean_std.running_var is not more than 0"),
+        ("value_mean_std.running_var", lambda x: x * -1, "its value_mean_std.running_var is not more than 0"),
+        ("running_mean_std.count", lambda x: x - 2, "its running_mean_std.count is not more than 0"),
+    ],
+)
+def test_weights_that_are_none(tmp_path, name, change, message):
+    agent, _ = trained(steps=0)
+    before = {key: x.clone() for key, x in agent.state_dict().items()}
+    torch.save({"model": {**before, name: change(before[name])}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load_weights(agent, checkpoint.load(tmp_path / "a.pth"), "a.pth")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert same(before, dict(agent.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("exp_avg", torch.full((1,), math.nan)),
+        ("exp_avg_sq", torch.full((1,), math.inf)),
+        ("exp_avg_sq", torch.full((1,), -1.0)),
+        ("exp_avg", torch.zeros(2)),
+        ("exp_avg", torch.zeros(1).half()),
+        ("exp_avg", 5),
+        ("exp_avg", "text"),
+        ("step", torch.tensor(math.nan)),
+        ("step", -1),
+        ("step", torch.zeros(2)),
+        ("lr", 1e30),
+        ("lr", math.nan),
+        ("lr", True),
+        ("lr", "1e-3"),
+    ],
+)
+def test_moments_that_are_none(tmp_path, name, value):
+    agent, optimizer = trained()
+    save(tmp_path / "a.pth", agent, optimizer)
+    content = checkpoint.load(tmp_path / "a.pth")
+    place = content["optimizer"]["param_groups"][0] if name == "lr" else content["optimizer"]["state"][0]
+    assert name in place
+    place[name] = value
+    before = {
+        i: {key: x.clone() for key, x in moments.items()} for i, moments in optimizer.state_dict()["state"].items()
+    }
+    with pytest.raises(CheckpointError, match="the checkpoint's optimizer does not fit its model"):
+        checkpoint.load_optimizer(optimizer, content)
+    assert same(before, optimizer.state_dict()["state"])
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(2).to_sparse(), torch.zeros(2).to("meta"), torch.zeros(2).to(torch.uint16)]
+)
+def test_tensors_that_could_not_be_read_back_are_not_written(tmp_path, value):
+    with pytest.raises(CheckpointError, match=r"checkpoint.env_state.a is a tensor \(.*\): allowed are dense ones"):
+        save(tmp_path / "a.pth", *trained(), env_state={"a": value})
+    assert not list(tmp_path.iterdir())
+
+
+# --- The best policy of a training that goes on -----------------------------------------------------------------------
+
+
+def test_a_training_that_goes_on_takes_its_best_policy_along(tmp_path):
+    train(PointMass(), config(), tmp_path / "a")
+    path = last(tmp_path / "a", 3)
+    saved = checkpoint.load(path)
+    saved["last_mean_rewards"] = 19.5  # more than anybody can earn
+    torch.save(saved, path)
+    train(PointMass(), config(max_iterations=4), tmp_path / "b", checkpoint=path)
+    best = checkpoint.load(tmp_path / "a" / "nn" / "policy.pth")
+    assert same(checkpoint.load(tmp_path / "b" / "nn" / "policy.pth"), best)
+    assert checkpoint.load(last(tmp_path / "b", 4))["last_mean_rewards"] == 19.5
+
+    for name, change in (("alone", None), ("later", {"epoch": 4}), ("other", {"model": {}}), ("damaged", None)):
+        folder = tmp_path / name / "from" / "nn"
+        folder.mkdir(parents=True)
+        shutil.copy(path, folder)
+        if change:
+            torch.save({**best, **change}, folder / "policy.pth")
+        if name == "damaged":
+            (folder / "policy.pth").write_bytes(b"")
+        train(PointMass(), config(max_iterations=4), tmp_path / name, checkpoint=folder / path.name)
+        own = checkpoint.load(tmp_path / name / "nn" / "policy.pth")
+        assert own["epoch"] == 4 and own["last_mean_rewards"] < 19.5, "the best of its own iterations"
+
+
+def test_a_policy_alone_begins_a_training(tmp_path, caplog):
+    caplog.set_level("INFO")
+    train(PointMass(), config(), tmp_path / "a")
+    content = checkpoint.load(last(tmp_path / "a", 3))
+    weights = content["model"]["a2c_network.mu.weight"]
+    torch.save({"model": content["model"], "epoch": 500, "ppo_state": {"activation": "elu"}}, tmp_path / "policy.pth")
+    cfg = config(max_iterations=1, learning_rate=1e-9)
+    metrics = train(PointMass(), cfg, tmp_path / "b", checkpoint=tmp_path / "policy.pth")
+    assert metrics["iteration"] == 1
+    line = f"a new training begins with the weights of {tmp_path / 'policy.pth'}, which holds a policy and no training"
+    assert [record.getMessage() for record in caplog.records if "weights" in record.getMessage()] == [line]
+    after = checkpoint.load(last(tmp_path / "b", 1))["model"]["a2c_network.mu.weight"]
+    assert torch.allclose(weights, after, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("means", [1.0, 2.0, 101]),
+        ("means", [math.nan, 2.0, 5]),
+        ("means", [1.0, 2.0, 5.0]),
+        ("means", ["1", 2.0, 5]),
+        ("success", [2.0, 10, 0.5]),
+        ("success", [0.5, 10, math.nan]),
+        ("obs", torch.full((64, 2), math.nan)),
+        ("obs", torch.zeros(64, 2).double()),
+        ("episode", torch.zeros(2, 63)),
+        ("episode", torch.zeros(2, 64).long()),
+        ("rng", [torch.zeros(5056)]),
+    ],
+)
+def test_what_a_resume_needs_and_cannot_be(tmp_path, name, value):
+    train(PointMass(), config(), tmp_path / "a")
+    content = checkpoint.load(path := last(tmp_path / "a", 3))
+    content["ppo_state"][name] = value
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="what a resume needs is damaged") as error:
+        train(PointMass(), config(max_iterations=4), tmp_path / "b", checkpoint=path)
+    assert len(str(error.value)) < 1000
+    assert not (tmp_path / "b").exists()
+
+
+def test_states_of_environments_that_cannot_be(tmp_path):
+    train(PointMass(), config(), tmp_path / "a")
+    good = checkpoint.load(path := last(tmp_path / "a", 3))
+    for state in (
+        None,
+        [1],
+        5,
+        {**good["env_state"], "position": torch.zeros(64, 2, dtype=torch.complex64)},
+        {"rng": "x"},
+    ):
+        torch.save({**good, "env_state": state}, path)
+        with pytest.raises(CheckpointError, match="what a resume needs is damaged"):
+            train(PointMass(), config(max_iterations=4), tmp_path / "b", checkpoint=path)
+
+
+def test_a_full_disk_costs_a_line_for_each_checkpoint_and_not_the_training(tmp_path, caplog):
+    done = []
+
+    def logger(metrics):
+        done.append(metrics["iteration"])
+        if metrics["iteration"] == 1:  # from now on nothing can be saved
+            shutil.rmtree(tmp_path / "nn")
+            (tmp_path / "nn").touch()
+        if metrics["iteration"] == 3:
+            (tmp_path / "nn").unlink()
+
+    train(PointMass(8), config(max_iterations=4, save_frequency=1), tmp_path, logger)
+    assert done == [1, 2, 3, 4]
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors and all(
+        re.match(rf"{tmp_path}/nn/.*_?policy.*\.pth: not saved, .*; the training goes on$", x) for x in errors
+    )
+    assert f"{tmp_path}/nn was moved or deleted; it is made anew" in caplog.text
+    assert last(tmp_path, 3) and last(tmp_path, 4)
+
+    def logger(metrics):
+        shutil.rmtree(tmp_path / "nn")
+        (tmp_path / "nn").touch()
+
+    with pytest.raises(checkpoint.SaveError, match=rf"^{tmp_path}/nn/last_policy_ep_1_.*.pth: not saved, File exists$"):
+        train(PointMass(8), config(max_iterations=1), tmp_path, logger)

@@ -290,10 +290,10 @@ MISTAKES = [
     ("--log-level loud", "train.log_level: unknown name 'loud'"),
     ("--num-envs 4 --sim.dt 0.01 --train.tau a --seed 1", "train.tau = 'a': allowed is a number"),
     ("BoxGrasping", "'BoxGrasping' is not an option"),
-    ("--num-envs 0", "env.num_envs = 0: allowed is 1 or more"),
-    ("--sim.dt nan", "sim.dt = nan: allowed are finite numbers"),
-    ("sim.gravity=[0,0,-inf]", "sim.gravity = 0.0 0.0 -inf: allowed are finite numbers"),
-    ("--task.reward-weights.alive 1e999", "task.reward_weights.alive = inf: allowed are finite numbers"),
+    ("--num-envs 0", "env.num_envs = 0: allowed is a whole number, 1 to 1048576"),
+    ("--sim.dt nan", "sim.dt = nan: allowed is a number, 1e-05 to 1"),
+    ("sim.gravity=[0,0,-inf]", "sim.gravity = (0.0, 0.0, -inf): allowed is 3 values, each a number, -1000 to 1000"),
+    ("--task.reward-weights.alive 1e999", "task.reward_weights.alive = inf: allowed is a finite number"),
     (
         "--sim.physx.num-subscenes 4",
         "unknown option sim.physx.num_subscenes; did you mean sim.physx.substeps? Allowed: substeps, solver_type",
@@ -301,22 +301,25 @@ MISTAKES = [
     ("+defaults=[config,/physics/fst]", "physics: unknown name 'fst'; did you mean 'fast'?"),
     ("--render perhaps", "env.render = 'perhaps': allowed is True, False, or None"),
     ("env.graphicsDeviceId=0", "env.graphics_device_id is not an option here: pictures are drawn on the GPU"),
-    ("experiment.maxRecentRuns=0", "train.experiment.max_train_runs = 0: allowed is 1 or more"),
+    ("experiment.maxRecentRuns=0", "train.experiment.max_train_runs = 0: allowed is a whole number, 1 to 1000000"),
     ("-cn test_render", "checkpoint = 'latest': there is no training run"),
-    ("--sim.dt -1", "sim.dt = -1.0: allowed is more than 0"),
-    ("sim.physx.solverType=2", "sim.physx.solver_type = 2: allowed is 0 (PGS), 1 (TGS)"),
+    ("--sim.dt -1", "sim.dt = -1.0: allowed is a number, 1e-05 to 1"),
+    ("sim.physx.solverType=2", "sim.physx.solver_type = 2: allowed is a whole number, 0 to 1 (0: PGS, 1: TGS)"),
     (
         "--sim.physx.contact-offset 0.0001",
         "sim.physx.contact_offset = 0.0001: allowed is more than sim.physx.rest_offset = 0.0005",
     ),
-    ("--task.episode-length 0", "task.episode_length = 0: allowed is more than 0"),
-    ("--train.gamma 2", "train.gamma = 2.0: allowed is 0 to 1"),
+    ("--task.episode-length 0", "task.episode_length = 0: allowed is a whole number, 1 to 1000000"),
+    ("--train.gamma 2", "train.gamma = 2.0: allowed is a number, 0 to 1"),
     (
         "--num-envs 10 --train.num-minibatches 7",
         "train.num_minibatches = 7: allowed is a divisor of num_envs * horizon_length = 320",
     ),
-    ("--train.test-episodes -1", "train.test_episodes = -1: allowed is 0 or more"),
-    ("--train.experiment.max-test-runs 0", "train.experiment.max_test_runs = 0: allowed is 1 or more"),
+    ("--train.test-episodes -1", "train.test_episodes = -1: allowed is a whole number, 0 to 1000000000"),
+    (
+        "--train.experiment.max-test-runs 0",
+        "train.experiment.max_test_runs = 0: allowed is a whole number, 1 to 1000000",
+    ),
     ("experiment.name=../x", "train.experiment.name = '../x': allowed are letters"),
     (
         "--task.policy-observation-keys hand_pos",
@@ -490,7 +493,7 @@ def test_help(capsys):
     assert all(f"\n  {preset} " in short for preset in configs.PRESETS)
     assert train_ppo.main(["--task", "BoxGrasping", "--help-all"]) == 0
     everything = capsys.readouterr().out
-    for name in configs.field_types(default_config("BoxGrasping")):
+    for name in configs.all_types(default_config("BoxGrasping")):
         assert f"--{name}".replace("_", "-") in everything
 
 

@@ -81,14 +81,19 @@ def test_a_task_of_ones_own():
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"episode_lenght": 5}, TypeError, "unknown environment option 'episode_lenght'; did you mean episode_length?"),
+        (
+            {"episode_lenght": 5},
+            TypeError,
+            "unexpected keyword argument 'episode_lenght': no such environment option; did you mean episode_length?",
+        ),
+        ({"frameskip": 1}, TypeError, "unexpected keyword argument 'frameskip'"),  # what TorchRL tries, and looks for
         (
             {"randomize": {"box_sizes": (0.04, 0.06)}},
             TypeError,
-            "option 'task.randomize.box_sizes'; did you mean task.randomize.box_size?",
+            "argument 'task.randomize.box_sizes': .* did you mean task.randomize.box_size?",
         ),
-        ({"size": 0.04, "task.dt": 1}, TypeError, "unknown environment option 'task.dt'; did you mean"),
-        ({"episode_length": 0}, ValueError, "task.episode_length = 0: allowed is more than 0"),
+        ({"size": 0.04, "task.dt": 1}, TypeError, "unexpected keyword argument 'task.dt': .* did you mean"),
+        ({"episode_length": 0}, ValueError, "task.episode_length = 0: allowed is a whole number, 1 to"),
         ({"control_mode": "velocity"}, ValueError, "task.control_mode: unknown name 'velocity'"),
         (
             {"policy_observation_keys": ("hand_pos",)},
@@ -134,7 +139,8 @@ def play(env, steps, seed):
     generator = torch.Generator().manual_seed(seed)
     trace = [env.reset(seed=seed)[0]]
     for _ in range(steps):
-        obs, reward, terminated, truncated, _ = env.step(torch.rand(env.num_envs, 18, generator=generator) * 2 - 1)
+        action = torch.rand(env.num_envs, 18, generator=generator, dtype=torch.float32) * 2 - 1
+        obs, reward, terminated, truncated, _ = env.step(action)
         trace += [obs, reward, terminated, truncated]
     return trace
 
@@ -538,3 +544,127 @@ def test_what_step_returns_can_be_learnt_from():
     ):
         network(obs).sum().backward()
     env.observations()["hand_pose"].add_(1.0)
+
+
+# --- What goes in and what comes out ---------------------------------------------------------------------------------
+
+
+def leaves(value):
+    """Every tensor in what step() returns."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in leaves(part)]
+
+
+def test_any_array_like_of_numbers_is_an_action():
+    env, twin = make(num_envs=2), make(num_envs=2)
+    plain = torch.randint(-1, 2, (2, 18), generator=torch.Generator().manual_seed(0)).float()
+    numpy = plain.numpy()
+    read_only = numpy.copy()
+    read_only.flags.writeable = False
+    for action in (
+        *(numpy.astype(kind) for kind in (np.float64, np.float16, np.int8, np.int64)),
+        *(plain.to(kind) for kind in (torch.float64, torch.float16, torch.bfloat16, torch.int32)),
+        numpy.tolist(),
+        tuple(numpy),
+        list(plain),
+        read_only,
+        np.asfortranarray(numpy),
+        np.repeat(numpy, 2, 1)[:, ::2],
+        plain.T.contiguous().T,
+        torch.nn.Parameter(plain),
+        [torch.nn.Parameter(row) for row in plain],
+    ):
+        for mine, its in zip(leaves(env.step(action)), leaves(twin.step(plain))):
+            assert torch.equal(mine, its), type(action)
+    assert not env._prev_actions.requires_grad
+    single = gymnasium.make(TASKS[0])
+    single.reset(seed=0)
+    for action in (np.zeros(18), [0] * 18, torch.zeros(18, requires_grad=True)):
+        assert single.unwrapped.step(action)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "message"),
+    [
+        (torch.zeros(3, 18), ValueError, r"actions: shape \(3, 18\), allowed are numbers of shape \(2, 18\)"),
+        (0.0, ValueError, r"shape \(\)"),
+        ([], ValueError, r"shape \(0,\)"),
+        (None, TypeError, r"actions: NoneType \(of dtype object\), allowed are numbers of shape \(2, 18\)"),
+        ("stop", TypeError, r"actions: str \(of dtype <U4\)"),
+        ([["1"] * 18] * 2, TypeError, "list .of dtype <U1"),
+        ({"hand": 1}, TypeError, "actions: dict"),
+        ([[0.0] * 18, [0.0] * 17], TypeError, "actions: list"),
+        (np.zeros((2, 18), complex), TypeError, "dtype complex128"),
+        (torch.zeros(2, 18, dtype=torch.complex64), TypeError, "dtype torch.complex64"),
+        (np.array([[object()] * 18] * 2), TypeError, "dtype object"),
+        (torch.zeros(2, 18).to_sparse(), TypeError, "torch.sparse_coo"),
+        (torch.zeros(2, 18, device="meta"), TypeError, "on meta"),
+    ],
+)
+def test_what_is_no_action_is_said_in_one_line(action, error, message):
+    env = make(num_envs=2)
+    before = env.get_state()
+    with pytest.raises(error, match=message) as caught:
+        env.step(action)
+    assert "\n" not in str(caught.value)
+    assert all(
+        torch.equal(a, b) for a, b in zip(leaves(list(before.values())[2:]), leaves(list(env.get_state().values())[2:]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "fields"),
+    [
+        ("DexHand/BaseTask-v0", {"control_mode": "position"}),
+        ("DexHand/BoxGrasping-v0", {"randomize": {"box_size": (0.04, 0.06)}}),
+        (
+            "DexHand/BlindGrasping-v0",
+            {"randomize": {"action_delay": (0, 2), "joint_position_noise": 0.01, "body_position_noise": 0.01}},
+        ),
+    ],
+)
+def test_everything_is_float32_whatever_the_default_is(task, fields):
+    def trace():
+        env = make(task, num_envs=3, episode_length=4, **fields)
+        return leaves([play(env, 6, seed=0), env.observations(), list(env.get_state().values())[2:]])
+
+    expected = trace()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = trace()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for mine, its in zip(found, expected):
+        assert mine.dtype == its.dtype
+        assert torch.equal(mine, its)
+
+
+@pytest.mark.parametrize("critic_keys", [("object_pos",), ()])
+def test_what_is_returned_is_the_callers(critic_keys):
+    """Overwrites every tensor, one by one: no other one changes, and the environment goes on as its twin does."""
+    env, twin = (make(num_envs=3, episode_length=3, critic_observation_keys=critic_keys) for _ in range(2))
+    returned = [env.reset(seed=0), twin.reset(seed=0)]
+    for _ in range(5):
+        mine, expected = map(leaves, returned)
+        for i, spoilt in enumerate(mine):
+            spoilt.fill_(True) if spoilt.dtype == torch.bool and not spoilt.any() else spoilt.zero_()
+            assert all(torch.equal(a, b) for a, b in zip(mine[i + 1 :], expected[i + 1 :])), i
+        kept = [x.clone() for x in mine]
+        returned = [env.step(torch.ones(3, 18)), twin.step(torch.ones(3, 18))]
+        assert all(torch.equal(a, b) for a, b in zip(mine, kept))
+        assert all(torch.equal(a, b) for a, b in zip(*map(leaves, returned)))
+
+
+def test_a_seed_is_that_of_np_random_too():
+    env = make(num_envs=2)
+    first, _ = env.reset(seed=np.int64(7))
+    assert env.np_random_seed == 7
+    assert env.np_random.random() == np.random.default_rng(7).random()
+    env.reset()
+    assert env.np_random_seed == 7
+    assert torch.equal(env.reset(seed=7)[0], first)
+    env.reset(seed=10**30)  # NumPy takes any
+    read_only = np.zeros(2, bool)
+    read_only.flags.writeable = False
+    env.reset(options={"reset_mask": read_only})

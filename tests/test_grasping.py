@@ -248,7 +248,7 @@ def test_pretrained_is_small_and_says_how_it_was_made():
     cfg = configs.parse(["--test", "--checkpoint", "pretrained"])
     file = Path(cfg.train.checkpoint)
     assert cfg.task_name == "BoxGrasping", "the task need not be named"
-    assert (cfg.train.gamma, cfg.env.num_envs, cfg.task.randomize.box_size) == (0.995, 8192, (0.04, 0.06))
+    assert (cfg.train.gamma, cfg.train.separate, cfg.task.randomize.box_size) == (0.995, False, (0.04, 0.06))
     assert sum(path.stat().st_size for path in file.parent.parent.parent.rglob("*") if path.is_file()) < 3e6
     assert checkpoints.load(file)["epoch"] == 600
     with pytest.raises(

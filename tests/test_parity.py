@@ -441,8 +441,12 @@ def change(tree, key, value):
         ("config.mini_epochs", 2.5, "params.config.mini_epochs = 2.5: allowed is a whole number"),
         ("config.clip_value", "maybe", "params.config.clip_value = 'maybe': allowed is True or False"),
         ("network.mlp.units", "big", "params.network.mlp.units = 'big': allowed is a list of whole numbers"),
-        ("network.mlp.activation", "softplus", "activation = 'softplus': allowed is elu"),
-        ("config.schedule_type", "standard_epoch", "schedule_type = 'standard_epoch': allowed is legacy, standard"),
+        ("network.mlp.activation", "softplus", "activation: unknown name 'softplus'; .* Allowed: elu"),
+        (
+            "config.schedule_type",
+            "standard_epoch",
+            "schedule_type: unknown name 'standard_epoch'; did you mean 'standard'. Allowed: legacy, standard",
+        ),
         ("config.num_actors", "${....numEnvs}", "num_actors = .*: allowed is a value, not a reference for Hydra"),
     ],
 )

@@ -387,15 +387,18 @@ def test_nan_stops_training(tmp_path):
     [
         ({"num_minibatches": 7}, r"num_minibatches = 7: allowed is a divisor of num_envs \* horizon_length = 1024"),
         ({"num_minibatches": 0}, "num_minibatches = 0"),
-        ({"gamma": 1.5}, "gamma = 1.5: allowed is 0 to 1"),
+        ({"gamma": 1.5}, "gamma = 1.5: allowed is a number, 0 to 1"),
         ({"gamma": math.nan}, "gamma = nan"),
-        ({"learning_rate": 0.0}, "learning_rate = 0.0: allowed is more than 0"),
-        ({"lr_schedule": "cosine"}, "lr_schedule = 'cosine': allowed is adaptive, linear, fixed"),
-        ({"activation": "sine"}, "activation = 'sine': allowed is elu, relu"),
-        ({"units": ()}, r"units = \(\): allowed is one or more sizes"),
+        ({"learning_rate": 0.0}, "learning_rate = 0.0: allowed is a number, more than 0, at most 1"),
+        ({"lr_schedule": "cosine"}, "lr_schedule: unknown name 'cosine'; .* Allowed: adaptive, linear, fixed"),
+        ({"activation": "sine"}, "activation: unknown name 'sine'; did you mean 'selu'. Allowed: elu, relu"),
+        (
+            {"units": ()},
+            r"units = \(\): allowed is any number of values, each a whole number, 1 to 65536, 1 to 64 of them",
+        ),
         ({"name": "a/b"}, "name = 'a/b': allowed is a file name"),
-        ({"seed": -2}, "seed = -2: allowed is 0 or more, or -1"),
-        ({"keep_checkpoints": -1}, "keep_checkpoints = -1: allowed is 0 .all. or more"),
+        ({"seed": -2}, "seed = -2: allowed is a whole number, -1 to 4294967295"),
+        ({"keep_checkpoints": -1}, "keep_checkpoints = -1: allowed is a whole number, 0 to 1000000000 .0: all"),
     ],
 )
 def test_config_errors(changes, message, tmp_path):

@@ -317,16 +317,28 @@ def test_flags_and_yaml_say_the_same(tmp_path):
     [
         (
             {"box_mass": (0.3, 0.1)},
-            r"task.randomize.box_mass = \(0.3, 0.1\): allowed are two numbers of more than 0, the",
+            r"task.randomize.box_mass = \(0.3, 0.1\): allowed are two numbers, the",
         ),
-        ({"box_size": (-0.1, 0.1)}, r"task.randomize.box_size = \(-0.1, 0.1\): allowed are two numbers"),
+        (
+            {"box_size": (-0.1, 0.1)},
+            r"task.randomize.box_size = \(-0.1, 0.1\): allowed is 2 values, each a number, 0.001 to 1",
+        ),
         ({"box_size": (0.1,)}, "task.randomize.box_size = .* or None"),
-        ({"box_friction": 0.5}, "task.randomize.box_friction = 0.5: allowed are two numbers"),
-        ({"box_friction": (0.5, float("nan"))}, "task.randomize.box_friction = .* allowed are two numbers"),
-        ({"action_delay": (-1, 0)}, "task.randomize.action_delay = .* allowed are two whole numbers of 0 or more"),
-        ({"action_delay": (0, 1.5)}, "task.randomize.action_delay = .* allowed are two whole numbers of 0 or more"),
-        ({"contact_force_noise": -1.0}, "task.randomize.contact_force_noise = -1.0: allowed is 0 or more"),
-        ({"joint_position_noise": float("nan")}, "task.randomize.joint_position_noise = nan: allowed is 0 or more"),
+        ({"box_friction": 0.5}, "task.randomize.box_friction = 0.5: allowed is 2 values, each a number, more than 0"),
+        ({"box_friction": (0.5, float("nan"))}, "task.randomize.box_friction = .* allowed is 2 values"),
+        (
+            {"action_delay": (-1, 0)},
+            "task.randomize.action_delay = .* allowed is 2 values, each a whole number, 0 to 100",
+        ),
+        (
+            {"action_delay": (0, 1.5)},
+            "task.randomize.action_delay = .* allowed is 2 values, each a whole number, 0 to 100",
+        ),
+        ({"contact_force_noise": -1.0}, "task.randomize.contact_force_noise = -1.0: allowed is a number, 0 to 1000"),
+        (
+            {"joint_position_noise": float("nan")},
+            "task.randomize.joint_position_noise = nan: allowed is a number, 0 to 1000",
+        ),
     ],
 )
 def test_mistakes_are_named(fields, message):
@@ -343,7 +355,9 @@ def test_a_task_without_boxes_has_none_to_randomise():
 def test_names_of_flags_are_checked():
     with pytest.raises(ValueError, match="task.randomize.box_mas; did you mean task.randomize.box_mass"):
         parse(["--task", "BoxGrasping", "--task.randomize.box-mas", "1", "2"])
-    with pytest.raises(ValueError, match="task.randomize.box_mass = '1': allowed is 2 values, each a number, or None"):
+    with pytest.raises(
+        ValueError, match="task.randomize.box_mass = '1': allowed is 2 values, each a number, 1e-06 to 1000, or None"
+    ):
         parse(["--task", "BoxGrasping", "--task.randomize.box-mass", "1"])
 
 

@@ -5,11 +5,9 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium
@@ -21,10 +19,8 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers.vector import RecordVideo
 
 import train_ppo
-from dexhand_gym.page import meshes, scales_of
 from dexhand_gym.sim import Box, Scene, SimConfig
 from dexhand_gym.sim.mjcf import build_model
-from dexhand_gym.viewer import side_by_side
 from examples.scripted_grasp import scripted_env
 
 pytestmark = pytest.mark.slow
@@ -175,6 +171,70 @@ def test_nothing_to_draw_with_is_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "library", "why"),
+    [
+        ("osmesa", "libOSMesa.so", "nothing to draw with (osmesa: "),
+        ("egl", "libEGL.so", "nothing to draw with (egl: "),
+        ("glfw", "", "nothing to draw with (glfw: no display)"),
+        ("osmsa", "", "MUJOCO_GL: unknown name 'osmsa'; did you mean 'osmesa'?"),
+        ("off", "", "MUJOCO_GL = 'off' forbids drawing; allowed is egl, osmesa, glfw, glx"),
+    ],
+)
+def test_only_what_draws_minds_opengl(tmp_path, name, library, why):
+    """Without the library that MUJOCO_GL names, `import mujoco` fails; training does not."""
+    (tmp_path / "lib").mkdir()
+    for number in ("", *(f".{i}" for i in range(10))) if library else ():
+        (tmp_path / "lib" / f"{library}{number}").touch()  # is found first, and is none
+    code = f"""if True:
+        import train_ppo
+        print(train_ppo.main("{TINY} --max-iterations 1".split()))
+        print(train_ppo.main("{TINY} --env.record-video".split()))"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**ENV, "MUJOCO_GL": name, "LD_LIBRARY_PATH": str(tmp_path / "lib")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "2" and "\n0\n" in done.stdout, done
+    assert done.stderr.count("\n") == 1 and why in done.stderr
+    assert len([path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]) == 1, "the first one's"
+
+
+TRITON = """if True:
+    maps = open("/proc/self/maps").read()
+    assert "libLLVM" not in maps, "software OpenGL has come first"
+    print("first")"""
+OPTIMIZER = PICTURE + "; import torch; torch.optim.Adam([torch.zeros(1, requires_grad=True)]); import triton"
+
+
+@pytest.mark.parametrize("name", ["egl", "osmesa"])
+def test_triton_bears_pictures(name):
+    """Its LLVM and the one of software OpenGL crash in one process if OpenGL comes first."""
+    if find_spec("triton") is None:
+        pytest.skip("triton is not installed: it comes with PyTorch for CUDA")
+    command = [sys.executable, "-c", OPTIMIZER]
+    done = subprocess.run(command, env={**ENV, "MUJOCO_GL": name}, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("how", ["egl", "osmesa", "window"])
+def test_triton_comes_before_opengl(tmp_path, how):
+    """The order, by one that only looks around: for machines without a triton to crash."""
+    (tmp_path / "triton.py").write_text(TRITON)
+    variables = {**ENV, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", PICTURE]
+    if how == "window":
+        code = "from dexhand_gym.viewer import has_display; assert has_display()"
+        command = [need("xvfb-run"), "-a", sys.executable, "-c", code]
+    else:
+        variables["MUJOCO_GL"] = how
+    command[-1] += "; assert 'libLLVM' in open('/proc/self/maps').read()"
+    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "first"), done.stderr
+
+
 def test_what_pleases_the_eye_is_free_of_physics():
     scene = Scene(boxes=(Box(),))
     seen, simulated = (build_model(scene, SimConfig(), visuals=visuals) for visuals in (True, False))
@@ -248,186 +308,18 @@ def test_gymnasiums_recorder_films_all(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--env.video-size 641 480", "env.video_size = (641, 480): allowed are two even numbers"),
-        ("--env.video-length 0", "env.video_length = 0: allowed is 1 or more"),
-        ("--env.video-interval 0", "env.video_interval = 0: allowed is 1 or more"),
-        ("--env.render-port 70000", "env.render_port = 70000: allowed is 0 (any) to 65535"),
+        (
+            "--env.video-size 641 480",
+            "env.video_size = (641, 480): allowed is 2 values, each a whole number, 2 to 8192 and even",
+        ),
+        ("--env.video-length 0", "env.video_length = 0: allowed is a whole number, 1 to"),
+        ("--env.video-interval 0", "env.video_interval = 0: allowed is a whole number, 1 to"),
+        ("--env.render-port 70000", "env.render_port = 70000: allowed is a whole number, 0 to 65535 (0: any)"),
     ],
 )
 def test_mistakes_are_named(capsys, line, message):
     assert train_ppo.main(line.split()) == 2
     assert message in capsys.readouterr().err
-
-
-# --- Page ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def playing():
-    """An environment with a page, that a thread steps until the end."""
-    env = scripted_env(5, seed=4, render_mode="human", render_port=0)
-    viewer, over = env.unwrapped.viewer, threading.Event()
-
-    def play():
-        while not over.is_set():
-            env.step(torch.zeros(5, 0))
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    yield viewer
-    over.set()
-    viewer.paused = False
-    thread.join()
-    env.close()
-
-
-@pytest.fixture
-def browser(tmp_path):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = need("chromium")
-    for flag in [
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "enable-unsafe-swiftshader",
-        "disable-quic",
-        "no-first-run",
-        "disable-sync",
-        "disable-background-networking",
-        "disable-component-update",
-        "window-size=800,700",
-    ]:
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(need("chromedriver")))
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
-
-
-def test_page_in_a_browser(playing, browser):
-    viewer = playing
-    browser.get(viewer.where)
-
-    def shown(name):
-        found = browser.execute_script("return document.getElementById(arguments[0])?.innerText", name)
-        return found or ""
-
-    def click(text):
-        script = (
-            "for (const b of document.querySelectorAll('button')) if (b.innerText.trim() == arguments[0]) b.click()"
-        )
-        browser.execute_script(script, text)
-
-    wait_for(lambda: shown("step").isdigit())
-    before = int(shown("step"))
-    wait_for(lambda: int(shown("step")) > before)
-
-    click("Pause")
-    wait_for(lambda: shown("state") == "paused")
-    wait_for(lambda: int(shown("step")) == viewer.steps)
-    paused_at = viewer.steps
-    time.sleep(1)
-    assert int(shown("step")) == viewer.steps == paused_at
-
-    click("Step")
-    wait_for(lambda: int(shown("step")) == paused_at + 1)
-    time.sleep(0.3)
-    assert viewer.steps == paused_at + 1 and shown("state") == "paused"
-
-    *terms, (_, total) = (line.split("\t")[::2] for line in shown("terms").splitlines()[1:])
-    assert float(total) == pytest.approx(sum(float(weighted) for _, weighted in terms), abs=0.01)
-    assert [name for name, _ in terms if name in ("reach", "lift")] == ["reach", "lift"]
-    assert "of" in shown("success") and "into its episode" in shown("environment")
-
-    viewer.picked = 3  # what a click on an environment does
-    wait_for(lambda: "environment 3" in browser.find_element("tag name", "body").text)
-
-    click("Play")
-    wait_for(lambda: viewer.steps > paused_at + 5)
-    problems = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert problems == []
-
-    click("Pause")
-    wait_for(lambda: viewer.paused)
-    stopped_at = viewer.steps
-    page = browser.current_window_handle
-    browser.switch_to.new_window("tab")
-    browser.switch_to.window(page)
-    browser.close()  # whoever pauses and leaves does not stop the program
-    wait_for(lambda: viewer.steps > stopped_at + 1)
-
-
-def test_page_takes_up_a_newer_policy_in_the_loop(playing, browser):
-    taken = []
-    playing.on_reload = lambda: taken.append(threading.current_thread())
-    browser.get(playing.where)
-    find = "return [...document.querySelectorAll('button')].find(b => b.innerText.trim() == 'Newer policy')"
-    wait_for(lambda: browser.execute_script(find))
-    browser.execute_script(f"({find.replace('return ', '')}).click()")
-    wait_for(lambda: taken)
-    assert taken[0] is not threading.main_thread()
-
-
-def test_page_is_for_this_machine_and_takes_a_free_port(caplog):
-    first = make(render_mode="human", render_port=0)
-    port = int(first.viewer.where.rsplit(":", 1)[1])
-    second = make(render_mode="human", render_port=port)
-    assert first.viewer.where == f"http://127.0.0.1:{port}" != second.viewer.where
-    socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", port), timeout=5)
-    assert not caplog.records
-    public = make(render_mode="human", render_host="0.0.0.0", render_port=0)
-    assert "env.render_host = '0.0.0.0': anybody" in caplog.text
-    for env in (first, second, public):
-        env.close()
-
-
-def test_meshes_are_the_geoms():
-    model = build_model(Scene(boxes=(Box(size=0.06),)), SimConfig(), visuals=True)
-    found = meshes(model)
-    (box,) = [mesh for mesh, bodies in found if bodies == [model.body("box").id - 1]]
-    np.testing.assert_allclose(box.bounds, [[-0.03] * 3, [0.03] * 3], atol=1e-6)
-    bodies = {body for _, bodies in found for body in bodies}
-    visible = (model.geom_group < 3) & (model.geom_bodyid > 0)
-    assert bodies == set(model.geom_bodyid[visible] - 1)
-    assert len(found) < 25, "fingers share their meshes"
-    # The distal links of index to little finger look the same, and reach as far as their tips.
-    (tips,) = [
-        (mesh, bodies)
-        for mesh, bodies in found
-        if model.body("r_f_link2_4").id - 1 in bodies and len(bodies) >= 4 and mesh.bounds[1, 0] > 0.02
-    ][-1:]
-    assert tips[0].bounds[1, 0] == pytest.approx(0.035, abs=0.004)
-
-
-def test_boxes_on_the_page_have_their_own_sizes():
-    env = make(num_envs=5, render_mode="human", render_port=0, randomize={"box_size": (0.03, 0.07)})
-    frame = env.viewer._fetch()
-    bodies = [env.sim.body_names.index(name) for name in ("hand_base", "box")]
-    scales = scales_of(frame, bodies, env.viewer._nominal).reshape(5, 2)
-    np.testing.assert_allclose(scales, np.c_[np.ones(5), env.box_sizes / 0.05], rtol=1e-5)
-    env.viewer.draw(frame)
-    (handle,) = [handle for handle, of in env.viewer._bodies if of == bodies[1:]]
-    np.testing.assert_allclose(handle.batched_scales, scales[:, 1])
-    env.close()
-
-
-def test_side_by_side():
-    np.testing.assert_allclose(side_by_side(1, 0.6), [[0, 0, 0]])
-    places = side_by_side(5, 0.5)  # 3 + 2
-    np.testing.assert_allclose(places[:, :2], [[-0.25, 0.5], [-0.25, 0], [-0.25, -0.5], [0.25, 0.5], [0.25, 0]])
 
 
 # --- The command -----------------------------------------------------------------------------------------------------

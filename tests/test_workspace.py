@@ -1,5 +1,6 @@
 """Runs, their links and what --checkpoint may be called."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -224,3 +225,115 @@ def test_wrong_names_of_a_checkpoint(tmp_path, monkeypatch, clock):
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="'latest_test': there is no test run in runs/ yet"):
         resolve_checkpoint("latest_test")
+
+
+# --- Clocks that are wrong, folders that are not ours -----------------------------------------------------------------
+
+
+def test_the_number_in_a_name_decides_not_the_clock(tmp_path, clock):
+    names = [f"last_policy_ep_{epoch}_rew_{-epoch}.5.pth" for epoch in (12, 100, 9, 3)]
+    run = with_checkpoints(create_run("Box", "train", root=tmp_path), *names)  # the newest by its number is the oldest
+    for name in ("latest", run.name, str(run / "nn")):
+        assert resolve_checkpoint(name, tmp_path, newest=True).name == "last_policy_ep_100_rew_-100.5.pth"
+        assert resolve_checkpoint(name, tmp_path).name == "last_policy_ep_100_rew_-100.5.pth"
+    with_checkpoints(run, "old.pth", "policy.pth")
+    assert resolve_checkpoint("latest", tmp_path).name == "policy.pth", "of files without a number the newer"
+    assert resolve_checkpoint("latest", tmp_path, newest=True).name == "last_policy_ep_100_rew_-100.5.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "best"),
+    [
+        ("last_policy_ep_9_rew_1.000.pth", 9, "policy.pth"),
+        ("last_policy_ep_10_rew_nan.pth", 10, "policy.pth"),
+        ("last_step_3_box_ep_90_rew__-147.2_.pth", 90, "step_3_box.pth"),  # of rl_games
+        ("last_tinyep12rew3.5.pth", 12, "tiny.pth"),  # of older ones
+        ("last_policy_ep_7.pth", 7, "policy.pth"),
+        ("policy.pth", -1, "policy.pth"),
+        ("last_one.pth", -1, "last_one.pth"),
+    ],
+)
+def test_the_iteration_in_a_name(tmp_path, name, epoch, best):
+    (tmp_path / name).touch()
+    assert workspace.newness(tmp_path / name)[0] == epoch
+    assert workspace.best_beside(tmp_path / name) == tmp_path / best
+
+
+def test_a_clock_that_was_set_back_unlinks_other_runs_than_the_new_one(tmp_path, clock):
+    clock.time = 500
+    old = [with_checkpoints(create_run("Box", "train", keep=3, root=tmp_path), "a.pth") for _ in range(3)]
+    clock.time = 100
+    new = with_checkpoints(create_run("Box", "train", keep=3, root=tmp_path), "a.pth")
+    assert shown(tmp_path) == {old[1].name, old[2].name, new.name, "latest_train", "pinned"}
+    assert resolve_checkpoint("latest", tmp_path).parent.parent == new
+    newer = create_run("Box", "train", keep=1, root=tmp_path)
+    assert shown(tmp_path) == {newer.name, "latest_train", "pinned"}
+
+
+@pytest.mark.parametrize("error", [OSError(1, "no"), PermissionError(1, "no"), NotImplementedError("no")])
+def test_without_links_runs_are_found_by_their_names(tmp_path, monkeypatch, clock, caplog, error):
+    def symlink(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(os, "symlink", symlink)
+    first, second = (with_checkpoints(create_run("Box", "train", root=tmp_path), "a.pth") for _ in range(2))
+    assert len(caplog.records) == 2, "one line for each run"
+    assert f"runs/{second.name} is no link to this run" in caplog.text
+    for name in ("latest", "latest_train", "runs/latest_train", second.name, f"runs/{second.name}"):
+        assert resolve_checkpoint(name, tmp_path) == second / "nn" / "a.pth", name
+    assert resolve_checkpoint(f"runs/{first.name}", tmp_path) == first / "nn" / "a.pth"
+    workspace.link_or_copy(tmp_path / "b.pth", first / "nn" / "a.pth")
+    assert (tmp_path / "b.pth").is_file()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_a_user_calls_latest_train_stays(tmp_path, clock, caplog, kind):
+    mine = tmp_path / "runs" / "latest_train"
+    if kind == "folder":
+        (mine / "nn").mkdir(parents=True)
+        (mine / "nn" / "policy.pth").touch()
+        assert resolve_checkpoint("latest", tmp_path) == mine / "nn" / "policy.pth", "as long as there is no other"
+    else:
+        mine.parent.mkdir()
+        mine.write_text("mine")
+    run = with_checkpoints(create_run("Box", "train", root=tmp_path), "policy.pth")
+    assert not mine.is_symlink() and (mine.is_dir() or mine.read_text() == "mine")
+    assert "latest_train is no link to this run" in caplog.text and len(caplog.records) == 1
+    assert resolve_checkpoint("latest", tmp_path) == run / "nn" / "policy.pth"
+    if kind == "folder":
+        assert resolve_checkpoint("runs/latest_train", tmp_path) == mine / "nn" / "policy.pth", "for it says so"
+
+
+def test_names_of_any_length(tmp_path):
+    long = tmp_path / ("x" * 251 + ".pth")
+    long.touch()
+    workspace.link(tmp_path / "nn.pth", long)
+    (tmp_path / "runs").mkdir()
+    workspace.link(tmp_path / "runs" / long.name, long)
+    assert (tmp_path / "runs" / long.name).resolve() == long
+    for name in ("x" * 300, "a\0b", "x/" * 3000):
+        with pytest.raises(ValueError, match="no such file or run"):
+            resolve_checkpoint(name, tmp_path)
+
+
+def test_a_run_whose_config_cannot_be_written_is_none(tmp_path, monkeypatch):
+    first = create_run("Box", "train", root=tmp_path, config="a: 1\n")
+    assert (first / "config.yaml").read_text() == "a: 1\n"
+    before = sorted(tmp_path.rglob("*"))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"config.yaml: not written, No space left on device$"):
+        create_run("Box", "train", root=tmp_path, config="a: 1\n")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_json_has_no_numbers_that_are_none():
+    text = workspace.to_json({"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (-float("inf"), 2, True, "x")}})
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": {"d": [None, 2, True, "x"]},
+    }

@@ -5,14 +5,29 @@ from __future__ import annotations
 import importlib
 from typing import Any, Optional, Type
 
-from dexhand_gym.envs.config import Config, override
+from dexhand_gym.envs.config import Config, TaskConfig, override
+from dexhand_gym.fields import check_name
 from dexhand_gym.sim import import_isaacgym
 
 
 def task_class(entry: str) -> Type:
-    """The environment class behind "package.module:Class"."""
-    module, _, name = entry.partition(":")
-    return getattr(importlib.import_module(module), name)
+    """The environment class behind "package.module:Class". Raises ValueError, one line, if there is none."""
+    name, _, attribute = entry.partition(":")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):  # else it is what the module itself imports
+            raise ValueError(f"task '{entry}': {error}") from None
+        raise
+    from dexhand_gym.envs.vec_env import DexHandVecEnv
+
+    check_name(f"task '{entry}'", attribute, [x for x in vars(module) if not x.startswith("_")])
+    cls = getattr(module, attribute)
+    if not (isinstance(cls, type) and issubclass(cls, DexHandVecEnv)):
+        raise ValueError(f"task '{entry}' is {cls!r}: allowed is a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv")
+    if not (isinstance(cls.config, type) and issubclass(cls.config, TaskConfig)):
+        raise ValueError(f"task '{entry}': its config is {cls.config!r}, allowed is a subclass of TaskConfig")
+    return cls
 
 
 def make_vec_env(

@@ -9,14 +9,16 @@ that a user may replace:
 | coupling            | (targets [N, 18]) -> dof targets [N, 26]               | the hand's coupling matrix         |
 
 The 18 targets are hand.ACTION_NAMES: base displacements (m, rad), then finger angles (rad). The action rule sees the
-columns that the policy controls (A of 18); the other columns are the baseline. `measured` is what the task's
-measure() returned for the newest observation.
+columns that the policy controls (A of 18); the other columns are the baseline. `measured` holds the quantities of the
+newest observation. Where an action or what a stage returns is not finite, the drives keep their targets and the episode
+ends as `nonfinite`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +30,29 @@ class Limits(NamedTuple):
     upper: Tensor
     max_change: Tensor
     """Largest change of a target in one control step."""
+
+
+def as_tensor(actions: Any, shape: Tuple[int, ...]) -> Tensor:
+    """Numbers of any type, in whatever holds them, as a tensor. Raises TypeError or ValueError, one line, for what is no
+    array of numbers or has another shape."""
+    allowed = f"allowed are numbers of shape {tuple(shape)}"
+    try:
+        if isinstance(actions, (list, tuple)) and actions and all(isinstance(row, Tensor) for row in actions):
+            actions = torch.stack(tuple(actions))
+        if not isinstance(actions, Tensor):
+            array = np.asarray(actions)
+            if array.dtype.kind in "OUSMmc":
+                raise TypeError(f"of dtype {array.dtype}")
+            with np.errstate(over="ignore"):  # becomes infinite, which ends the episode
+                actions = torch.from_numpy(array.astype(np.float32))
+        if actions.is_complex() or actions.is_meta or actions.layout != torch.strided:
+            raise TypeError(f"of dtype {actions.dtype}, {actions.layout}, on {actions.device}")
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()[:20])
+        raise TypeError(f"actions: {type(actions).__name__} ({reason}), {allowed}") from error
+    if actions.shape != tuple(shape):
+        raise ValueError(f"actions: shape {tuple(actions.shape)}, {allowed}")
+    return actions.detach()
 
 
 def position(actions: Tensor, previous: Tensor, baseline: Tensor, limits: Limits) -> Tensor:

@@ -8,8 +8,9 @@ from typing import ClassVar, Dict
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig, distance
+from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig, Way, distance
 from dexhand_gym.envs.config import Config
+from dexhand_gym.fields import Annotated, Range
 
 STAGES = ("pre_grasp", "grasp", "lift")
 
@@ -22,18 +23,18 @@ class BlindGraspingConfig(BoxGraspingConfig):
 
     episode_length: int = 750
     """Control steps until time-out (15 s)."""
-    start_height: float = 0.15
+    start_height: Way = 0.15
     """The hand starts this far above the pre-grasp pose and up to hand_position_noise higher, m: clear of the box and the
     ground whichever way it is turned."""
-    max_box_distance: float = 0.8
+    max_box_distance: Annotated[float, Range(0, 100, above=True)] = 0.8
     """box_too_far: palm to box, m."""
-    hand_position_noise: float = 0.2
+    hand_position_noise: Way = 0.2
     """The hand starts within +- this of there in x and y, m."""
-    hand_rotation_noise: float = 0.7854
+    hand_rotation_noise: Annotated[float, Range(0, torch.pi)] = 0.7854
     """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
-    finger_noise: float = 0.5
+    finger_noise: Annotated[float, Range(0, 1)] = 0.5
     """Every finger action starts anywhere in this share of its range, from straight."""
-    reach_distance: float = 0.06
+    reach_distance: Annotated[float, Range(0, 100, above=True)] = 0.06
     """Stage grasp begins when the first three pads' centroid is this near to the cube's centre, m."""
     reward_weights: Dict[str, float] = field(
         default_factory=lambda: {
@@ -45,13 +46,6 @@ class BlindGraspingConfig(BoxGraspingConfig):
         }
     )
     """Weight of each reward term and ending."""
-
-    def validate(self) -> None:
-        super().validate()
-        if not 0 <= self.finger_noise <= 1:
-            raise ValueError(f"task.finger_noise = {self.finger_noise}: allowed is 0 to 1")
-        if not self.reach_distance > 0:
-            raise ValueError(f"task.reach_distance = {self.reach_distance}: allowed is more than 0")
 
 
 def stage(m: Dict[str, Tensor], cfg: Config) -> Tensor:

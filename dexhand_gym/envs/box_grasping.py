@@ -13,12 +13,17 @@ from dexhand_gym import rotations
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.quantities import HAND_QUANTITIES
 from dexhand_gym.envs.vec_env import DexHandVecEnv
+from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.sim import Scene
 
 # Open hand around the cube, found by hand: base x y z (m) and rotation (rad), then the twelve finger actions (rad).
 PRE_GRASP = (-0.13, 0, -0.05, -0.02, 0.57, -0.01) + (
     0.98, 0.33, 0.11, 0.03, 0.30, 0.27, 0.27, 0.17, 0.46, 0.22, 0.17, 0.23
 )  # fmt: skip
+
+
+Way = Annotated[float, Range(0, 10)]
+Height = Annotated[float, Range(-10, 10)]
 
 
 @dataclass
@@ -72,28 +77,28 @@ class BoxGraspingConfig(TaskConfig):
         "episode_time",
     )
     """What the critic sees besides, in training: where the object is and how long it has been held."""
-    box_position_noise: float = 0.02
+    box_position_noise: Way = 0.02
     """The box starts within +- this of the origin in x and y, at any yaw, m."""
-    start_height: float = 0.1
+    start_height: Way = 0.1
     """The hand starts this far above the pre-grasp pose, m: clear of the box at any noise below."""
-    hand_position_noise: float = 0.03
+    hand_position_noise: Way = 0.03
     """The hand starts within +- this of there in x, y and z, m."""
-    hand_rotation_noise: float = 0.2
+    hand_rotation_noise: Annotated[float, Range(0, torch.pi)] = 0.2
     """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
-    success_height: float = 0.2
+    success_height: Annotated[float, Range(0, 10, above=True)] = 0.2
     """The box's centre must rise above this, m."""
-    success_duration: float = 2.0
+    success_duration: Annotated[float, Range(0, 1e6, above=True)] = 2.0
     """... and stay there in the hand for this long, s."""
-    min_fingers_for_grasp: int = 2
+    min_fingers_for_grasp: Annotated[int, Range(1, 5)] = 2
     """... with at least this many fingers on it."""
-    min_palm_height: float = 0.03
+    min_palm_height: Height = 0.03
     """hitting_ground: the palm's frame below this, m."""
-    min_finger_height: float = -0.002
+    min_finger_height: Height = -0.002
     """hitting_ground: a fingertip's or pad's frame below this, m. They lie on the skin, and the ground yields by about
     2 mm to 10 N: touching it is allowed, pushing is not."""
-    max_box_distance: float = 0.6
+    max_box_distance: Annotated[float, Range(0, 100, above=True)] = 0.6
     """box_too_far: palm to box, m."""
-    max_box_push: float = 0.12
+    max_box_push: Annotated[float, Range(0, 100, above=True)] = 0.12
     """box_pushed_away: horizontal way of the box from where it started, m."""
     reward_weights: Dict[str, float] = field(
         default_factory=lambda: {
@@ -117,17 +122,6 @@ class BoxGraspingConfig(TaskConfig):
         }
     )
     """Weight of each reward term and ending."""
-
-    def validate(self) -> None:
-        super().validate()
-        if not 1 <= self.min_fingers_for_grasp <= 5:
-            raise ValueError(f"task.min_fingers_for_grasp = {self.min_fingers_for_grasp}: allowed is 1 to 5")
-        for name in ("success_height", "success_duration", "max_box_distance", "max_box_push"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"task.{name} = {getattr(self, name)}: allowed is more than 0")
-        for name in ("box_position_noise", "hand_position_noise", "hand_rotation_noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"task.{name} = {getattr(self, name)}: allowed is 0 or more")
 
 
 def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
@@ -213,15 +207,31 @@ class BoxGrasping(DexHandVecEnv):
         "push": lambda m, cfg: distance(m["object_pos"][:, :2], m["start_box"][:, :2]),
     }
     timers = {**DexHandVecEnv.timers, "grasp_duration": "held_high"}
+    train_defaults = {
+        "max_iterations": 500,
+        "learning_rate": 1e-3,
+        "lr_schedule": "linear",
+        "kl_threshold": 0.008,  # used only by the adaptive schedule
+        "gamma": 0.995,
+        "reward_scale": 0.02,
+        "separate": False,  # the critic, which sees more, has a network of its own anyway
+    }
 
     def scene(self) -> Scene:
         """One cube."""
-        env = self.cfg.env
+        env, task = self.cfg.env, self.task
+        if env.box.name != "box":
+            raise ValueError(f"env.box.name = '{env.box.name}': allowed is 'box', the name by which this task knows it")
+        start = max((env.box.size, *(task.randomize.box_size or ()))) / 2
+        if task.success_height <= start:
+            raise ValueError(
+                f"task.success_height = {task.success_height}: allowed is more than {start}, where a box lies"
+            )
         return Scene(env.hand_height, boxes=(env.box,), spacing=env.spacing)
 
     @cached_property
     def _pre_grasp(self) -> Tensor:
-        return torch.tensor(PRE_GRASP, device=self.device)
+        return torch.tensor(PRE_GRASP, dtype=torch.float32, device=self.device)
 
     def sample_start(self) -> Dict[str, Tensor]:
         """Cube near the origin, hand near the pre-grasp pose."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Dict, Iterable, Optional, Tuple
+from typing import Any, ClassVar, Dict, Literal, Optional, Tuple
 
-from dexhand_gym.sim.base import Box, SimConfig
+from dexhand_gym.fields import Annotated, Length, Range, check, check_name
+from dexhand_gym.sim.base import Box, Friction, Mass, SimConfig, Size
+
+Side = Annotated[int, Range(2, 8192, even=True)]
+Speed = Annotated[float, Range(0, 1000, above=True)]
+Deviation = Annotated[float, Range(0, 1000)]
 
 
 @dataclass
 class EnvConfig:
     """Where and how many."""
 
-    num_envs: int = 1024
+    num_envs: Annotated[int, Range(1, 2**20)] = 1024
     """Parallel environments."""
     device: str = "auto"
     """Where physics, tensors and learner live: auto (a GPU if there is one), cpu, cuda, cuda:1 ..."""
@@ -32,19 +36,19 @@ class EnvConfig:
     (In code, say render_mode="human".)"""
     render_host: str = "127.0.0.1"
     """Where the page is served; any other address than this lets other machines watch."""
-    render_port: int = 8080
+    render_port: Annotated[int, Range(0, 65535, note="0: any")] = 8080
     """... or at the next free port."""
     record_video: bool = False
     """train_ppo.py: film environment 0 for the run's videos/, the beginning of a test, or now and then while training."""
-    video_interval: int = 100
+    video_interval: Annotated[int, Range(1, 10**9)] = 100
     """Iterations of training between two clips."""
-    video_length: int = 500
+    video_length: Annotated[int, Range(1, 10**6)] = 500
     """Control steps of a clip."""
-    video_size: Tuple[int, int] = (640, 480)
+    video_size: Tuple[Side, Side] = (640, 480)
     """Width and height of pictures, pixels, both even."""
-    spacing: float = 0.6
+    spacing: Annotated[float, Range(0, 100)] = 0.6
     """Distance between environments where they are shown side by side, m."""
-    hand_height: float = 0.25
+    hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
     box: Box = field(default_factory=Box)
     """The object to grasp (tasks that have one)."""
@@ -56,42 +60,29 @@ class RandomizeConfig:
     environments are made (from their seed); noise is drawn anew at every control step. It reaches the policy's observation
     only: rewards, endings and privileged observations are those of the true state."""
 
-    box_size: Optional[Tuple[float, float]] = None
+    box_size: Optional[Tuple[Size, Size]] = None
     """Range of the boxes' edge length, m; None: env.box.size."""
-    box_mass: Optional[Tuple[float, float]] = None
+    box_mass: Optional[Tuple[Mass, Mass]] = None
     """Range of their mass, kg; None: env.box.mass."""
-    box_friction: Optional[Tuple[float, float]] = None
+    box_friction: Optional[Tuple[Friction, Friction]] = None
     """Range of their friction coefficient; None: env.box.friction."""
-    action_delay: Tuple[int, int] = (0, 0)
+    action_delay: Tuple[Annotated[int, Range(0, 100)], Annotated[int, Range(0, 100)]] = (0, 0)
     """Range of the control steps by which dof targets reach the drives late."""
-    joint_position_noise: float = 0.0
+    joint_position_noise: Deviation = 0.0
     """Standard deviation on every dof's position, rad (m for the base's first three)."""
-    joint_velocity_noise: float = 0.0
+    joint_velocity_noise: Deviation = 0.0
     """... on every dof's velocity, rad/s (m/s)."""
-    body_position_noise: float = 0.0
+    body_position_noise: Deviation = 0.0
     """... on the positions of the hand's bodies, such as the finger pads, and of the boxes, along x, y and z, m."""
-    contact_force_noise: float = 0.0
+    contact_force_noise: Deviation = 0.0
     """... on the contact force of every body, along x, y and z, N."""
 
     def validate(self) -> None:
-        """Raises ValueError, one line that names the field, its value and what is allowed."""
-        for name in ("box_size", "box_mass", "box_friction"):
+        """Raises ValueError, one line, for a range that ends before it begins."""
+        for name in ("box_size", "box_mass", "box_friction", "action_delay"):
             bounds = getattr(self, name)
-            if bounds is not None and not (is_range(bounds) and bounds[0] > 0):
-                wanted = "two numbers of more than 0, the lower one first, or None"
-                raise ValueError(f"task.randomize.{name} = {bounds}: allowed are {wanted}")
-        bounds = self.action_delay
-        if not (is_range(bounds) and bounds[0] >= 0 and all(isinstance(bound, int) for bound in bounds)):
-            wanted = "two whole numbers of 0 or more, the lower one first"
-            raise ValueError(f"task.randomize.action_delay = {bounds}: allowed are {wanted}")
-        for name in ("joint_position_noise", "joint_velocity_noise", "body_position_noise", "contact_force_noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"task.randomize.{name} = {getattr(self, name)}: allowed is 0 or more")
-
-
-def is_range(bounds: Any) -> bool:
-    """Two finite numbers, the lower one first."""
-    return isinstance(bounds, (tuple, list)) and len(bounds) == 2 and bounds[0] <= bounds[1] < math.inf
+            if bounds is not None and bounds[0] > bounds[1]:
+                raise ValueError(f"task.randomize.{name} = {bounds}: allowed are two numbers, the lower one first")
 
 
 @dataclass
@@ -127,25 +118,25 @@ class TaskConfig:
     SUCCESSES: ClassVar[Tuple[str, ...]] = ()
     FAILURES: ClassVar[Tuple[str, ...]] = ()
 
-    episode_length: int = 300
+    episode_length: Annotated[int, Range(1, 10**6)] = 300
     """Control steps until time-out."""
-    decimation: int = 2
+    decimation: Annotated[int, Range(1, 100)] = 2
     """Simulator steps per control step: control_dt = sim.dt * decimation."""
-    control_mode: str = "position_delta"
+    control_mode: Literal["position", "position_delta"] = "position_delta"
     """position: an action is a target in the dof's range; position_delta: it is a speed of the target."""
     policy_controls_base: bool = True
     """Off: the six base dofs follow the pre-action rule (by default they hold their start pose)."""
     policy_controls_fingers: bool = True
     """Off: the twelve finger controls follow the pre-action rule."""
-    max_linear_velocity: float = 0.5
+    max_linear_velocity: Speed = 0.5
     """Of the base's targets, m/s."""
-    max_angular_velocity: float = 1.5
+    max_angular_velocity: Speed = 1.5
     """Of the base's targets, rad/s."""
-    max_finger_velocity: float = 1.0
+    max_finger_velocity: Speed = 1.0
     """Of the fingers' targets, rad/s."""
-    contact_binary_threshold: float = 0.1
+    contact_binary_threshold: Annotated[float, Range(0, 1000)] = 0.1
     """A finger touches when the force on its distal link exceeds this, N."""
-    policy_observation_keys: Tuple[str, ...] = (
+    policy_observation_keys: Annotated[Tuple[str, ...], Length(1, 1000)] = (
         "base_dof_pos",
         "base_dof_vel",
         "base_dof_target",
@@ -174,17 +165,8 @@ class TaskConfig:
         return 6 * self.policy_controls_base + 12 * self.policy_controls_fingers
 
     def validate(self) -> None:
-        """Raises ValueError, one line that names the field, its value, what is allowed and the nearest valid name."""
-        speeds = ("max_linear_velocity", "max_angular_velocity", "max_finger_velocity")
-        for name in ("episode_length", "decimation", *speeds):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"task.{name} = {getattr(self, name)}: allowed is more than 0")
-        if self.contact_binary_threshold < 0:
-            raise ValueError(f"task.contact_binary_threshold = {self.contact_binary_threshold}: allowed is 0 or more")
+        """Raises ValueError, one line, for names and values that do not go together; check() has looked at each alone."""
         self.randomize.validate()
-        check_name("task.control_mode", self.control_mode, ("position", "position_delta"))
-        if not self.policy_observation_keys:
-            raise ValueError(f"task.policy_observation_keys is empty: allowed are {', '.join(self.OBSERVATIONS)}")
         for name in ("policy_observation_keys", "critic_observation_keys"):
             for key in getattr(self, name):
                 check_name(f"task.{name}", key, self.OBSERVATIONS)
@@ -215,31 +197,17 @@ class Config:
         return self.sim.dt * self.task.decimation
 
     def validate(self) -> None:
-        """Raises ValueError, one line, at the first mistake."""
-        if self.env.num_envs < 1:
-            raise ValueError(f"env.num_envs = {self.env.num_envs}: allowed is 1 or more")
-        for name in ("video_interval", "video_length"):
-            if getattr(self.env, name) < 1:
-                raise ValueError(f"env.{name} = {getattr(self.env, name)}: allowed is 1 or more")
-        if not all(side > 0 and side % 2 == 0 for side in self.env.video_size):
-            raise ValueError(f"env.video_size = {self.env.video_size}: allowed are two even numbers of 2 or more")
-        if not 0 <= self.env.render_port <= 65535:
-            raise ValueError(f"env.render_port = {self.env.render_port}: allowed is 0 (any) to 65535")
-        for name in ("size", "mass", "friction"):
-            if not getattr(self.env.box, name) > 0:
-                raise ValueError(f"env.box.{name} = {getattr(self.env.box, name)}: allowed is more than 0")
+        """Raises ValueError, one line, at the first mistake; what only stands for a value (a list for a tuple) becomes one."""
+        check(self)
         self.sim.validate()
         self.task.validate()
-
-
-def check_name(field_name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raises ValueError, one line with the nearest valid name, unless `value` is in `allowed`."""
-    allowed = list(allowed)
-    if value in allowed:
-        return
-    near = difflib.get_close_matches(value, allowed, n=1, cutoff=0.4)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
-    raise ValueError(f"{field_name}: unknown name '{value}'{hint} Allowed: {', '.join(allowed) or 'none'}")
+        if self.control_dt > 1:
+            raise ValueError(
+                f"sim.dt * task.decimation = {self.control_dt:g} s: allowed is at most 1 s for a control step"
+            )
+        steps = self.sim.substeps * self.task.decimation
+        if steps > 1000:
+            raise ValueError(f"sim.substeps * task.decimation = {steps}: allowed are at most 1000 physics steps")
 
 
 def override(cfg: Config, fields: Dict[str, Any]) -> Config:
@@ -255,7 +223,9 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
         if len(matches) != 1:
             names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.5)
             hint = f"; did you mean {' or '.join(names)}?" if names else ""
-            raise TypeError(f"{'ambiguous' if matches else 'unknown'} environment option '{name}'{hint}")
+            # Python's own words, by which libraries find out that an environment does not know an option
+            unknown = f"unexpected keyword argument '{name}': no such environment option"
+            raise TypeError(f"ambiguous environment option '{name}'{hint}" if matches else unknown + hint)
         if isinstance(value, dict) and dataclasses.is_dataclass(known[matches[0]]):
             cfg = override(cfg, {f"{matches[0]}.{part}": of_part for part, of_part in value.items()})
         else:

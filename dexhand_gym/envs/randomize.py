@@ -58,11 +58,11 @@ class SensorNoise:
     """White noise on raw quantities of the environment, as the policy sees them."""
 
     def __init__(self, cfg: RandomizeConfig, raw: Dict[str, Tensor], actors: Sequence[str]):
-        position = torch.eye(13)[:3].sum(0)  # of the 13 numbers of a body's state those that are its position
+        position = (torch.arange(13) < 3).float()  # of the 13 numbers of a body's state those that are its position
         scales = {
-            "dof_pos": cfg.joint_position_noise * torch.ones(()),
-            "dof_vel": cfg.joint_velocity_noise * torch.ones(()),
-            "body_forces": cfg.contact_force_noise * torch.ones(()),
+            "dof_pos": torch.tensor(cfg.joint_position_noise, dtype=torch.float32),
+            "dof_vel": torch.tensor(cfg.joint_velocity_noise, dtype=torch.float32),
+            "body_forces": torch.tensor(cfg.contact_force_noise, dtype=torch.float32),
             **dict.fromkeys(("bodies", *actors), cfg.body_position_noise * position),
         }
         self.scales = {name: scale.to(raw[name].device) for name, scale in scales.items() if scale.any()}
@@ -72,7 +72,7 @@ class SensorNoise:
     def draw(self, generator: torch.Generator, mask: Optional[Tensor] = None) -> None:
         """Another instant, in the environments of `mask` [N] or in all."""
         for unit in self.unit.values():
-            fresh = torch.randn(unit.shape, generator=generator, device=unit.device)
+            fresh = torch.randn(unit.shape, generator=generator, dtype=unit.dtype, device=unit.device)
             unit.copy_(fresh if mask is None else torch.where(mask.view(-1, *[1] * (unit.dim() - 1)), fresh, unit))
 
     def add(self, raw: Dict[str, Tensor]) -> Dict[str, Tensor]:

@@ -6,8 +6,8 @@ from typing import Any, Dict, Optional, Tuple
 
 import gymnasium as gym
 import numpy as np
-import torch
 
+from dexhand_gym.envs.actions import as_tensor
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 
 
@@ -27,9 +27,11 @@ class SingleEnv(gym.Env):
         obs, _ = self.vec_env.reset(seed=seed)
         return obs[0].numpy(force=True), {}
 
-    def step(self, action: np.ndarray) -> Tuple[np.ndarray, float, bool, bool, Dict[str, Any]]:
+    def step(self, action: Any) -> Tuple[np.ndarray, float, bool, bool, Dict[str, Any]]:
         """action [A] in [-1, 1] -> observation [O], reward, terminated, truncated, info (is_success at an ending)."""
-        _, reward, terminated, truncated, info = self.vec_env.step(torch.as_tensor(action[None]))
+        _, reward, terminated, truncated, info = self.vec_env.step(
+            as_tensor(action, self.action_space.shape or ()).unsqueeze(0)
+        )
         done = bool(terminated[0] | truncated[0])
         result = {"is_success": bool(info["success"][0])} if done else {}
         return info["final_obs"][0].numpy(force=True), float(reward[0]), bool(terminated[0]), bool(truncated[0]), result

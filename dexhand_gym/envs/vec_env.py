@@ -15,9 +15,11 @@ from torch import Tensor
 from dexhand_gym import hand
 from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured
-from dexhand_gym.envs.config import Config, TaskConfig, check_name
-from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity
+from dexhand_gym.envs.checks import NUMBERS, check_named, check_quantities, check_scene, check_start
+from dexhand_gym.envs.config import Config, TaskConfig
+from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
+from dexhand_gym.fields import check_name
 from dexhand_gym.sim import Scene, View, make_sim
 from dexhand_gym.sim.base import draws_itself
 
@@ -40,6 +42,7 @@ class DexHandVecEnv(VectorEnv):
     | `quantities`              | {name: function(measured, cfg)}: observations and whatever rewards and endings read       |
     | `timers`                  | {name: boolean quantity}: seconds that it has held without a break                   |
     | `remembered`              | quantities whose value one control step ago is wanted, as prev_<name>                |
+    | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
 
     Tensors live on the simulator's device. Finished environments restart within the same step (SAME_STEP): `step`
     returns the new episode's first observation, and info holds
@@ -54,6 +57,9 @@ class DexHandVecEnv(VectorEnv):
     | `critic_obs`               | [N, S] the observation and, behind it, what only a critic may see; in reset's info   |
     |                            | too; only if `critic_observation_keys` names anything                                |
     | `final_critic_obs`         | [N, S] likewise before the restart                                                   |
+
+    An episode ends as `nonfinite` where the action, a stage of it, the physics, a quantity or the reward is not a finite
+    number: terminated, reward and final observation zero. All that is returned is finite, and the caller's own memory.
     """
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
@@ -61,6 +67,7 @@ class DexHandVecEnv(VectorEnv):
     quantities: ClassVar[Dict[str, Quantity]] = HAND_QUANTITIES
     timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
     remembered: ClassVar[Tuple[str, ...]] = ()
+    train_defaults: ClassVar[Dict[str, Any]] = {}
 
     def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
         """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows what goes on (viewer.py).
@@ -72,7 +79,7 @@ class DexHandVecEnv(VectorEnv):
         self.render_mode = render_mode
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
-        scene, env = self.scene(), cfg.env
+        scene, env = check_scene(self.scene()), cfg.env
         random = np.random.default_rng(seed)
         boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
         cameras = self.num_envs if render_mode == "rgb_array" else int(env.record_video)
@@ -92,7 +99,7 @@ class DexHandVecEnv(VectorEnv):
         self._finish = Captured(self._finish_step, graphs, fuse=cfg.env.compile)
         self._place = Captured(self._place_starts, graphs, generator=self._generator)
         self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
-        self._generator.seed() if seed is None else self._generator.manual_seed(seed)
+        self._generator.seed() if seed is None else self._generator.manual_seed(seed % 2**63)
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._observe()
         self._init_terms()
@@ -116,10 +123,12 @@ class DexHandVecEnv(VectorEnv):
         if render_mode == "human":
             self.show()
             print(f"watch: {self.viewer.where}", flush=True)
-        elif render_mode == "rgb_array" and not draws_itself(self.sim):
-            from dexhand_gym.render import Renderer
 
-            self._renderer = Renderer(self, cfg.env.video_size)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes VectorEnv a direct base of every task, since skrl recognises environments by their direct bases."""
+        super().__init_subclass__(**kwargs)
+        if VectorEnv not in cls.__bases__:
+            cls.__bases__ = (*cls.__bases__, VectorEnv)
 
     # What a task says -------------------------------------------------------------------------------------------------
 
@@ -129,12 +138,12 @@ class DexHandVecEnv(VectorEnv):
 
     def sample_start(self) -> Dict[str, Tensor]:
         """Start of an episode, drawn for every environment: {"hand": action targets [N, 18], actor: pose [N, 7]}."""
-        return {"hand": torch.zeros(self.num_envs, 18, device=self.device)}
+        return {"hand": torch.zeros_like(self._targets)}
 
     @staticmethod
     def rewards(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
         """Unweighted reward terms, each [N]."""
-        raise NotImplementedError
+        raise NotImplementedError("the task has no rewards(m, cfg)")
 
     @staticmethod
     def successes(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
@@ -148,7 +157,8 @@ class DexHandVecEnv(VectorEnv):
 
     def uniform(self, low: float, high: float, columns: int) -> Tensor:
         """Random numbers [N, columns] of this environment's own generator."""
-        unit = torch.rand(self.num_envs, columns, generator=self._generator, device=self.device)
+        shape, kind = (self.num_envs, columns), {"dtype": torch.float32, "device": self.device}
+        unit = torch.rand(shape, generator=self._generator, **kind)
         return low + (high - low) * unit
 
     # Construction -----------------------------------------------------------------------------------------------------
@@ -156,7 +166,7 @@ class DexHandVecEnv(VectorEnv):
     def _init_actions(self) -> None:
         task, dt = self.task, self.control_dt
         speed = [task.max_linear_velocity] * 3 + [task.max_angular_velocity] * 3 + [task.max_finger_velocity] * 12
-        table = torch.tensor([hand.ACTION_LOWER, hand.ACTION_UPPER, [s * dt for s in speed]], device=self.device)
+        table = self._constant([hand.ACTION_LOWER, hand.ACTION_UPPER, [s * dt for s in speed]])
         self._limits = stages.Limits(*table)
         base, fingers = task.policy_controls_base, task.policy_controls_fingers
         self._controlled = slice(0 if base else 6, 18 if fingers else 6)
@@ -164,12 +174,17 @@ class DexHandVecEnv(VectorEnv):
             self._controlled = slice(0, 0)
         self._policy_limits = stages.Limits(*table[:, self._controlled])
         # Every dof has one action or none (scale 0), so that a gather says it all. A product with the matrix would wake
-        # BLAS threads, whose waiting takes cores from the physics.
-        scale, action = torch.tensor(hand.COUPLING, device=self.device).max(1)
+        # BLAS threads, whose waiting takes cores from the physics. NumPy: a maximum in torch starts threads, after which
+        # the process cannot be forked.
+        coupling = np.array(hand.COUPLING)
+        scale, action = self._constant(coupling.max(1)), torch.from_numpy(coupling.argmax(1)).to(self.device)
         self.pre_action_rule: Callable[[Dict[str, Tensor]], Tensor] = lambda m: m["start_hand"]
         self.action_rule = getattr(stages, task.control_mode)
         self.post_action_filters: List[Callable] = [stages.clamp_velocity, stages.clamp_position]
         self.coupling: Callable[[Tensor], Tensor] = lambda targets: targets.index_select(1, action) * scale
+
+    def _constant(self, values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def _init_buffers(self) -> None:
         """All that outlives a step, one row per environment, written in place."""
@@ -181,6 +196,7 @@ class DexHandVecEnv(VectorEnv):
         self._targets, self._rule_targets = zeros(18), zeros(18)
         self._dof_targets = zeros(26)
         self._prev_actions = zeros(self.task.num_actions)
+        self._refused = zeros(dtype=torch.bool)  # where the newest action, or what a stage made of it, is not finite
         self._timers: Dict[str, Tensor] = {}
         self._previous: Dict[str, Tensor] = {}
         self._episode_step = zeros(dtype=torch.int64)
@@ -194,9 +210,9 @@ class DexHandVecEnv(VectorEnv):
         self._raw: Dict[str, Tensor] = {
             "dof_pos": sim.dof_state[..., 0],
             "dof_vel": sim.dof_state[..., 1],
-            "dof_lower": torch.tensor(hand.DOF_LOWER, device=self.device),
-            "dof_upper": torch.tensor(hand.DOF_UPPER, device=self.device),
-            "palm_mount": torch.tensor(hand.PALM_MOUNT_QUAT, device=self.device),
+            "dof_lower": self._constant(hand.DOF_LOWER),
+            "dof_upper": self._constant(hand.DOF_UPPER),
+            "palm_mount": self._constant(hand.PALM_MOUNT_QUAT),
             "dof_targets": self._dof_targets,
             "targets": self._targets,
             "rule_targets": self._rule_targets,
@@ -232,8 +248,10 @@ class DexHandVecEnv(VectorEnv):
     def _init_terms(self) -> None:
         """Names of terms and criteria as the task's functions return them, held against the config."""
         weights = self.task.reward_weights
-        m = self.measured
-        self._terms = list(self.rewards(m, self.cfg))
+        m, n, device = self.measured, self.num_envs, self.device
+        terms = self.rewards(m, self.cfg)
+        check_named("reward term", terms, n, NUMBERS, device)
+        self._terms = list(terms)
         for name in self._terms:
             check_name("reward term without a weight in task.reward_weights", name, weights)
         for name in weights:
@@ -243,10 +261,17 @@ class DexHandVecEnv(VectorEnv):
         self.reward_weights = {name: weights[name] for name in self._terms}
         self.reward_weights.update({name: sign * weights[name] for name, sign in zip(ENDING_WEIGHTS, (1, -1, -1))})
         """What each row of `reward_terms` counts."""
-        self._weights = torch.tensor([*self.reward_weights.values()], device=self.device)
-        self.reward_terms = torch.zeros(len(self._weights), self.num_envs, device=self.device)
+        self._weights = self._constant([*self.reward_weights.values()])
+        self.reward_terms = self._weights.new_zeros(len(self._weights), self.num_envs)
         """Of the newest step, unweighted [terms and endings, N]."""
         successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
+        for what, criteria, active in (
+            ("success", successes, self.task.active_success_criteria),
+            ("failure", failures, self.task.active_failure_criteria),
+        ):
+            check_named(f"{what} criterion", criteria, n, (torch.bool,), device)
+            for name in active:
+                check_name(f"task.active_{what}_criteria", name, criteria)
         self._successes = list(self.task.active_success_criteria or successes)
         self._failures = list(self.task.active_failure_criteria or failures)
         self._endings = [*self._successes, *self._failures, "time_out", "nonfinite"]
@@ -256,6 +281,7 @@ class DexHandVecEnv(VectorEnv):
 
     def _check_observations(self) -> None:
         m = self.measured
+        check_quantities(m, [*self.quantities, *self.task.OBSERVATIONS], self.num_envs, self.device)
         for name, width in self.task.OBSERVATIONS.items():
             want = self.task.num_actions if width < 0 else width
             found = m[name].numel() // self.num_envs
@@ -267,21 +293,21 @@ class DexHandVecEnv(VectorEnv):
     def reset(self, *, seed: Optional[int] = None, options: Optional[Dict[str, Any]] = None) -> Tuple[Tensor, Dict]:
         """New episodes, in every environment or in those of options["reset_mask"] ([N] bool, torch or NumPy)."""
         if seed is not None:
-            self._generator.manual_seed(int(seed))
+            super().reset(seed=int(seed))
+            self._generator.manual_seed(int(seed) % 2**63)
         mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         if options and "reset_mask" in options:
-            mask = torch.as_tensor(options["reset_mask"], device=self.device)
+            given = options["reset_mask"]
+            mask = torch.as_tensor(given if isinstance(given, Tensor) else np.array(given), device=self.device)
             if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
                 raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
         self._begin_episodes(mask)
         return self._split(self._observe())
 
-    def step(self, actions: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
-        """One control step. actions [N, A] in [-1, 1] (clamped) -> obs [N, O], reward [N], terminated [N] bool,
-        truncated [N] bool, info (class docstring)."""
-        if actions.shape != self._prev_actions.shape:
-            raise ValueError(f"actions: shape {tuple(actions.shape)}, allowed is {tuple(self._prev_actions.shape)}")
-        torch.clamp(torch.as_tensor(actions, device=self.device), -1.0, 1.0, out=self._prev_actions)
+    def step(self, actions: Any) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
+        """One control step. actions [N, A] in [-1, 1] (clamped; any array-like) -> obs [N, O], reward [N], terminated [N]
+        bool, truncated [N] bool, info (class docstring)."""
+        self._prev_actions.copy_(stages.as_tensor(actions, self._prev_actions.shape))
         self._drive.again_if_changed(self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
         self._drive()
         self.sim.step(self._dof_targets)
@@ -292,6 +318,8 @@ class DexHandVecEnv(VectorEnv):
         if self._drive.on_gpu or done.any():  # asking a GPU would stall it
             self._begin_episodes(done)
             rows = self._observe()
+        else:
+            rows = rows.clone()
         obs, critic_obs = self._split(rows)
         info = {
             **critic_obs,
@@ -299,19 +327,21 @@ class DexHandVecEnv(VectorEnv):
             "final_obs": final_obs,
             "_final_obs": done,
             "episode": {"r": episode_return, "l": episode_length},
-            "_episode": done,
+            "_episode": done.clone(),
             "success": success,
             "endings": dict(zip(self._endings, endings)),
-            "time_outs": truncated,
+            "time_outs": truncated.clone(),
         }
-        for watch in self.watchers:
+        for watch in tuple(self.watchers):  # one that fails takes itself out
             watch(info)
         return obs, reward, terminated, truncated, info
 
     def _drive_dofs(self) -> None:
-        """The four stages: the newest action to dof targets."""
+        """The four stages: the newest action to dof targets. The drives keep theirs where one is not finite: an engine may
+        take such a target for zero, without a word."""
+        given = self._prev_actions.sum(1)
+        self._prev_actions.nan_to_num_(0.0).clamp_(-1.0, 1.0)
         baseline = self.pre_action_rule(self.measured)
-        self._rule_targets.copy_(baseline)
         columns = self._controlled
         targets = self.action_rule(
             self._prev_actions, self._targets[:, columns], baseline[:, columns], self._policy_limits
@@ -321,8 +351,12 @@ class DexHandVecEnv(VectorEnv):
             targets[:, columns] = controlled
         for post_filter in self.post_action_filters:
             targets = post_filter(targets, self._targets, self._limits)
-        self._targets.copy_(targets)
         dof_targets = self.coupling(targets)
+        drivable = finite(given, baseline, targets, dof_targets)
+        torch.logical_not(drivable, out=self._refused)
+        self._rule_targets.copy_(baseline)
+        self._targets.copy_(targets)
+        dof_targets = torch.where(drivable.unsqueeze(1), dof_targets, self._dof_targets)
         self._dof_targets.copy_(self._delay(dof_targets) if self._delay else dof_targets)
         if self._noise:
             self._noise.draw(self._generator)
@@ -332,10 +366,11 @@ class DexHandVecEnv(VectorEnv):
         [J, N]."""
         self._episode_step += 1
         m = self._measure(self.control_dt)
-        reward, terminated, truncated, success, endings = self._judge(m)
         rows = self._observation(m)
-        if self._drive.on_gpu or self.sim.nonfinite.any():
-            rows = torch.nan_to_num(rows)
+        reward, terminated, truncated, success, endings = self._judge(m, rows)
+        bad = endings[-1]
+        if self._drive.on_gpu or bad.any():  # asking a GPU would stall it
+            rows.masked_fill_(bad.unsqueeze(1), 0.0)
         self._remember(m)
         return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
@@ -349,7 +384,7 @@ class DexHandVecEnv(VectorEnv):
         """The observation [N, S] anew, after episodes have begun."""
         m = self._measure(0.0)
         self._remember(m)
-        return self._observation(m)
+        return torch.nan_to_num_(self._observation(m), 0.0, 0.0, 0.0)  # the step that follows ends such an episode
 
     @property
     def measured(self) -> Measured:
@@ -362,30 +397,46 @@ class DexHandVecEnv(VectorEnv):
         for name, condition in self.timers.items():
             if name not in self._raw:
                 self._raw[name] = m[name] = self._timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
-            self._timers[name].add_(elapsed).mul_(m[condition])
+            self._timers[name].add_(elapsed).masked_fill_(m[condition] <= 0, 0.0)
         return m
 
-    def _judge(self, m: Measured) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _judge(self, m: Measured, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Reward [N], terminated [N], truncated [N], success [N] and endings [J, N], and their statistics."""
-        bad = self.sim.nonfinite.clone()
-        hits = self._criteria(self.successes(m, self.cfg), self._successes) & ~bad
+        hits = self._criteria(self.successes(m, self.cfg), self._successes)
+        misses = self._criteria(self.failures(m, self.cfg), self._failures)
         success = hits.any(0)
-        misses = self._criteria(self.failures(m, self.cfg), self._failures) & ~(success | bad)
-        failure = misses.any(0)
+        failure = misses.any(0) & ~success
+        truncated = (self._episode_step >= self.task.episode_length) & ~(success | failure)
+        paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated]).float()
+        reward = (self._weights.unsqueeze(1) * paid).sum(0)
+
+        # All that this was computed from counts, and overrules it. A term that is not finite shows in the return.
+        total = self._episode_return + reward
+        good = finite(total, rows, m["body_forces"], *self._computed(m)) & ~(self.sim.nonfinite | self._refused)
+        hits, misses, success, failure, truncated = (
+            hit & good for hit in (hits, misses & ~success, success, failure, truncated)
+        )
+        paid, reward = torch.where(good, paid, 0.0), torch.where(good, reward, 0.0)
+
+        bad = ~good
         terminated = success | failure | bad
-        truncated = (self._episode_step >= self.task.episode_length) & ~terminated
         done = terminated | truncated
         endings = torch.cat((hits, misses, torch.stack((truncated, bad))))
-
-        paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated])
-        paid = torch.where(bad, 0.0, paid)
         self.reward_terms.copy_(paid)
-        reward = (self._weights.unsqueeze(1) * paid).sum(0)
         self._episode_return += reward
-        self.consecutive_successes.add_(success).mul_(success | ~done)
-        counted = torch.stack((success, done, done * self._episode_step))
+        consecutive = self.consecutive_successes
+        consecutive.copy_(torch.where(done & ~success, 0, consecutive + success))
+        counted = torch.stack((success, done, torch.where(done, self._episode_step, 0)))
         self._sums += torch.cat((paid, endings, counted)).sum(1)
         return reward, terminated, truncated, success, endings
+
+    def _computed(self, m: Measured) -> List[Tensor]:
+        """Quantities [N, ...] that rewards and criteria have read and observations do not show, but for views of the
+        engine's tensors, which it has looked at itself."""
+        shown = (*self.task.policy_observation_keys, *self.task.critic_observation_keys)
+        hidden = (m[name] for name in m if name in self.quantities and name not in shown)
+        of_rows = (x for x in hidden if x.dim() and len(x) == self.num_envs)
+        return [x for x in of_rows if x.is_floating_point() and x._base is None]
 
     def _criteria(self, values: Dict[str, Tensor], active: List[str]) -> Tensor:
         """The active ones, [criteria, N] bool."""
@@ -397,20 +448,20 @@ class DexHandVecEnv(VectorEnv):
         """Puts the environments in `_beginning` at a random start, as far as tensors go: the simulator is told after."""
         mask = self._beginning
         column = mask.unsqueeze(1)
-        for name, value in self.sample_start().items():
+        start = self.sample_start()
+        check_start(start, self._start)
+        for name, value in start.items():
             self._start[name].copy_(torch.where(column, value, self._start[name]))
         for buffer in (self._targets, self._rule_targets):
             buffer.copy_(torch.where(column, self._start["hand"], buffer))
-        self._dof_targets.copy_(torch.where(column, self.coupling(self._targets), self._dof_targets))
+        dof_targets = torch.nan_to_num(self.coupling(self._targets), 0.0, 0.0, 0.0)
+        self._dof_targets.copy_(torch.where(column, dof_targets, self._dof_targets))
         if self._delay:
             self._delay.restart(mask, self._dof_targets)
         if self._noise:
             self._noise.draw(self._generator, mask)
-        self._prev_actions.mul_(~column)
-        for timer in self._timers.values():
-            timer.mul_(~mask.view(-1, *[1] * (timer.dim() - 1)))
-        self._episode_step.mul_(~mask)
-        self._episode_return.mul_(~mask)
+        for buffer in (self._prev_actions, *self._timers.values(), self._episode_step, self._episode_return):
+            buffer.masked_fill_(mask.view(-1, *[1] * (buffer.dim() - 1)), 0)
         dofs = torch.stack((self._dof_targets, torch.zeros_like(self._dof_targets)), -1)
         self.sim.dof_state.copy_(torch.where(mask.view(-1, 1, 1), dofs, self.sim.dof_state))
         for i, name in enumerate(self.sim.actor_names[1:], 1):
@@ -430,18 +481,21 @@ class DexHandVecEnv(VectorEnv):
         sensed = self._sensed(m, self._noise) if self._noise else m
         columns = [sensed[key] for key in self.task.policy_observation_keys]
         columns += [m[key] for key in self.task.critic_observation_keys]
-        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1)
+        return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1).float()
 
     def _sensed(self, m: Measured, noise: SensorNoise) -> Measured:
         """The same instant through noisy sensors."""
         sensed = Measured(noise.add(self._raw), self.quantities, self.cfg)
         for name in self._timers:
-            sensed[name] = m[name] * sensed[self.timers[name]]  # what seems not to hold has not held for long
+            # what seems not to hold has not held for long
+            sensed[name] = torch.where(sensed[self.timers[name]] > 0, m[name], 0.0)
         return sensed
 
     def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
         """What the policy gets, and the entry of info for the critic."""
-        return rows[:, : self._obs_size], {name: rows} if self.task.critic_observation_keys else {}
+        if not self.task.critic_observation_keys:
+            return rows, {}
+        return rows[:, : self._obs_size].clone(), {name: rows}
 
     def observations(self) -> Dict[str, Tensor]:
         """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
@@ -506,7 +560,11 @@ class DexHandVecEnv(VectorEnv):
         result["episodes"] = episodes
         result["nonfinite"], result["overflow"] = endings[-1], overflow
         if endings[-1]:
-            log.warning("the physics of %d environments blew up; they were restarted with zero reward", endings[-1])
+            log.warning(
+                "in %d environments an action, the physics, an observation or a reward was not finite: their episodes ended, "
+                "with zero reward",
+                endings[-1],
+            )
         if overflow:
             log.warning("contacts of %d environments did not fit: raise sim.warp.nconmax or sim.warp.njmax", overflow)
         if episodes:
@@ -517,10 +575,16 @@ class DexHandVecEnv(VectorEnv):
         return result
 
     def show(self, speed: str = "1x") -> None:
-        """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither."""
+        """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither,
+        ValueError if the page cannot be where it is to be."""
         from dexhand_gym.viewer import open_viewer
 
         self.viewer = open_viewer(self, speed)
+
+    def hurry(self) -> None:
+        """Lets go on what a viewer has paused or slowed down: the program wants to end."""
+        if self.viewer is not None:
+            self.viewer.hurry()
 
     def render(self) -> Optional[Tuple[np.ndarray, ...]]:
         """With render_mode "rgb_array" a picture [height, width, 3] uint8 of every environment, else None."""
@@ -528,8 +592,10 @@ class DexHandVecEnv(VectorEnv):
             return None
         if draws_itself(self.sim):
             return tuple(self.sim.pictures())  # pyright: ignore[reportAttributeAccessIssue]
-        from dexhand_gym.render import coordinates
+        from dexhand_gym.render import Renderer, coordinates
 
+        if self._renderer is None:  # not before it is needed: OpenGL does not survive a fork
+            self._renderer = Renderer(self, self.cfg.env.video_size)
         return tuple(self._renderer.draw(row) for row in coordinates(self).cpu().numpy())
 
     def close_extras(self, **kwargs: Any) -> None:

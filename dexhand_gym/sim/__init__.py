@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Optional
 
 from dexhand_gym.sim.base import (
@@ -37,6 +39,30 @@ __all__ = [
     "WarpConfig",
     "make_sim",
 ]
+
+
+def load_triton() -> None:
+    """To be called before the first OpenGL: torch's optimizers load triton, which crashes if it finds the LLVM of software
+    OpenGL in the process."""
+    with contextlib.suppress(Exception):
+        if "libLLVM" not in Path("/proc/self/maps").read_text():  # else it is too late
+            import triton  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+
+def load_mujoco() -> None:
+    """Imports MuJoCo even if what MUJOCO_GL names cannot be had, at which its own import stops. What draws says so then."""
+    load_triton()
+    try:
+        import mujoco
+    except Exception:
+        value, os.environ["MUJOCO_GL"] = os.environ["MUJOCO_GL"], "disabled"
+        with contextlib.suppress(ImportError):
+            import mujoco  # noqa: F401
+        os.environ["MUJOCO_GL"] = value
+
+
+if os.environ.get("MUJOCO_GL"):
+    load_mujoco()
 
 BACKENDS = ("auto", "mujoco", "mjwarp", "isaacgym", "none")
 

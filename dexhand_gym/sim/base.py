@@ -6,25 +6,34 @@ This module loads neither torch nor an engine, so that configs can be read and c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Dict, List, Protocol, Tuple
+from typing import TYPE_CHECKING, Dict, List, Literal, Protocol, Tuple
+
+from dexhand_gym.fields import Annotated, Matching, Range
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
+Size = Annotated[float, Range(1e-3, 1)]
+Mass = Annotated[float, Range(1e-6, 1000)]
+Friction = Annotated[float, Range(0, 100, above=True)]
+Pull = Annotated[float, Range(-1000, 1000)]
+Share = Annotated[float, Range(0, 1)]
+
+
 @dataclass
 class SolverConfig:
     """MuJoCo's constraint solver (both its engines)."""
 
-    iterations: int = 6
+    iterations: Annotated[int, Range(1, 1000)] = 6
     """Newton iterations at most; the solver stops earlier when it has converged. Grasps come out the same to the digit
     with 10; with 3 they blow up. Where a grasp is about to slip (box friction 0.5) MuJoCo needs more (50 do), Warp does not."""
-    ls_iterations: int = 20
+    ls_iterations: Annotated[int, Range(1, 1000)] = 20
     """Line search iterations at most, per Newton iteration."""
-    cone: str = "pyramidal"
+    cone: Literal["pyramidal", "elliptic"] = "pyramidal"
     """Friction cone: 'pyramidal' (fast) or 'elliptic' (exact)."""
-    impratio: float = 10.0
+    impratio: Annotated[float, Range(0, 1e6, above=True)] = 10.0
     """Frictional over normal constraint impedance. At 1 a held cube creeps out of the fingers within two seconds."""
 
 
@@ -32,9 +41,9 @@ class SolverConfig:
 class WarpConfig:
     """Buffers of MuJoCo Warp. What does not fit is dropped, counted and reported (statistics: overflow)."""
 
-    nconmax: int = 0
+    nconmax: Annotated[int, Range(0, 10**5, note="0: from the model")] = 0
     """Contacts per environment, on average over all; 0: from the model."""
-    njmax: int = 0
+    njmax: Annotated[int, Range(0, 10**5, note="0: from the model")] = 0
     """Constraints per environment, at most; 0: from the model."""
 
 
@@ -42,23 +51,23 @@ class WarpConfig:
 class PhysxConfig:
     """PhysX, the physics of Isaac Gym."""
 
-    substeps: int = 4
+    substeps: Annotated[int, Range(1, 1000)] = 4
     """Physics steps per dt (of Isaac Gym; those of MuJoCo are sim.substeps)."""
-    solver_type: int = 1
+    solver_type: Annotated[int, Range(0, 1, note="0: PGS, 1: TGS")] = 1
     """0: PGS, 1: TGS."""
-    num_position_iterations: int = 16
+    num_position_iterations: Annotated[int, Range(1, 255)] = 16
     """Of the solver, per physics step."""
-    num_velocity_iterations: int = 0
+    num_velocity_iterations: Annotated[int, Range(0, 255)] = 0
     """Of the solver, per physics step, after those for positions."""
-    contact_offset: float = 0.001
+    contact_offset: Annotated[float, Range(0, 1, above=True)] = 0.001
     """Shapes nearer than the sum of their offsets are in contact, m; more than rest_offset."""
-    rest_offset: float = 0.0005
+    rest_offset: Annotated[float, Range(0, 1)] = 0.0005
     """Shapes come to rest this far from each other, both offsets added, m."""
-    bounce_threshold_velocity: float = 0.15
+    bounce_threshold_velocity: Annotated[float, Range(0, 1000)] = 0.15
     """Slower impacts do not bounce, m/s."""
-    max_depenetration_velocity: float = 0.2
+    max_depenetration_velocity: Annotated[float, Range(0, 1000)] = 0.2
     """How fast shapes that overlap are pushed apart, m/s."""
-    contact_pairs: int = 512
+    contact_pairs: Annotated[int, Range(1, 10**6)] = 512
     """Pairs of shapes in contact per environment that the GPU has room for."""
 
 
@@ -66,53 +75,24 @@ class PhysxConfig:
 class SimConfig:
     """Physics. `--physics` picks one of PHYSICS as the starting point; single fields override it."""
 
-    dt: float = 0.01
+    dt: Annotated[float, Range(1e-5, 1)] = 0.01
     """Simulated seconds per simulator step; an action lasts `task.decimation` of them."""
-    substeps: int = 2
+    substeps: Annotated[int, Range(1, 100)] = 2
     """Physics steps per dt: the physics time step is dt / substeps. (Isaac Gym's are sim.physx.substeps.)"""
-    gravity: Tuple[float, float, float] = (0.0, 0.0, -9.81)
+    gravity: Tuple[Pull, Pull, Pull] = (0.0, 0.0, -9.81)
     """m/s^2, world frame."""
-    threads: int = 0
+    threads: Annotated[int, Range(0, 1024, note="0: every core")] = 0
     """CPU threads for MuJoCo or PhysX; 0 takes every core."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     warp: WarpConfig = field(default_factory=WarpConfig)
     physx: PhysxConfig = field(default_factory=PhysxConfig)
 
     def validate(self) -> None:
-        """Raises ValueError, one line that names the field, its value and what is allowed."""
+        """Raises ValueError, one line, for values that do not go together."""
         physx = self.physx
-        for name, value, good, allowed in (
-            ("sim.dt", self.dt, self.dt > 0, "more than 0"),
-            ("sim.substeps", self.substeps, self.substeps >= 1, "1 or more"),
-            ("sim.threads", self.threads, self.threads >= 0, "0 (every core) or more"),
-            ("sim.warp.nconmax", self.warp.nconmax, self.warp.nconmax >= 0, "0 (from the model) or more"),
-            ("sim.warp.njmax", self.warp.njmax, self.warp.njmax >= 0, "0 (from the model) or more"),
-            ("sim.solver.iterations", self.solver.iterations, self.solver.iterations >= 1, "1 or more"),
-            ("sim.solver.ls_iterations", self.solver.ls_iterations, self.solver.ls_iterations >= 1, "1 or more"),
-            ("sim.solver.cone", self.solver.cone, self.solver.cone in ("pyramidal", "elliptic"), "pyramidal, elliptic"),
-            ("sim.solver.impratio", self.solver.impratio, self.solver.impratio > 0, "more than 0"),
-            ("sim.physx.solver_type", physx.solver_type, physx.solver_type in (0, 1), "0 (PGS), 1 (TGS)"),
-            (
-                "sim.physx.contact_offset",
-                physx.contact_offset,
-                physx.contact_offset > physx.rest_offset,
-                f"more than sim.physx.rest_offset = {physx.rest_offset}",
-            ),
-            *(
-                (f"sim.physx.{name}", getattr(physx, name), getattr(physx, name) >= least, f"{least} or more")
-                for name, least in (
-                    ("substeps", 1),
-                    ("num_position_iterations", 1),
-                    ("num_velocity_iterations", 0),
-                    ("rest_offset", 0),
-                    ("bounce_threshold_velocity", 0),
-                    ("max_depenetration_velocity", 0),
-                    ("contact_pairs", 1),
-                )
-            ),
-        ):
-            if not good:
-                raise ValueError(f"{name} = {value}: allowed is {allowed}")
+        if not physx.contact_offset > physx.rest_offset:
+            allowed = f"more than sim.physx.rest_offset = {physx.rest_offset}"
+            raise ValueError(f"sim.physx.contact_offset = {physx.contact_offset}: allowed is {allowed}")
 
 
 PHYSICS: Dict[str, SimConfig] = {
@@ -141,14 +121,14 @@ PHYSICS: Dict[str, SimConfig] = {
 class Box:
     """A free cube. Its actor, body and joint bear `name`."""
 
-    name: str = "box"
-    size: float = 0.05
+    name: Annotated[str, Matching(r"[A-Za-z_]\w{0,63}", "letters, digits and _, 64 at most")] = "box"
+    size: Size = 0.05
     """Edge length, m."""
-    mass: float = 0.1
+    mass: Mass = 0.1
     """kg."""
-    friction: float = 1.0
+    friction: Friction = 1.0
     """Sliding friction coefficient of its contacts with hand and ground; two boxes that touch take the larger."""
-    color: Tuple[float, float, float] = (0.15, 0.55, 0.78)
+    color: Tuple[Share, Share, Share] = (0.15, 0.55, 0.78)
 
 
 @dataclass

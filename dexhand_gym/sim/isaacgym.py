@@ -199,7 +199,9 @@ class IsaacGymSimulator:
         self._body_order = torch.cat((self._body_order, self._indices(range(len(hand.BODY_NAMES), bodies))))
         self._refresh()
         # Whether positions count from an environment's own origin is not documented; the hand's root tells.
-        self._origins = self._roots[:, :1, :3] - torch.tensor([0.0, 0.0, hand_height], device=self.device)
+        self._origins = self._roots[:, :1, :3] - torch.tensor(
+            [0.0, 0.0, hand_height], dtype=torch.float32, device=self.device
+        )
         self._report()
         self.net_contact_force.zero_()
 

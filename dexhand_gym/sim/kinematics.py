@@ -27,10 +27,12 @@ class Kinematics:
         while ancestor.any():
             self._ancestors.append(ancestor)
             ancestor = ancestor[ancestor]
-        self._pos = torch.tensor([(0.0, 0.0, 0.0), *(link.pos for link in links)], device=device)
-        quats = torch.tensor([(1.0, 0.0, 0.0, 0.0), *(link.quat for link in links)], device=device)
+        self._pos = torch.tensor([(0.0, 0.0, 0.0), *(link.pos for link in links)], dtype=torch.float32, device=device)
+        quats = torch.tensor([(1.0, 0.0, 0.0, 0.0), *(link.quat for link in links)], dtype=torch.float32, device=device)
         self._quat = quats.roll(-1, -1)  # MJCF's are w x y z
-        axes = torch.tensor([numbers(joint.get("axis", "0 0 1")) for joint in joints], device=device)
+        axes = torch.tensor(
+            [numbers(joint.get("axis", "0 0 1")) for joint in joints], dtype=torch.float32, device=device
+        )
         slides, hinges = (
             torch.tensor([bool(joint) and joint.get("type", "hinge") == kind for joint in joints], device=device)
             for kind in ("slide", "hinge")

@@ -52,10 +52,10 @@ class MuJoCoSimulator:
         self.body_names = [model.body(i).name for i in range(1, model.nbody)]
         assert tuple(self.dof_names) == DOF_NAMES, "the MJCF and hand.py disagree"
 
-        self.root_state = torch.zeros(num_envs, len(self.actor_names), 13)
-        self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2)
-        self.rigid_body_state = torch.zeros(num_envs, len(self.body_names), 13)
-        self.net_contact_force = torch.zeros(num_envs, len(self.body_names), 3)
+        self.root_state = torch.zeros(num_envs, len(self.actor_names), 13, dtype=torch.float32)
+        self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2, dtype=torch.float32)
+        self.rigid_body_state = torch.zeros(num_envs, len(self.body_names), 13, dtype=torch.float32)
+        self.net_contact_force = torch.zeros(num_envs, len(self.body_names), 3, dtype=torch.float32)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.bool)
 
         self._bind()
@@ -159,7 +159,7 @@ class MuJoCoSimulator:
         if ids is not None:
             self.rigid_body_state.index_copy_(0, ids, bodies)
         torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
-        self.nonfinite.copy_(~torch.isfinite(self._qpos.sum(1) + self._qvel.sum(1)))
+        self.nonfinite.copy_(~torch.isfinite((self._qpos.sum(1) + self._qvel.sum(1)).float()))
 
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""

@@ -20,10 +20,10 @@ class StillSimulator:
         self.num_envs = num_envs
         self.actor_names, self.dof_names = ["hand", *boxes], list(DOF_NAMES)
         self.body_names = [*BODY_NAMES, *boxes]
-        self.root_state = torch.zeros(num_envs, len(self.actor_names), 13)
-        self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2)
-        self.rigid_body_state = torch.zeros(num_envs, len(self.body_names), 13)
-        self.net_contact_force = torch.zeros(num_envs, len(self.body_names), 3)
+        self.root_state = torch.zeros(num_envs, len(self.actor_names), 13, dtype=torch.float32)
+        self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2, dtype=torch.float32)
+        self.rigid_body_state = torch.zeros(num_envs, len(self.body_names), 13, dtype=torch.float32)
+        self.net_contact_force = torch.zeros(num_envs, len(self.body_names), 3, dtype=torch.float32)
         self.nonfinite = torch.zeros(num_envs, dtype=torch.bool)
         self.root_state[..., 6] = self.rigid_body_state[..., 6] = 1.0
 

@@ -1,0 +1,208 @@
+"""Mistakes in a user's own task, and runs of strangers: what the command says of them, and what they cannot do."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import configs
+import dexhand_gym
+import train_ppo
+from dexhand_gym.envs import make_vec_env
+
+pytestmark = pytest.mark.slow
+
+TASK = """
+import torch
+from dexhand_gym.envs.base_task import BaseTask, BaseTaskConfig
+
+class Mine(BaseTask):
+    {body}
+"""
+STATIC = "@staticmethod\n    def {name}(m, cfg):\n        "
+BASE = "terms = BaseTask.rewards(m, cfg)\n        "
+
+
+def rewards(change: str) -> str:
+    return STATIC.format(name="rewards") + BASE + change + "\n        return terms"
+
+
+def judged(name: str, result: str) -> str:
+    return STATIC.format(name=name) + f"return {result}"
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes the module of the task Mine, registered, and gives its path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    dexhand_gym.register_task("My/Mine-v0", "mine:Mine")
+
+    def write(text: str) -> Path:
+        sys.modules.pop("mine", None)
+        (tmp_path / "mine.py").write_text(text)
+        return tmp_path / "mine.py"
+
+    sys.dont_write_bytecode = True
+    yield write
+    sys.dont_write_bytecode = False
+    sys.modules.pop("mine", None)
+    del dexhand_gym.registry["My/Mine-v0"]
+
+
+def refused(line: str, capsys, *words: str) -> None:
+    before = sorted(Path().rglob("*"))
+    assert train_ppo.main([*line.split(), "--env.backend", "none", "--num-envs", "8"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1), err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert sorted(Path().rglob("*")) == before, "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            rewards("terms['alive'] = torch.ones(7, 1)"),
+            ["reward term 'alive' is a tensor [7, 1]", "allowed is a tensor [7]"],
+        ),
+        (rewards("terms['alive'] = torch.ones(3)"), ["reward term 'alive' is a tensor [3] of float32"]),
+        (rewards("terms['alive'] = 1.0"), ["reward term 'alive' is a float", "allowed is a tensor [7]"]),
+        (rewards("terms['alive'] = terms['alive'].double()"), ["'alive' is a tensor [7] of float64"]),
+        (rewards("terms = list(terms.values())"), ["the task's reward terms are a list: allowed is a dict"]),
+        (rewards("terms = None"), ["the task's reward terms are a NoneType"]),
+        (rewards("m['speeed']"), ["no quantity 'speeed'", "mine.py:9, rewards"]),
+        (rewards("torch.ones(3) + torch.ones(2)"), ["RuntimeError", "mine.py:9, rewards"]),
+        (rewards("1 / 0"), ["ZeroDivisionError: division by zero", "mine.py:9, rewards"]),
+        (rewards("import nowhere"), ["ModuleNotFoundError: No module named 'nowhere'", "mine.py:9, rewards"]),
+        (rewards("raise SystemExit(0)"), ["SystemExit", "mine.py:9, rewards"]),
+        (rewards("assert False, 'two\\nlines'"), ["AssertionError: two lines", "mine.py:9, rewards"]),
+        (judged("successes", "{'won': m['episode_step']}"), ["success criterion 'won'", "int64", "[7] of bool"]),
+        (
+            judged("failures", "{'lost': (m['tips'] > 9)[..., 0]}"),
+            ["failure criterion 'lost' is a tensor [7, 5] of bool"],
+        ),
+        (judged("failures", "True"), ["the task's failure criterions are a bool"]),
+        ("quantities = {**BaseTask.quantities, 'odd': lambda m, cfg: 3}", ["quantity 'odd' is a int"]),
+        ("quantities = {**BaseTask.quantities, 'odd': lambda m, cfg: m['dof_pos'][0]}", ["quantity 'odd'", "[26]"]),
+        ("quantities = {**BaseTask.quantities, 'odd': lambda m, cfg: m['nothing']}", ["no quantity 'nothing'"]),
+        ("timers = {**BaseTask.timers, 'long': 'nothing'}", ["no quantity 'nothing'"]),
+        ("remembered = ('nothing',)", ["no quantity 'nothing'"]),
+        ("def sample_start(self):\n        return {'hnad': 0}", ["sample_start() names 'hnad': allowed are hand"]),
+        (
+            "def sample_start(self):\n        return {'hand': torch.zeros(3)}",
+            ["sample_start()'s 'hand' is a tensor [3]", "[7, 18]"],
+        ),
+        ("def sample_start(self):\n        return torch.zeros(3)", ["sample_start() returns a Tensor"]),
+        ("config = dict", ["mine:Mine", "config"]),
+        ("def scene(self):\n        return None", ["scene() returns a NoneType: allowed is a Scene"]),
+    ],
+)
+def test_a_mistake_in_a_task_is_one_line(mine, capsys, body, words):
+    mine(TASK.format(body=body))
+    refused("--task Mine", capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ["task 'mine:Mine'", "No module named 'mine'"]),
+        ("import nowhere", ["No module named 'nowhere'", "mine.py:1"]),
+        ("def broken(:", ["SyntaxError", "mine.py"]),
+        ("class Mien: pass", ["task 'mine:Mine'", "did you mean 'Mien'"]),
+        ("Mine = 3", ["mine:Mine", "DexHandVecEnv"]),
+        ("class Mine: pass", ["mine:Mine", "DexHandVecEnv"]),
+        ("raise KeyError('at import')", ["KeyError: 'at import'", "mine.py:1"]),
+        (
+            "from dexhand_gym.envs.vec_env import DexHandVecEnv\nclass Mine(DexHandVecEnv): pass",
+            ["the task has no rewards(m, cfg)"],
+        ),
+    ],
+)
+def test_a_module_without_the_task_is_one_line(mine, capsys, text, words):
+    if text is not None:
+        mine(text)
+    refused("--task Mine", capsys, *words)
+
+
+# --- A stranger's run ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A policy with a config.yaml that wants much."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs" / "nn").mkdir(parents=True)
+    policy = Path(dexhand_gym.__file__).parent / "pretrained" / "BoxGrasping" / "nn" / "policy.pth"
+    (tmp_path / "theirs" / "nn" / "policy.pth").write_bytes(policy.read_bytes())
+    config = yaml.safe_load((policy.parent.parent / "config.yaml").read_text())
+    config["env"].update(render=True, render_host="0.0.0.0", num_envs=2**20, device="cuda:7", record_video=True)
+    config["sim"].update(threads=900, dt=0.008)
+    config["task"].update(episode_length=123)
+    config["train"].update(
+        log_level="error", max_iterations=7, name="theirs", save_frequency=1, compile=True, test=False
+    )
+    config["train"]["experiment"].update(max_test_runs=1, name="theirs")
+    config["train"]["wandb"].update(enabled=True, project="theirs")
+    file = tmp_path / "theirs" / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_of_a_strangers_run_only_task_physics_and_network_come_along(stranger, test):
+    cfg = configs.parse(["--checkpoint", "theirs/nn/policy.pth", *["--test"] * test, "--task.max-box-push", "0.2"])
+    ours = configs.default_config("BoxGrasping")
+    assert (cfg.task_name, cfg.task.episode_length, cfg.sim.dt) == ("BoxGrasping", 123, 0.008)
+    assert cfg.task.max_box_push == 0.2, "what the user says overrides it"
+    assert cfg.env == ours.env
+    assert cfg.sim.threads == 0
+    assert cfg.train.experiment == ours.train.experiment
+    assert cfg.train.wandb == ours.train.wandb
+    for name in ("log_level", "name", "save_frequency", "compile"):
+        assert getattr(cfg.train, name) == getattr(ours.train, name)
+    assert cfg.train.max_iterations == (500 if test else 7), "a training goes on as it was"
+
+
+def test_the_file_whose_settings_come_along_is_named(stranger, capsys):
+    line = "--test --checkpoint theirs/nn/policy.pth --env.backend none --train.test-episodes 2 --num-envs 2 --render False"
+    assert train_ppo.main([*line.split(), "--task.episode-length", "3"]) == 0
+    assert f"settings of {stranger}: task, physics and network\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: 1", "- 1", "params: {config: {num_actors: 4}}", "task_name: BaseTask\nnum_envs: 1000000", ""],
+)
+def test_a_config_that_is_of_no_run_is_left_aside(stranger, text):
+    stranger.write_text(text)
+    assert configs.parse(["--task", "BoxGrasping", "--test", "--checkpoint", "theirs"]).task.episode_length == 500
+    stranger.rename(stranger.parent.parent / "config.yaml")
+    (stranger.parent / "nn" / "policy.pth").rename("policy.pth")
+    assert configs.parse(["--task", "BoxGrasping", "--test", "--checkpoint", "policy.pth"]).task.episode_length == 500
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("episode_length", 0, ["task.episode_length = 0"]),
+        ("episode_length", "long", ["task.episode_length = 'long'"]),
+        ("nonsense", 1, ["unknown option task.nonsense"]),
+    ],
+)
+def test_a_mistake_in_a_runs_config_names_the_file(stranger, capsys, field, value, words):
+    config = yaml.safe_load(stranger.read_text())
+    config["task"][field] = value
+    stranger.write_text(yaml.safe_dump(config))
+    refused("--test --checkpoint theirs", capsys, f"error: {stranger}: ", *words)
+
+
+def test_a_task_makes_a_vector_environment(mine):
+    mine(TASK.format(body="pass"))
+    env = make_vec_env("mine:Mine", 2, backend="none")
+    assert env.num_envs == 2
+    env.close()
