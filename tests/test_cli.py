@@ -104,7 +104,7 @@ def value(cfg: RunConfig, name: str):
         ("-cn train_headless --num-envs 4096", {"env.num_envs": 4096}),
         ("--config debug", {"env.num_envs": 4, "train.log_level": "debug", "train.log_interval": 1}),
         ("--train.score-to-win -inf --seed 3", {"train.score_to_win": -math.inf, "train.seed": 3}),
-        ("--train.wandb.tags a=b -c d=e numEnvs=4", {"train.wandb.tags": ("a=b", "-c", "d=e"), "env.num_envs": 4}),
+        ("--train.wandb.tags a=b c=d numEnvs=4", {"train.wandb.tags": ("a=b", "c=d"), "env.num_envs": 4}),
         (
             "--task.critic-observation-keys task=BoxGrasping",
             {"task.critic_observation_keys": (), "task_name": "BoxGrasping"},
