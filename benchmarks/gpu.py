@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
@@ -24,13 +25,16 @@ import mujoco_warp as mjw
 import torch
 import warp as wp
 
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # configs.py and ppo/ are not installed under these names
+
 import configs
 from ppo import checkpoint as checkpoints
 from ppo import ppo, workspace
 
 
 def main() -> None:
-    wp.config.quiet = True
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-envs", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
     parser.add_argument("--checkpoint", help="a .pth file of BoxGrasping, or pretrained")

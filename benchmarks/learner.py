@@ -32,6 +32,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple
 
@@ -39,6 +40,10 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # configs.py and ppo/ are not installed under these names
 
 from ppo import ppo
 

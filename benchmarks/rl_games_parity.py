@@ -26,6 +26,10 @@ import torch
 import yaml
 from rl_games.torch_runner import Runner as StockRunner
 
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # configs.py and ppo/ are not installed under these names
+
 from dexhand_gym import rl_games
 from ppo.runner import Runner
 

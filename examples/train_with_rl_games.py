@@ -13,10 +13,15 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 from rl_games.torch_runner import Runner
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # configs.py and ppo/ are not installed under these names
 
 from dexhand_gym import rl_games
 from ppo import strict_yaml

@@ -120,3 +120,22 @@ def test_the_repository_keeps_its_names():
     code = "import configs, train_ppo; from ppo.runner import Runner; print(configs.runner.Runner is Runner)"
     assert run(sys.executable, "-c", code, cwd=ROOT) == "True\n"
     assert "usage: " in run(sys.executable, "-m", "ppo.plot", "--help", cwd=ROOT)
+
+
+PROGRAMS = """
+import os, runpy, sys
+root = os.environ["ROOT"]
+for file in sorted(f"{root}/{folder}/{name}" for folder in ("benchmarks", "examples") for name in os.listdir(f"{root}/{folder}")):
+    if file.endswith(".py") and not file.endswith(("__init__.py", "isaac_gym_check.py")):
+        sys.path[:] = [os.path.dirname(file), *(x for x in sys.path if x not in ("", root, os.path.dirname(file)))]
+        for name in [x for x in sys.modules if x.partition(".")[0] in ("configs", "ppo", "train_ppo", "examples")]:
+            del sys.modules[name]
+        runpy.run_path(file, run_name="program")
+        print("ok", file)
+"""
+
+
+def test_programs_find_what_they_need(tmp_path):
+    """Each from a folder of one's own, as `python .../benchmarks/costs.py` has it."""
+    out = run(sys.executable, "-c", PROGRAMS, cwd=tmp_path, ROOT=str(ROOT))
+    assert out.count("ok ") == len([*ROOT.glob("benchmarks/[a-z]*.py"), *ROOT.glob("examples/[a-z]*.py")]) - 1
