@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -103,6 +104,25 @@ def test_no_connection_and_no_login_do_not_stop_a_training(tmp_path):
     out = train(f"{TINY} --wandb", tmp_path, HOME=str(tmp_path))
     assert "W&B could not start online: " in out and "iteration 2/2" in out
     assert records(latest(tmp_path))
+
+
+def test_the_environment_beats_our_defaults_and_a_flag_beats_it(tmp_path):
+    theirs = {"WANDB_MODE": "offline", "WANDB_PROJECT": "theirs", "WANDB_NAME": "mine"}
+    for line, project in (("", "theirs"), ("train.wandb.project=ours", "ours")):
+        out = train(f"{TINY} --wandb {line}", tmp_path, **theirs)
+        assert "W&B could not" not in out
+        (start,) = (record.run for record in records(latest(tmp_path)) if record.WhichOneof("record_type") == "run")
+        assert (start.project, start.display_name) == (project, "mine")
+    out = train(f"{TINY} --wandb", tmp_path, WANDB_MODE="disabled")
+    assert "W&B could not" not in out and not (latest(tmp_path) / "wandb").exists()
+
+
+def test_an_id_that_is_none_begins_a_new_run(tmp_path):
+    train(f"{TINY} {OFFLINE} --wandb", tmp_path)
+    (latest(tmp_path) / "wandb_id").write_bytes(b"\xff\x00\x1b[31m" * 1000)
+    out = train(f"--checkpoint latest max_iterations=4 --wandb {OFFLINE}", tmp_path)
+    assert "wandb_id holds no id of a W&B run: a new one begins" in out
+    assert re.fullmatch(r"\w+\n", (latest(tmp_path) / "wandb_id").read_text())
 
 
 def test_wandb_that_is_missing(tmp_path, monkeypatch, capsys):
