@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def installed(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     (packages,) = folder.glob("lib/python*/site-packages")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    (packages / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     source = request.getfixturevalue("wheel" if request.param == "wheel" else "source")
     pip("--python", folder / "bin" / "python", "install", *["-e"] * (request.param == "editable"), source, cwd=folder)
     return folder / "bin"
