@@ -28,7 +28,7 @@ import dexhand_gym
 from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
-from dexhand_gym.fields import Annotated, Range, check, check_name, field_types, refusal, shortened
+from dexhand_gym.fields import Annotated, Matching, Range, check, check_name, field_types, refusal, shortened
 from dexhand_gym.sim import PHYSICS
 
 if TYPE_CHECKING or not __package__:
@@ -75,7 +75,7 @@ class TrainConfig(PPOConfig):
     reload_interval: Annotated[float, Range(0, 1e9)] = 0.0
     """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
     this many seconds have passed."""
-    checkpoint: Optional[str] = None
+    checkpoint: Optional[Annotated[str, Matching(r"(?s)[^\0]+", "a file or a run")]] = None
     """Policy to test or training to go on with: latest, latest_train, latest_test, a run, a .pth file, or pretrained, the
     policy that comes with the package. Of a run a test takes the best checkpoint, a training the newest."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -132,9 +132,10 @@ def conform(value: Any, hint: Any) -> Any:
     """`value` as one of the type `hint`. Raises ValueError or TypeError if it is none."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        if value not in (math.inf, -math.inf):  # of infinity the bounds decide
+        if args[0] is not str and value not in (math.inf, -math.inf):  # of texts and of infinity the rules decide
             value = conform(value, args[0])
-        good = all(rule.allows(value) for rule in args[1:] if hasattr(rule, "allows"))
+        good = isinstance(value, args[0]) if args[0] is str else True
+        good = good and all(rule.allows(value) for rule in args[1:] if hasattr(rule, "allows"))
     elif origin is Union:
         return _first_that_fits(value, args)
     elif origin is tuple:

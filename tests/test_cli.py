@@ -351,7 +351,7 @@ def test_a_mistake_costs_one_line(tmp_path, monkeypatch, capsys, line, message):
         ("--checkpoint --odd.pth", "checkpoint = '--odd.pth': no such file or run"),
         ("--checkpoint +odd.pth", "checkpoint = '+odd.pth': no such file or run"),
         ("--checkpoint --test", "checkpoint = '': allowed is one value"),
-        ("--checkpoint=", "train.checkpoint = '': allowed is one line of text, or None"),
+        ("--checkpoint=", "train.checkpoint = '': allowed is a file or a run, or None"),
         ("--train-config=", "train_config = '': allowed is one line of text"),
         ("--device=", "env.device = '': allowed is one line of text"),
         ("--seed=", "train.seed = '': allowed is a whole number"),
