@@ -763,8 +763,9 @@ def save(
     training can go on from it with new episodes only. Of several ranks only the first writes."""
     if not distributed.is_main():
         return
-    if not path.parent.is_dir():
-        log.warning("%s was moved or deleted; it is made anew", path.parent)
+    run = path.parent.parent  # which has had TensorBoard's events since the training began
+    if not run.is_dir():
+        log.warning("%s was moved or deleted; it is made anew, for what is saved from now on", run)
     ppo_state: dict[str, Any] = {
         "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
@@ -1005,7 +1006,6 @@ def learn(
 
     metrics: dict[str, float] = {}
     if distributed.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
         curves: Any = tensorboard(Path(run_dir) / "summaries")
     else:
         curves = nullcontext(lambda metrics: None)

@@ -207,9 +207,7 @@ def test_runs_that_are_moved_away_in_mid_training(tmp_path):
     assert any(b"iteration 3/" in line for line in process.stdout)
     (tmp_path / "runs_all").rename(tmp_path / "elsewhere")
     (run,) = (tmp_path / "elsewhere").iterdir()
-    assert any(
-        f"runs_all/{run.name}/nn was moved or deleted; it is made anew".encode() in line for line in process.stdout
-    )
+    assert any(f"runs_all/{run.name} was moved or deleted; it is made anew".encode() in line for line in process.stdout)
     process.terminate()
     timer.cancel()
     out, err = finish(process, status=143)

@@ -100,6 +100,23 @@ def test_mistakes_cost_one_line(tmp_path, capsys, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "short"}
 
 
+def test_files_of_a_run_that_are_damaged_cost_one_line(tmp_path, capsys):
+    run = make_run(tmp_path / "\x1b[31ma", seed=1)
+    for name, data, message in (
+        ("result.json", b"{", "result.json: not JSON, "),
+        ("result.json", b"[" * 10**6, "result.json: not JSON, "),
+        ("result.json", b"\xff", "result.json: not JSON, "),
+        ("result.json", b"[1]", "result.json: allowed are names and values"),
+        ("config.yaml", b"a: 1\na: 2", "config.yaml' is not YAML: line 2: 'a' is in line 1 already"),
+        ("config.yaml", b"\xff", "config.yaml' is not YAML: byte 0 is not UTF-8"),
+    ):
+        (run / name).write_bytes(data)
+        assert plot.main([str(run), "--out", str(tmp_path / "plots")]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and message in err and "\\x1b[31ma" in err
+        assert err[:-1].isprintable() and err.endswith("\n"), "one line"
+
+
 def test_it_knows_nothing_of_hands():
     code = "import sys, ppo.plot; print([name for name in sys.modules if name.startswith('dexhand')])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
