@@ -216,7 +216,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     try:
         check(cfg := apply(cfg, run))
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file or task[0]}: {error}") from None
     cfg = apply(cfg, ours)
     cfg.validate()
     if cfg.train.checkpoint:
@@ -229,6 +229,8 @@ def import_modules(names: Sequence[str]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"import = {name!r}: allowed is the name of a module, such as my_package.spin")
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -173,7 +173,7 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
     except (checkpoints.SaveError, workspace.WriteError) as error:
         log.error("%s%s", distributed.label(), error)
         return 1
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:  # a task may raise anything
         frame = traceback.extract_tb(error.__traceback__)[-1]
         if "/torch/distributed/" in frame.filename:
             log.error("%sanother rank is gone; its own message says why", distributed.label())

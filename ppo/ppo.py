@@ -70,7 +70,11 @@ class PPOConfig:
     """Everything PPO can be told. Names are those of rl_games wherever it has one."""
 
     name: Annotated[
-        str, Matching(r"[^/\\\x00-\x1f\x7f-\x9f]{1,80}", "a file name without slashes, 80 letters at most")
+        str,
+        Matching(
+            r"(?!last_|\.)[^/\\\x00-\x1f\x7f-\x9f]{1,80}",
+            "a file name without slashes, 80 letters at most, that does not begin with last_ or a dot",
+        ),
     ] = "policy"
     """Checkpoints are called NAME.pth (the best) and last_NAME_ep_EPOCH_rew_REWARD.pth."""
     seed: Annotated[int, Range(-1, 2**32 - 1, note="-1: a random one")] = 42

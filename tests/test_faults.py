@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import configs
@@ -98,6 +99,17 @@ def refused(line: str, capsys, *words: str) -> None:
             ["sample_start()'s 'hand' is a tensor [3]", "[7, 18]"],
         ),
         ("def sample_start(self):\n        return torch.zeros(3)", ["sample_start() returns a Tensor"]),
+        (
+            "def sample_start(self):\n        return {'hand': torch.full((self.num_envs, 18), torch.nan)}",
+            ["sample_start()'s 'hand' is not finite"],
+        ),
+        (judged("successes", "{'time_out': m['episode_step'] > 9}"), ["criterion 'time_out' is there twice"]),
+        (
+            judged("successes", "{'x': m['episode_step'] > 9}")
+            + "\n    "
+            + judged("failures", "{'x': m['episode_step'] > 9}"),
+            ["criterion 'x' is there twice"],
+        ),
         ("config = dict", ["mine:Mine", "config"]),
         ("def scene(self):\n        return None", ["scene() returns a NoneType: allowed is a Scene"]),
     ],
@@ -127,6 +139,43 @@ def test_a_module_without_the_task_is_one_line(mine, capsys, text, words):
     if text is not None:
         mine(text)
     refused("--task Mine", capsys, *words)
+
+
+@pytest.mark.parametrize("name", [":", "./mine.py:Mine", ".mine:Mine", "mine:", "mine:Mi-ne"])
+def test_what_is_no_name_of_a_class_is_one_line(mine, capsys, name):
+    mine(TASK.format(body="pass"))
+    refused(f"--task {name}", capsys, f"task '{name}': allowed is package.module:Class")
+    refused("--task Mine --import ..", capsys, "import = '..': allowed is the name of a module")
+
+
+def test_terms_are_weighted_by_their_names(mine):
+    body = """calls = 0
+    @staticmethod
+    def rewards(m, cfg):
+        terms = BaseTask.rewards(m, cfg)
+        Mine.calls += 1
+        return terms if Mine.calls == 1 else dict(reversed(terms.items()))"""
+    mine(TASK.format(body=body))
+    theirs, ours = (
+        make_vec_env(task, 2, backend="none") for task in ("mine:Mine", "dexhand_gym.envs.base_task:BaseTask")
+    )
+    for env in (theirs, ours):
+        env.reset(seed=0)
+    actions = torch.full((2, 18), 0.5)
+    assert torch.equal(theirs.step(actions)[1], ours.step(actions)[1])
+
+
+def test_a_task_that_ends_the_program_is_a_crash(mine, capsys):
+    body = """calls = 0
+    def step(self, actions):
+        Mine.calls += 1
+        if Mine.calls > 5:
+            raise SystemExit(0)
+        return super().step(actions)"""
+    mine(TASK.format(body=body))
+    line = "--task mine:Mine --env.backend none --num-envs 2 --train.horizon-length 8 --train.num-minibatches 1"
+    assert train_ppo.main(line.split()) == 1
+    assert "mine.py:10, SystemExit: 0" in capsys.readouterr().out
 
 
 # --- A stranger's run ------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from dexhand_gym.sim import import_isaacgym
 def task_class(entry: str) -> Type:
     """The environment class behind "package.module:Class". Raises ValueError, one line, if there is none."""
     name, _, attribute = entry.partition(":")
+    if not all(part.isidentifier() for part in (*name.split("."), attribute)):
+        raise ValueError(f"task '{entry}': allowed is package.module:Class")
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -168,8 +168,11 @@ class TaskConfig:
         """Raises ValueError, one line, for names and values that do not go together; check() has looked at each alone."""
         self.randomize.validate()
         for name in ("policy_observation_keys", "critic_observation_keys"):
-            for key in getattr(self, name):
+            keys = getattr(self, name)
+            for key in keys:
                 check_name(f"task.{name}", key, self.OBSERVATIONS)
+                if keys.count(key) > 1:
+                    raise ValueError(f"task.{name} = {keys}: {key!r} is there twice, allowed is once")
         for key in self.active_success_criteria:
             check_name("task.active_success_criteria", key, self.SUCCESSES)
         for key in self.active_failure_criteria:

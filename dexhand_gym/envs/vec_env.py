@@ -101,6 +101,9 @@ class DexHandVecEnv(VectorEnv):
         self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
         self._generator.seed() if seed is None else self._generator.manual_seed(seed % 2**63)
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        for name, value in self._start.items():
+            if not torch.isfinite(value).all():
+                raise ValueError(f"sample_start()'s {name!r} is not finite")
         self._observe()
         self._init_terms()
         self._check_observations()
@@ -272,6 +275,8 @@ class DexHandVecEnv(VectorEnv):
             check_named(f"{what} criterion", criteria, n, (torch.bool,), device)
             for name in active:
                 check_name(f"task.active_{what}_criteria", name, criteria)
+        for name in {*successes} & {*failures} or {"time_out", "nonfinite"} & {*successes, *failures}:
+            raise ValueError(f"criterion {name!r} is there twice: allowed is a name of its own for each ending")
         self._successes = list(self.task.active_success_criteria or successes)
         self._failures = list(self.task.active_failure_criteria or failures)
         self._endings = [*self._successes, *self._failures, "time_out", "nonfinite"]
@@ -407,7 +412,8 @@ class DexHandVecEnv(VectorEnv):
         success = hits.any(0)
         failure = misses.any(0) & ~success
         truncated = (self._episode_step >= self.task.episode_length) & ~(success | failure)
-        paid = torch.stack([*self.rewards(m, self.cfg).values(), success, failure, truncated]).float()
+        terms = self.rewards(m, self.cfg)
+        paid = torch.stack([*(terms[name] for name in self._terms), success, failure, truncated]).float()
         reward = (self._weights.unsqueeze(1) * paid).sum(0)
 
         # All that this was computed from counts, and overrules it. A term that is not finite shows in the return.
@@ -537,6 +543,8 @@ class DexHandVecEnv(VectorEnv):
             )
             if here != there and name not in ("steps", "generator"):
                 raise ValueError(f"its {name} is {there}, here {here}")
+            if isinstance(state[name], Tensor) and not torch.isfinite(state[name].double()).all():
+                raise ValueError(f"its {name} is not finite")
         for name, value in self.memory().items():
             value.copy_(state[name])
         self._steps = int(state["steps"])
