@@ -257,18 +257,20 @@ def test_checkpoints_that_do_not_fit_cost_one_line(trained, tmp_path, monkeypatc
 
 def test_a_resume_without_all_it_needs_costs_one_line(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    content = checkpoint.load(last(trained, 2))
-    del content["optimizer"]["state"][0]["exp_avg_sq"]
-    torch.save(content, "a.pth")
-    assert train_ppo.main([*TINY.split(), "--checkpoint", "a.pth"]) == 2
-    assert "the checkpoint's optimizer does not fit its model (KeyError('exp_avg_sq'))" in capsys.readouterr().out
-    content = checkpoint.load(last(trained, 2))
+    good = checkpoint.load(last(trained, 2))
+    state = {**good["optimizer"]["state"]}
+    state[0] = {name: value for name, value in state[0].items() if name != "exp_avg_sq"}
+    damaged = [({**good, "optimizer": {**good["optimizer"], "state": state}}, "KeyError('exp_avg_sq')")]
     for name, value in (("rng", [torch.zeros(3)]), ("means", 1), ("obs", 5), ("episode", None)):
-        torch.save({**content, "ppo_state": {**content["ppo_state"], name: value}}, "a.pth")
+        content = {**good, "ppo_state": {**good["ppo_state"], name: value}}
+        damaged.append((content, "a.pth: what a resume needs is damaged"))
+    for content, message in damaged:
+        torch.save(content, "a.pth")
         assert train_ppo.main([*TINY.split(), "--checkpoint", "a.pth"]) == 2
-        out = capsys.readouterr().out
-        assert len(out.splitlines()) == 3, "what is trained, where, what is wrong"
-        assert "a.pth: what a resume needs is damaged" in out
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert err.startswith("error: ") and message in err
+        assert [path.name for path in tmp_path.iterdir()] == ["a.pth"], "no run has been opened"
 
 
 # --- Death -----------------------------------------------------------------------------------------------------------
