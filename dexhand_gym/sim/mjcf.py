@@ -18,10 +18,11 @@ STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 TURNING_FRICTION = (0.005, 0.0001)
 """Torsional and rolling, of no effect in contacts of three dimensions."""
 
-_log = mujoco.MjLogConfig.get()
-if _log.logfile == "MUJOCO_LOG.TXT":  # MuJoCo's default: a file in whatever folder the user is in
-    _log.logto_file = False
-    _log.set()
+if hasattr(mujoco, "MjLogConfig"):  # since MuJoCo 4; older ones only draw, for Isaac Gym
+    _log = mujoco.MjLogConfig.get()
+    if _log.logfile == "MUJOCO_LOG.TXT":  # MuJoCo's default: a file in whatever folder the user is in
+        _log.logto_file = False
+        _log.set()
 
 
 def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjModel:
