@@ -356,7 +356,7 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
         with contextlib.suppress(checkpoints.CheckpointError):  # that is told when it is loaded to be used
             rows = checkpoints.load(checkpoint)["ppo_state"].get("obs")
             settings.update({"env.num_envs": [str(len(rows))]} if isinstance(rows, Tensor) else {})
-    log.info("settings of %s: task, physics and network%s", file, " and how to learn" if goes_on else "")
+    log.info("settings of %s: task, physics%s", file, ", network and PPO" if goes_on else " and network")
     return file, settings
 
 

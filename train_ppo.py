@@ -352,7 +352,8 @@ def train(
     log.info(
         "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
     )
-    log.info("test it: %s --test --checkpoint runs/%s", configs.COMMAND, folder.name)
+    task = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # code, which no run brings along by itself
+    log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, task, folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
 
 

@@ -543,7 +543,8 @@ class DexHandVecEnv(VectorEnv):
             )
             if here != there and name not in ("steps", "generator"):
                 raise ValueError(f"its {name} is {there}, here {here}")
-            if isinstance(state[name], Tensor) and not torch.isfinite(state[name].double()).all():
+            value = state.get(name)
+            if isinstance(value, Tensor) and not torch.isfinite(value.double()).all():
                 raise ValueError(f"its {name} is not finite")
         for name, value in self.memory().items():
             value.copy_(state[name])
