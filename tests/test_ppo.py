@@ -379,7 +379,7 @@ def test_nan_stops_training(tmp_path):
 
     with pytest.raises(FloatingPointError, match="iteration 1 are not finite"):
         train(Broken(), config(), tmp_path)
-    assert not list((tmp_path / "nn").iterdir()), "no checkpoint of such weights"
+    assert not list(tmp_path.rglob("*.pth")), "no checkpoint of such weights"
 
 
 @pytest.mark.parametrize(
