@@ -93,7 +93,7 @@ def test_an_offline_run_is_complete(tmp_path):
 def test_a_resumed_training_goes_on_with_its_run(tmp_path):
     train(f"{TINY} {OFFLINE} --wandb", tmp_path)
     first = latest(tmp_path)
-    train("--checkpoint latest max_iterations=4", tmp_path)
+    train(f"--checkpoint latest max_iterations=4 {OFFLINE} --wandb", tmp_path)
     second = latest(tmp_path)
     assert first != second and (first / "wandb_id").read_text() == (second / "wandb_id").read_text()
     rows = [values(record.history.item) for record in records(second) if record.WhichOneof("record_type") == "history"]
