@@ -273,7 +273,7 @@ def test_training_and_testing_are_filmed(tmp_path):
     check_clip(videos / "iteration_000004.mp4", (160, 120), 1 / 25)
     assert "video: iteration_000002.mp4, 0.4 s" in done.stdout
 
-    done = run(f"--test --checkpoint latest --env.render False {film} --train.test-episodes 8", tmp_path)
+    done = run(f"--test --checkpoint latest --num-envs 4 --env.render False {film} --train.test-episodes 8", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "watch" not in done.stdout
     check_clip(tmp_path / "runs" / "latest_test" / "videos" / "test.mp4", (160, 120), 16 / 25)
