@@ -67,7 +67,8 @@ class Captured:
 
 
 def copies(result: Any) -> Any:
-    """Of a tensor, of every tensor in a tuple, of nothing."""
+    """Of a tensor, of every tensor in a tuple, of nothing. On a CPU by NumPy: a large clone() takes threads from the
+    physics."""
     if isinstance(result, Tensor):
-        return result.clone()
+        return result.clone() if result.is_cuda else torch.from_numpy(result.numpy().copy())
     return tuple(copies(item) for item in result) if isinstance(result, tuple) else result

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dexhand_gym import hand
 from dexhand_gym.envs import actions as stages
-from dexhand_gym.envs.captured import Captured
+from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import NUMBERS, check_named, check_quantities, check_scene, check_start
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
@@ -324,7 +324,7 @@ class DexHandVecEnv(VectorEnv):
             self._begin_episodes(done)
             rows = self._observe()
         else:
-            rows = rows.clone()
+            rows = copies(rows)
         obs, critic_obs = self._split(rows)
         info = {
             **critic_obs,
@@ -373,9 +373,7 @@ class DexHandVecEnv(VectorEnv):
         m = self._measure(self.control_dt)
         rows = self._observation(m)
         reward, terminated, truncated, success, endings = self._judge(m, rows)
-        bad = endings[-1]
-        if self._drive.on_gpu or bad.any():  # asking a GPU would stall it
-            rows.masked_fill_(bad.unsqueeze(1), 0.0)
+        self._blank(rows, endings[-1])
         self._remember(m)
         return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
 
@@ -389,7 +387,9 @@ class DexHandVecEnv(VectorEnv):
         """The observation [N, S] anew, after episodes have begun."""
         m = self._measure(0.0)
         self._remember(m)
-        return torch.nan_to_num_(self._observation(m), 0.0, 0.0, 0.0)  # the step that follows ends such an episode
+        rows = self._observation(m)
+        self._blank(rows, ~finite(rows))  # such an episode ends in the next step
+        return rows
 
     @property
     def measured(self) -> Measured:
@@ -418,7 +418,7 @@ class DexHandVecEnv(VectorEnv):
 
         # All that this was computed from counts, and overrules it. A term that is not finite shows in the return.
         total = self._episode_return + reward
-        good = finite(total, rows, m["body_forces"], *self._computed(m)) & ~(self.sim.nonfinite | self._refused)
+        good = finite(total, *self._looked_at(m, rows)) & ~(self.sim.nonfinite | self._refused)
         hits, misses, success, failure, truncated = (
             hit & good for hit in (hits, misses & ~success, success, failure, truncated)
         )
@@ -436,13 +436,21 @@ class DexHandVecEnv(VectorEnv):
         self._sums += torch.cat((paid, endings, counted)).sum(1)
         return reward, terminated, truncated, success, endings
 
-    def _computed(self, m: Measured) -> List[Tensor]:
-        """Quantities [N, ...] that rewards and criteria have read and observations do not show, but for views of the
-        engine's tensors, which it has looked at itself."""
-        shown = (*self.task.policy_observation_keys, *self.task.critic_observation_keys)
-        hidden = (m[name] for name in m if name in self.quantities and name not in shown)
-        of_rows = (x for x in hidden if x.dim() and len(x) == self.num_envs)
-        return [x for x in of_rows if x.is_floating_point() and x._base is None]
+    def _blank(self, rows: Tensor, bad: Tensor) -> None:
+        """Zeros in the rows [N, S] where `bad` [N] says so."""
+        if self._drive.on_gpu or bad.any():  # asking a GPU would stall it
+            rows.masked_fill_(bad.unsqueeze(1), 0.0)
+
+    def _looked_at(self, m: Measured, rows: Tensor) -> List[Tensor]:
+        """What rewards and criteria were made from and what is observed, each [N, ...], but for the engine's states, which
+        it looks at itself."""
+        sim, task = self.sim, self.task
+        shown = (*task.policy_observation_keys, *task.critic_observation_keys)
+        states = (sim.dof_state, sim.root_state, sim.rigid_body_state, sim.net_contact_force)
+        hidden = [m[name] for name in m if name in self.quantities and name not in shown]
+        hidden = [x for x in hidden if x.is_floating_point() and x.dim() and len(x) == self.num_envs]
+        hidden = [x for x in hidden if not any(x._base is state for state in states)]
+        return [rows, sim.net_contact_force, *hidden]
 
     def _criteria(self, values: Dict[str, Tensor], active: List[str]) -> Tensor:
         """The active ones, [criteria, N] bool."""
@@ -501,7 +509,7 @@ class DexHandVecEnv(VectorEnv):
         """What the policy gets, and the entry of info for the critic."""
         if not self.task.critic_observation_keys:
             return rows, {}
-        return rows[:, : self._obs_size].clone(), {name: rows}
+        return copies(rows[:, : self._obs_size]), {name: rows}
 
     def observations(self) -> Dict[str, Tensor]:
         """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
