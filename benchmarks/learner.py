@@ -309,7 +309,7 @@ def skrl_learner(data: Data, cfg: ppo.PPOConfig, compiled: bool, folder: str) ->
             def compute(self, inputs: Dict[str, Any], role: str) -> Tuple[Tensor, Dict[str, Any]]:
                 return self.network(inputs["observations"]), {"log_std": self.log_std}
 
-        return Network()
+        return Network()  # pyright: ignore[reportAbstractUsage]  (its mixin has what Model lacks)
 
     actor, critic = actor_and_critic(data.agent)
     models = {"policy": model(GaussianMixin, actor, data.agent.a2c_network.sigma)}
@@ -333,7 +333,8 @@ def skrl_learner(data: Data, cfg: ppo.PPOConfig, compiled: bool, folder: str) ->
             samples = {theirs: getattr(rollout, ours)[t].view(num_envs, -1) for theirs, ours in names.items()}
             ended = rollout.dones[t].bool().view(num_envs, 1)
             samples.update(log_prob=-rollout.neglogp[t].view(num_envs, 1), terminated=ended)
-            memory.add_samples(**samples, truncated=torch.zeros_like(ended))
+            samples.update(truncated=torch.zeros_like(ended))
+            memory.add_samples(**samples)
         agent._current_next_observations = data.last_obs
 
     def update() -> float:
