@@ -132,10 +132,9 @@ def on_cpu(value: Any) -> Any:
 
 
 def write_atomically(path: Path, content: Any) -> None:
-    """Raises SaveError, and leaves what was there, if the disk is full or the folder cannot be written."""
+    """Raises SaveError, and leaves what was there, if the disk is full or the folder is not there or cannot be written."""
     temporary = path.parent / TEMPORARY_NAME
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
@@ -152,6 +151,14 @@ def write_atomically(path: Path, content: Any) -> None:
             why = next(filter(None, known), str(error))
             raise SaveError(f"{printable(path)}: not saved, {printable(why, 200)}") from error
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Raises SaveError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"{printable(folder)}: not made, {error.strerror}") from error
 
 
 def sweep(folder: Path) -> None:

@@ -767,9 +767,9 @@ def save(
     training can go on from it with new episodes only. Of several ranks only the first writes."""
     if not distributed.is_main():
         return
-    run = path.parent.parent  # which has had TensorBoard's events since the training began
-    if not run.is_dir():
-        log.warning("%s was moved or deleted; it is made anew, for what is saved from now on", run)
+    if not path.parent.is_dir():  # which it was when the training began
+        log.warning("%s was moved or deleted; it is made anew, for what is saved from now on", path.parent.parent)
+        checkpoints.make_folder(path.parent)
     ppo_state: dict[str, Any] = {
         "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
@@ -990,6 +990,8 @@ def learn(
     and SIGHUP take effect at the end of an iteration, when its checkpoint has been saved; `env.hurry()`, if there is that,
     hears of them at once. `checkpoint` is what begin() was given."""
     cfg, agent, optimizer, folder = learner.cfg, learner.agent, learner.optimizer, Path(run_dir) / "nn"
+    if distributed.is_main():
+        checkpoints.make_folder(folder)
     if checkpoint is not None:
         take_best_along(Path(checkpoint), folder, agent, progress, cfg)
     saved: list[Path] = []  # the periodic ones, oldest first

@@ -312,6 +312,7 @@ class Runner:
             content = checkpoints.load(checkpoint)
             content["model"]["a2c_network.sigma"].fill_(float(sigma))
             checkpoint = folder / "nn" / f"sigma_{sigma}_{Path(checkpoint).name}"
+            checkpoints.make_folder(folder / "nn")
             checkpoints.write_atomically(checkpoint, content)
         env = self.make_env(config.get("env_config"))
         with self.closing(env):

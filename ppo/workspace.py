@@ -115,9 +115,12 @@ class WriteError(OSError):
 
 
 def write(path: Path, text: str) -> None:
+    """Whoever reads `path` sees the old text or the new one, whole."""
+    unfinished = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have moved the run
-        path.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
     except OSError as error:
         raise WriteError(f"{printable(path)}: not written, {error.strerror}") from None
 

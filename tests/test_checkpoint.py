@@ -5,7 +5,6 @@ import math
 import os
 import pickle
 import random
-import re
 import resource
 import shutil
 import sys
@@ -571,6 +570,7 @@ def test_a_full_disk_costs_a_line_for_each_checkpoint_and_not_the_training(tmp_p
     def logger(metrics):
         done.append(metrics["iteration"])
         if metrics["iteration"] == 1:  # from now on nothing can be saved
+            (tmp_path / "nn").rmdir()
             (tmp_path / "nn").touch()
         if metrics["iteration"] == 3:
             (tmp_path / "nn").unlink()
@@ -578,14 +578,12 @@ def test_a_full_disk_costs_a_line_for_each_checkpoint_and_not_the_training(tmp_p
     train(PointMass(8), config(max_iterations=4, save_frequency=1), tmp_path, logger)
     assert done == [1, 2, 3, 4]
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors and all(
-        re.match(rf"{tmp_path}/nn/.*_?policy.*\.pth: not saved, .*; the training goes on$", x) for x in errors
-    )
+    assert errors == [f"{tmp_path}/nn: not made, File exists; the training goes on"] * len(errors) != []
     assert last(tmp_path, 3) and last(tmp_path, 4)
 
     def logger(metrics):
         shutil.rmtree(tmp_path / "nn")
         (tmp_path / "nn").touch()
 
-    with pytest.raises(checkpoint.SaveError, match=rf"^{tmp_path}/nn/last_policy_ep_1_.*.pth: not saved, File exists$"):
+    with pytest.raises(checkpoint.SaveError, match=rf"^{tmp_path}/nn: not made, File exists$"):
         train(PointMass(8), config(max_iterations=1), tmp_path, logger)
