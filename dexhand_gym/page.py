@@ -122,8 +122,9 @@ class Page(Viewer):
         reload.on_click(lambda _: setattr(self, "reload_wanted", True))
         self._show_forces.on_update(lambda _: setattr(self, "_seen", None))
 
-    def _on_update(self, name: str, event: Any) -> None:
-        """Takes the value of a control, and shows there what was taken."""
+    async def _on_update(self, name: str, event: Any) -> None:
+        """Takes the value of a control, and shows there what was taken. A coroutine: values are settled in the order in
+        which they come, on viser's own thread."""
         setattr(self, name, event.target.value)
         event.target.value = getattr(self, name)
 
