@@ -93,14 +93,17 @@ def grasping_actions(num_envs: int, steps: int) -> List[torch.Tensor]:
 
 
 def play(env, raw: RawPhysics, actions: List[torch.Tensor]) -> Tuple[float, float]:
-    """Seconds in env.step and in the same raw physics, alternating step by step: noise of the machine meets both."""
+    """Seconds in env.step and in the same raw physics, alternating step by step: noise of the machine meets both. The
+    pauses let PyTorch's threads fall asleep, which would otherwise wait busily on cores that the physics is timed on."""
     env.reset(seed=0)
     env_seconds = raw_seconds = 0.0
     for action in actions:
         start = raw.snapshot()
+        time.sleep(0.02)
         began = time.perf_counter()
         env.step(action)
         env_seconds += time.perf_counter() - began
+        time.sleep(0.02)
         raw_seconds += raw.seconds(start, env.unwrapped._dof_targets)
     return env_seconds, raw_seconds
 
