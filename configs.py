@@ -17,7 +17,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Literal, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Literal, Optional, Sequence, Tuple
 
 import tyro
 import yaml
@@ -44,7 +44,8 @@ else:  # installed, this file is dexhand_gym.command.configs
 
 log = logging.getLogger(__name__)
 
-COMMAND = "dexhand-train" if __package__ else "python train_ppo.py"
+_program = sys.argv[0] if Path(sys.argv[0]).name == "train_ppo.py" else "train_ppo.py"
+COMMAND = "dexhand-train" if __package__ else f"python {_program}"
 Settings = Dict[str, List[str]]
 PRETRAINED = Path(dexhand_gym.__file__).parent / "pretrained"
 NONE = (["None"], ["none"], ["null"])  # how people write that there is no value
@@ -105,6 +106,8 @@ class RunConfig(Config):
 
     task_name: str = "BaseTask"
     """One of dexhand_gym.tasks(), or module:Class."""
+    imports: Tuple[str, ...] = ()
+    """Modules to import first. On the command line only: to read a file runs nothing."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def validate(self) -> None:
@@ -160,6 +163,7 @@ SHORT_NAMES: Dict[str, Tuple[str, str]] = {
     "device": ("env.device", "where physics and learner live: auto, cpu, cuda, cuda:1 ..."),
     "wandb": ("train.wandb.enabled", "log to Weights & Biases; more in train.wandb.*"),
     "log_level": ("train.log_level", "debug, info, warning, error"),
+    "import": ("imports", "modules to import first, such as the one that registers a task of yours"),
 }
 """Short name -> full name and a line of help."""
 
@@ -167,7 +171,6 @@ STARTING_POINTS = {
     "config": "a YAML file, such as a run's config.yaml, or a preset (below)",
     "physics": f"speed against precision: {', '.join(PHYSICS)}",
     "train_config": "train settings from an rl_games YAML file",
-    "import": "modules to import first, such as the one that registers a task of yours",
 }
 """Names that stand for many settings, which single ones override, with a line of help."""
 
@@ -204,24 +207,42 @@ def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
 
 def parse(argv: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for. Raises ValueError, one line, at the first mistake."""
-    given = expand(read_command_line(argv))
-    modules = elements(given.pop("import", []))
+    command_line = read_command_line(argv)
+    given = expand(command_line)
+    modules = elements(command_line.get("imports", []))
+    for name in elements(given.get("imports", [])):
+        if name not in modules:  # to read a file runs nothing
+            raise ValueError(
+                f"config = '{command_line['config'][0]}': its import {name!r} is code; say --import {name}"
+            )
     if modules or ":" in "".join(given.get("task_name", [])):
         import_modules(modules)
+        given["imports"] = modules
     find_pretrained(given)
     file, run = settings_of_run(given)
     ours = {**train_config(given, run), **given}
     task = ours.pop("task_name", run.pop("task_name", [RunConfig.task_name]))
     cfg = default_config(only_word("task", task))
-    try:
+    with naming(file or task[0]):
         check(cfg := apply(cfg, run))
-    except ValueError as error:
-        raise ValueError(f"{file or task[0]}: {error}") from None
+    if command_line.get("config", [""])[0].endswith((".yaml", ".yml")):
+        in_file = read_config(command_line["config"][0])
+        with naming(f"config = '{command_line['config'][0]}'"):
+            check(apply(cfg, {name: words for name, words in in_file.items() if name not in STARTING_POINTS}))
     cfg = apply(cfg, ours)
     cfg.validate()
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
     return cfg
+
+
+@contextlib.contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """Puts where a mistake comes from in front of it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -346,9 +367,10 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
         return None, {}  # there is none, or it is not of a run of ours
     if given.get("task_name", settings["task_name"]) != settings["task_name"]:
         return None, {}
-    if ":" in settings["task_name"][0] and "task_name" not in given:
-        task = settings["task_name"][0]
-        raise ValueError(f"{file}: its task {task!r} is code; to import it say --task {task}")
+    task, modules = settings["task_name"][0], elements(settings.get("imports", []))
+    if "task_name" not in given and (":" in task or (modules and task not in tasks())):
+        option = f"--task {task}" if ":" in task else f"--import {' '.join(modules)}"
+        raise ValueError(f"{file}: its task {task!r} is code; to import it say {option}")
     along = (*NETWORK, *LEARNING) if goes_on else NETWORK
     settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
     settings.pop("sim.threads", None)

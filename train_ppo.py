@@ -346,14 +346,14 @@ def train(
     if not distributed.is_main():
         return
     best = workspace.best_checkpoint(folder)
-    if cfg.task.SUCCESSES:
-        film("best")
-        measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
+    film("best")
+    measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
     log.info(
         "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
     )
-    task = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # code, which no run brings along by itself
-    log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, task, folder.name)
+    code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # which no run brings along by itself
+    code += f" --import {' '.join(cfg.imports)}" if cfg.imports else ""
+    log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, code, folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
 
 
@@ -501,7 +501,7 @@ def evaluate(env: DexHandVecEnv, agent: ppo.Agent, episodes: int) -> Dict[str, A
         rows.append(torch.stack([column.double() for column in columns], 1)[counted])
     reward, length, success, *ended = torch.cat(rows).T
     result: Dict[str, Any] = {"episodes": len(reward)}
-    if env.task.SUCCESSES:
+    if env.success_criteria:
         result["success_rate"] = success.mean().item()
         result["success_rate_95"] = wilson(result["success_rate"], len(reward))
     for name, column in (("reward", reward), ("length", length)):

@@ -89,8 +89,6 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
     ):
         flags += ["--task", "BoxGrasping"]
     cfg = configs.parse(flags)
-    if not cfg.task.SUCCESSES:
-        raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")
     cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
     return cfg
 
@@ -100,6 +98,8 @@ def measure(cfg: configs.RunConfig, engine: str, episodes: int, changes: Dict[st
     fields = {"backend": engine, "device": "cpu" if engine == "mujoco" else "auto", **changes}
     env = make_vec_env(tasks()[cfg.task_name], episodes, cfg, seed=0, **fields)
     with contextlib.closing(env):
+        if not env.success_criteria:
+            raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")
         agent, _ = train_ppo.load_agent(env, cfg, Path(str(cfg.train.checkpoint)))
         return train_ppo.evaluate(env, agent, episodes)
 

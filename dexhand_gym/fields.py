@@ -114,6 +114,7 @@ def field_types(cls: type) -> Dict[str, Any]:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
+    """`value` as one of the type `hint`. Raises ValueError, one line."""
     try:
         return conform(value, hint)
     except (ValueError, TypeError, OverflowError):

@@ -164,6 +164,10 @@ class PPOConfig:
         """Raises ValueError, one line that names the field, its value and what is allowed."""
         check(self)
         batch = num_envs * self.horizon_length
+        if batch > 2**30:
+            raise ValueError(
+                f"horizon_length = {self.horizon_length}: allowed are 2^30 rows, num_envs * horizon_length"
+            )
         if batch % self.num_minibatches:
             allowed = f"a divisor of num_envs * horizon_length = {batch}"
             raise ValueError(f"num_minibatches = {self.num_minibatches}: allowed is {allowed}")

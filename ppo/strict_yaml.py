@@ -101,8 +101,18 @@ class Core(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = True) -> Dict[str, Any]:
-        self.flatten_mapping(node)
-        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+        """What is merged in comes first, so that the mapping's own values win; of a list of mappings its first."""
+        merged, own = {}, {}
+        for key, value in node.value:
+            if key.tag != "tag:yaml.org,2002:merge":
+                own[key.value] = self.construct_object(value, deep=True)
+                continue
+            others = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            if not all(isinstance(other, yaml.MappingNode) for other in others):
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: << takes a mapping or a list of them")
+            for other in reversed(others):
+                merged.update(self.construct_mapping(other))
+        return {**merged, **own}
 
     def construct_int(self, node: Any) -> Any:
         return int(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10))

@@ -330,6 +330,7 @@ MISTAKES = [
     ("--test --checkpoint latest", "checkpoint = 'latest': there is no training run"),
     ("--checkpoint no.pth", "checkpoint = 'no.pth': no such file or run"),
     ("--env.backend mujco", "env.backend = 'mujco': allowed is auto, mujoco"),
+    ("--num-envs 1000000 --train.horizon-length 100000", "train.horizon_length = 100000: allowed are 2^30 rows"),
     ("--device cuda:99", "env.device = 'cuda:99'"),
 ]
 
@@ -412,6 +413,7 @@ def refused_alone(line: str, folder: Path, *paths: Path) -> str:
         ("--config no.yaml", ["config", "no.yaml"]),
         ("--test --checkpoint latest", ["checkpoint", "latest", "training"]),
         ("--checkpoint runs/no.pth", ["checkpoint", "runs/no.pth"]),
+        ("--num-envs 1000000 --train.horizon-length 100000", "train.horizon_length = 100000: allowed are 2^30 rows"),
         ("--device cuda:99", ["env.device", "cuda:99", "cpu"]),
     ],
 )
@@ -647,8 +649,7 @@ class TwoLengths:
 
     num_envs = 2
 
-    class task:
-        SUCCESSES = ("s",)
+    success_criteria = ("s",)
 
     def reset(self):
         self.steps = 0

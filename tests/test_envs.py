@@ -668,3 +668,69 @@ def test_a_seed_is_that_of_np_random_too():
     read_only = np.zeros(2, bool)
     read_only.flags.writeable = False
     env.reset(options={"reset_mask": read_only})
+
+
+# --- What is asked of it wrongly -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "3", True])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(ValueError, match="^seed = .*: allowed is a whole number, 0 or more"):
+        make(seed=seed)
+    with pytest.raises(ValueError, match="^seed = .*: allowed is a whole number, 0 or more"):
+        make(backend="none").reset(seed=seed)
+
+
+def test_a_misspelt_option_of_reset_is_told():
+    with pytest.raises(ValueError, match="options: unknown name 'reset_maks'; did you mean 'reset_mask'"):
+        make(backend="none").reset(options={"reset_maks": torch.ones(4, dtype=torch.bool)})
+
+
+def test_a_config_is_a_config():
+    with pytest.raises(ValueError, match="^cfg = 3: allowed is a Config"):
+        BoxGrasping(3)
+
+
+def test_a_closed_environment_says_so():
+    env = make(backend="none")
+    env.close()
+    for call in (lambda: env.step(torch.zeros(4, 18)), env.reset):
+        with pytest.raises(gymnasium.error.ClosedEnvironmentError, match="make another one"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("stage", "function", "message"),
+    [
+        ("pre_action_rule", lambda m: m["start_hand"][:, :1], r"pre_action_rule returns a tensor \[4, 1\].*\[4, 18\]"),
+        ("pre_action_rule", lambda m: m["start_hand"][:1], r"pre_action_rule returns a tensor \[1, 18\]"),
+        ("action_rule", lambda a, *_: a[:1], r"action_rule returns a tensor \[1, 18\]: allowed is a tensor \[4, 18\]"),
+        ("coupling", lambda targets: targets, r"coupling returns a tensor \[4, 18\]: allowed is a tensor \[4, 26\]"),
+        ("coupling", lambda targets: 0.0, "coupling returns a float"),
+    ],
+)
+def test_a_stage_of_another_shape_is_named(stage, function, message):
+    env = make(backend="none")
+    setattr(env, stage, function)
+    with pytest.raises(ValueError, match=message):
+        env.step(torch.zeros(4, 18))
+
+
+def test_a_filter_of_another_shape_is_named():
+    def halve(targets, previous, limits):
+        return targets[:, :1]
+
+    env = make(backend="none")
+    env.post_action_filters = [halve]
+    with pytest.raises(ValueError, match=r"halve returns a tensor \[4, 1\]"):
+        env.step(torch.zeros(4, 18))
+
+
+@pytest.mark.parametrize("name", ["episode_step", "consecutive_successes"])
+@pytest.mark.parametrize("value", [-1, 2**62])
+def test_counts_of_a_state_are_counts(name, value):
+    env = make(backend="none")
+    state = env.get_state()
+    state[name] = state[name] + value
+    with pytest.raises(ValueError, match=f"its {name} is no count"):
+        env.set_state(state)

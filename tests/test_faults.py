@@ -111,12 +111,28 @@ def refused(line: str, capsys, *words: str) -> None:
             ["criterion 'x' is there twice"],
         ),
         ("config = dict", ["mine:Mine", "config"]),
+        (rewards("m['hand_pose'] += 1"), ["rewards() changes quantity 'bodies' in place"]),
+        ("quantities = ['a']", ["Mine.quantities is a list: allowed is a dict, name -> a function"]),
+        ("quantities = {'a': 3}", ["Mine.quantities['a'] = 3"]),
+        ("timers = {'long': 3}", ["Mine.timers['long'] = 3: allowed is the name of a quantity"]),
+        ("timers = ['contact_binary']", ["Mine.timers is a list"]),
+        ("remembered = 'hand_vel'", ["Mine.remembered = 'hand_vel': allowed is a tuple"]),
+        ("remembered = (3,)", ["Mine.remembered = (3,)"]),
+        ("train_defaults = ['gamma']", ["Mine.train_defaults is a list"]),
+        ("train_defaults = {'gama': 0.9}", ["train_defaults", "did you mean 'gamma'"]),
+        ("config = type('C', (BaseTaskConfig,), {'OBSERVATIONS': {'x': '3'}})", ["C.OBSERVATIONS['x'] = '3'"]),
         ("def scene(self):\n        return None", ["scene() returns a NoneType: allowed is a Scene"]),
     ],
 )
 def test_a_mistake_in_a_task_is_one_line(mine, capsys, body, words):
     mine(TASK.format(body=body))
     refused("--task Mine", capsys, *words)
+
+
+def test_a_misspelt_member_of_a_task_is_told(mine, capsys, caplog):
+    mine(TASK.format(body=judged("sucesses", "{}")))
+    dexhand_gym.envs.task_class("mine:Mine")
+    assert "Mine.sucesses is nothing that the environment reads; did you mean successes?" in caplog.text
 
 
 @pytest.mark.parametrize(

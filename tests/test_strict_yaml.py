@@ -86,7 +86,7 @@ def test_what_pyyaml_writes_is_read_back(tmp_path):
 
 
 def test_anchors_and_merges():
-    text = "a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}\nd: {<<: &e {<<: *a, x: 5}}\ne: *e"
+    text = "a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}\nf: {y: 4, <<: [{y: 5, z: 6}, *a, {x: 9}]}\nd: {<<: &e {<<: *a, x: 5}}\ne: *e"
     a = {"x": 1, "y": 2}
     assert strict_yaml.load(text) == {
         "a": a,
@@ -94,6 +94,7 @@ def test_anchors_and_merges():
         "c": {"x": 1, "y": 3},
         "d": {"x": 5, "y": 2},
         "e": {"x": 5, "y": 2},
+        "f": {"x": 1, "y": 4, "z": 6},
     }
 
 
@@ -108,6 +109,7 @@ LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: 1\nb: 2\na: 3", "is not YAML: line 3: 'a' is in line 1 already"),
         ("s:\n  a: 1\n  t: {c: 1, 'c': 2}", "is not YAML: line 3: 'c' is in line 3 already"),
         ("a: &a [*a]", "line 1: *a contains itself"),
+        ("a: {<<: 3}", "is not YAML: line 1: << takes a mapping"),
         ("? [1]\n: 2", "line 1: a name is one word"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML: line 1: could not determine a constructor"),
         ("a: !!set {b}", "is not YAML: line 1: could not determine a constructor"),

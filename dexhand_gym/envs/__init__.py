@@ -21,6 +21,7 @@ def task_class(entry: str) -> Type:
         if error.name and f"{name}.".startswith(f"{error.name}."):  # else it is what the module itself imports
             raise ValueError(f"task '{entry}': {error}") from None
         raise
+    from dexhand_gym.envs.checks import check_class
     from dexhand_gym.envs.vec_env import DexHandVecEnv
 
     check_name(f"task '{entry}'", attribute, [x for x in vars(module) if not x.startswith("_")])
@@ -29,6 +30,7 @@ def task_class(entry: str) -> Type:
         raise ValueError(f"task '{entry}' is {cls!r}: allowed is a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv")
     if not (isinstance(cls.config, type) and issubclass(cls.config, TaskConfig)):
         raise ValueError(f"task '{entry}': its config is {cls.config!r}, allowed is a subclass of TaskConfig")
+    check_class(cls)
     return cls
 
 

@@ -42,8 +42,6 @@ class BoxGraspingConfig(TaskConfig):
         "finger_box_contact": 5,
         "grasp_duration": 1,
     }
-    SUCCESSES: ClassVar[Tuple[str, ...]] = ("grasp_lift_success",)
-    FAILURES: ClassVar[Tuple[str, ...]] = ("hitting_ground", "box_too_far", "box_pushed_away")
 
     episode_length: int = 500
     """Control steps until time-out (10 s)."""

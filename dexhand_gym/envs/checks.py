@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Tuple
+import contextlib
+import difflib
+import logging
+from numbers import Integral
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
 import torch
 from torch import Tensor
 
-from dexhand_gym.fields import check
+from dexhand_gym.fields import check, shortened
 from dexhand_gym.sim import Scene
 
+log = logging.getLogger(__name__)
+
 NUMBERS = (torch.float32, torch.bool, torch.int32, torch.int64, torch.uint8)
+
+
+MEMBERS = "config scene sample_start rewards successes failures quantities timers remembered train_defaults".split()
+"""What a task may say."""
+
+
+def check_class(cls: type) -> None:
+    """Raises ValueError, one line, unless the tables of a task's class are what they should be; warns of a member whose name
+    is almost that of one which the environment reads."""
+    task: Any = cls
+    text = "the name of a quantity"
+    for owner, table, what, fits in (
+        (task, "quantities", "a function (measured, cfg)", callable),
+        (task, "timers", text, lambda x: isinstance(x, str)),
+        (task, "train_defaults", "a value", lambda x: True),
+        (task.config, "OBSERVATIONS", "a whole number, -1 or more", lambda x: type(x) is int and x >= -1),
+    ):
+        where, entries = f"{owner.__name__}.{table}", getattr(owner, table)
+        if not isinstance(entries, dict):
+            raise ValueError(f"{where} is a {type(entries).__name__}: allowed is a dict, name -> {what}")
+        for name, value in entries.items():
+            if not isinstance(name, str) or not fits(value):
+                raise ValueError(f"{where}[{name!r}] = {shortened(repr(value))}: allowed is {what} for each name")
+    names = task.remembered
+    if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{cls.__name__}.remembered = {shortened(repr(names))}: allowed is a tuple, each {text}")
+    for name in vars(cls):
+        near = difflib.get_close_matches(name, MEMBERS, 1, 0.8)
+        if near and name not in MEMBERS:
+            log.warning("%s.%s is nothing that the environment reads; did you mean %s?", cls.__name__, name, near[0])
+
+
+@contextlib.contextmanager
+def unchanged(what: str, measured: Dict[str, Tensor]) -> Iterator[None]:
+    """Raises ValueError, one line, if what is done within changes a quantity that was there before."""
+    before = {name: value.clone() for name, value in measured.items() if isinstance(value, Tensor)}
+    yield
+    for name, value in before.items():
+        if not torch.equal(value.nan_to_num(), measured[name].nan_to_num()):
+            raise ValueError(f"{what} changes quantity {name!r} in place: allowed is to read it")
+
+
+def check_shape(stage: Any, value: Any, shape: Tuple[int, ...]) -> Tensor:
+    """What a stage of the actions returned. Raises ValueError, one line, unless it has this shape."""
+    if getattr(value, "shape", None) != shape:
+        name = stage if isinstance(stage, str) else getattr(stage, "__name__", type(stage).__name__)
+        found = f"a tensor {numbers(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"{name} returns {found}: allowed is a tensor {numbers(shape)}")
+    return value
 
 
 def check_named(what: str, values: Any, num_envs: int, dtypes: Tuple[torch.dtype, ...], device: torch.device) -> None:
@@ -43,6 +98,13 @@ def check_quantities(measured: Dict[str, Tensor], names: Iterable[str], num_envs
         value: Any = measured[name]
         rows = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
         check_tensor(f"quantity {name!r}", value, (num_envs, *rows), NUMBERS, device)
+
+
+def check_seed(seed: Any) -> Optional[int]:
+    """Gymnasium's seeds have no largest one."""
+    if seed is None or (isinstance(seed, Integral) and not isinstance(seed, bool) and seed >= 0):
+        return seed if seed is None else int(seed)
+    raise ValueError(f"seed = {shortened(repr(seed))}: allowed is a whole number, 0 or more, or None")
 
 
 def check_scene(scene: Any) -> Scene:

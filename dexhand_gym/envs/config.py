@@ -115,8 +115,6 @@ class TaskConfig:
         "episode_time": 1,
     }
     """Name and width of every observation; -1: one per action."""
-    SUCCESSES: ClassVar[Tuple[str, ...]] = ()
-    FAILURES: ClassVar[Tuple[str, ...]] = ()
 
     episode_length: Annotated[int, Range(1, 10**6)] = 300
     """Control steps until time-out."""
@@ -173,10 +171,6 @@ class TaskConfig:
                 check_name(f"task.{name}", key, self.OBSERVATIONS)
                 if keys.count(key) > 1:
                     raise ValueError(f"task.{name} = {keys}: {key!r} is there twice, allowed is once")
-        for key in self.active_success_criteria:
-            check_name("task.active_success_criteria", key, self.SUCCESSES)
-        for key in self.active_failure_criteria:
-            check_name("task.active_failure_criteria", key, self.FAILURES)
         defaults = type(self)().reward_weights
         for key in self.reward_weights:
             check_name("task.reward_weights", key, defaults)

@@ -8,6 +8,7 @@ from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple, Type
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
@@ -15,11 +16,20 @@ from torch import Tensor
 from dexhand_gym import hand
 from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured, copies
-from dexhand_gym.envs.checks import NUMBERS, check_named, check_quantities, check_scene, check_start
+from dexhand_gym.envs.checks import (
+    NUMBERS,
+    check_named,
+    check_quantities,
+    check_scene,
+    check_seed,
+    check_shape,
+    check_start,
+    unchanged,
+)
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
-from dexhand_gym.fields import check_name
+from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import Scene, View, make_sim
 from dexhand_gym.sim.base import draws_itself
 
@@ -73,7 +83,10 @@ class DexHandVecEnv(VectorEnv):
         """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows what goes on (viewer.py).
         Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot run or nothing can be
         drawn."""
+        if not isinstance(cfg, Config):
+            raise ValueError(f"cfg = {shortened(repr(cfg))}: allowed is a Config")
         cfg.validate()
+        seed = check_seed(seed)
         if render_mode is not None:
             check_name("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
@@ -252,7 +265,8 @@ class DexHandVecEnv(VectorEnv):
         """Names of terms and criteria as the task's functions return them, held against the config."""
         weights = self.task.reward_weights
         m, n, device = self.measured, self.num_envs, self.device
-        terms = self.rewards(m, self.cfg)
+        with unchanged("rewards()", m):
+            terms = self.rewards(m, self.cfg)
         check_named("reward term", terms, n, NUMBERS, device)
         self._terms = list(terms)
         for name in self._terms:
@@ -267,7 +281,8 @@ class DexHandVecEnv(VectorEnv):
         self._weights = self._constant([*self.reward_weights.values()])
         self.reward_terms = self._weights.new_zeros(len(self._weights), self.num_envs)
         """Of the newest step, unweighted [terms and endings, N]."""
-        successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
+        with unchanged("successes() or failures()", m):
+            successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
         for what, criteria, active in (
             ("success", successes, self.task.active_success_criteria),
             ("failure", failures, self.task.active_failure_criteria),
@@ -277,9 +292,10 @@ class DexHandVecEnv(VectorEnv):
                 check_name(f"task.active_{what}_criteria", name, criteria)
         for name in {*successes} & {*failures} or {"time_out", "nonfinite"} & {*successes, *failures}:
             raise ValueError(f"criterion {name!r} is there twice: allowed is a name of its own for each ending")
-        self._successes = list(self.task.active_success_criteria or successes)
-        self._failures = list(self.task.active_failure_criteria or failures)
-        self._endings = [*self._successes, *self._failures, "time_out", "nonfinite"]
+        self.success_criteria = list(self.task.active_success_criteria or successes)
+        self.failure_criteria = list(self.task.active_failure_criteria or failures)
+        """Names of those that end an episode."""
+        self._endings = [*self.success_criteria, *self.failure_criteria, "time_out", "nonfinite"]
         sums = len(self._weights) + len(self._endings) + 3
         self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._steps = 0
@@ -297,12 +313,14 @@ class DexHandVecEnv(VectorEnv):
 
     def reset(self, *, seed: Optional[int] = None, options: Optional[Dict[str, Any]] = None) -> Tuple[Tensor, Dict]:
         """New episodes, in every environment or in those of options["reset_mask"] ([N] bool, torch or NumPy)."""
+        self._check_open()
+        seed = check_seed(seed)
         if seed is not None:
-            super().reset(seed=int(seed))
-            self._generator.manual_seed(int(seed) % 2**63)
+            super().reset(seed=seed)
+            self._generator.manual_seed(seed % 2**63)
         mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        if options and "reset_mask" in options:
-            given = options["reset_mask"]
+        for name, given in (options or {}).items():
+            check_name("options", name, ["reset_mask"])
             mask = torch.as_tensor(given if isinstance(given, Tensor) else np.array(given), device=self.device)
             if mask.shape != (self.num_envs,) or mask.dtype != torch.bool:
                 raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({self.num_envs},) bool")
@@ -312,6 +330,7 @@ class DexHandVecEnv(VectorEnv):
     def step(self, actions: Any) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
         """One control step. actions [N, A] in [-1, 1] (clamped; any array-like) -> obs [N, O], reward [N], terminated [N]
         bool, truncated [N] bool, info (class docstring)."""
+        self._check_open()
         self._prev_actions.copy_(stages.as_tensor(actions, self._prev_actions.shape))
         self._drive.again_if_changed(self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
         self._drive()
@@ -341,22 +360,27 @@ class DexHandVecEnv(VectorEnv):
             watch(info)
         return obs, reward, terminated, truncated, info
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("the environment is closed: make another one")
+
     def _drive_dofs(self) -> None:
         """The four stages: the newest action to dof targets. The drives keep theirs where one is not finite: an engine may
         take such a target for zero, without a word."""
         given = self._prev_actions.sum(1)
         self._prev_actions.nan_to_num_(0.0).clamp_(-1.0, 1.0)
-        baseline = self.pre_action_rule(self.measured)
-        columns = self._controlled
+        shape, columns = self._targets.shape, self._controlled
+        baseline = check_shape("pre_action_rule", self.pre_action_rule(self.measured), shape)
         targets = self.action_rule(
             self._prev_actions, self._targets[:, columns], baseline[:, columns], self._policy_limits
         )
+        check_shape("action_rule", targets, self._prev_actions.shape)
         if targets.shape[1] < 18:
             controlled, targets = targets, baseline.clone()
             targets[:, columns] = controlled
         for post_filter in self.post_action_filters:
-            targets = post_filter(targets, self._targets, self._limits)
-        dof_targets = self.coupling(targets)
+            targets = check_shape(post_filter, post_filter(targets, self._targets, self._limits), shape)
+        dof_targets = check_shape("coupling", self.coupling(targets), self._dof_targets.shape)
         drivable = finite(given, baseline, targets, dof_targets)
         torch.logical_not(drivable, out=self._refused)
         self._rule_targets.copy_(baseline)
@@ -407,8 +431,8 @@ class DexHandVecEnv(VectorEnv):
 
     def _judge(self, m: Measured, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Reward [N], terminated [N], truncated [N], success [N] and endings [J, N], and their statistics."""
-        hits = self._criteria(self.successes(m, self.cfg), self._successes)
-        misses = self._criteria(self.failures(m, self.cfg), self._failures)
+        hits = self._criteria(self.successes(m, self.cfg), self.success_criteria)
+        misses = self._criteria(self.failures(m, self.cfg), self.failure_criteria)
         success = hits.any(0)
         failure = misses.any(0) & ~success
         truncated = (self._episode_step >= self.task.episode_length) & ~(success | failure)
@@ -554,6 +578,9 @@ class DexHandVecEnv(VectorEnv):
             value = state.get(name)
             if isinstance(value, Tensor) and not torch.isfinite(value.double()).all():
                 raise ValueError(f"its {name} is not finite")
+            if isinstance(value, Tensor) and name != "generator" and value.dtype == torch.int64:
+                if not ((value >= 0) & (value < 2**31)).all():
+                    raise ValueError(f"its {name} is no count")
         for name, value in self.memory().items():
             value.copy_(state[name])
         self._steps = int(state["steps"])
@@ -586,7 +613,7 @@ class DexHandVecEnv(VectorEnv):
             log.warning("contacts of %d environments did not fit: raise sim.warp.nconmax or sim.warp.njmax", overflow)
         if episodes:
             result.update({f"ending/{name}": value / episodes for name, value in zip(self._endings, endings)})
-            if self._successes:
+            if self.success_criteria:
                 result["success_rate"] = succeeded / episodes
             result["episode_length"] = length / episodes
         return result
