@@ -19,7 +19,18 @@ log = logging.getLogger(__name__)
 NUMBERS = (torch.float32, torch.bool, torch.int32, torch.int64, torch.uint8)
 
 
-MEMBERS = "config scene sample_start rewards successes failures quantities timers remembered train_defaults".split()
+MEMBERS = [
+    "config",
+    "scene",
+    "sample_start",
+    "rewards",
+    "successes",
+    "failures",
+    "quantities",
+    "timers",
+    "remembered",
+    "train_defaults",
+]
 """What a task may say."""
 
 
@@ -102,8 +113,10 @@ def check_quantities(measured: Dict[str, Tensor], names: Iterable[str], num_envs
 
 def check_seed(seed: Any) -> Optional[int]:
     """Gymnasium's seeds have no largest one."""
-    if seed is None or (isinstance(seed, Integral) and not isinstance(seed, bool) and seed >= 0):
-        return seed if seed is None else int(seed)
+    if seed is None:
+        return None
+    if isinstance(seed, Integral) and not isinstance(seed, bool) and int(seed) >= 0:
+        return int(seed)
     raise ValueError(f"seed = {shortened(repr(seed))}: allowed is a whole number, 0 or more, or None")
 
 

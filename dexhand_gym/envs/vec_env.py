@@ -578,9 +578,9 @@ class DexHandVecEnv(VectorEnv):
             value = state.get(name)
             if isinstance(value, Tensor) and not torch.isfinite(value.double()).all():
                 raise ValueError(f"its {name} is not finite")
-            if isinstance(value, Tensor) and name != "generator" and value.dtype == torch.int64:
-                if not ((value >= 0) & (value < 2**31)).all():
-                    raise ValueError(f"its {name} is no count")
+            counts = isinstance(value, Tensor) and name != "generator" and value.dtype == torch.int64
+            if counts and not ((value >= 0) & (value < 2**31)).all():
+                raise ValueError(f"its {name} is no count")
         for name, value in self.memory().items():
             value.copy_(state[name])
         self._steps = int(state["steps"])
