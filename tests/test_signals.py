@@ -22,10 +22,22 @@ TRAIN = [sys.executable, str(ROOT / "train_ppo.py"), "--num-envs", "8", "--train
 TRAIN += ["--train.num-minibatches", "2", "--train.units", "16", "--train.log-interval", "1"]
 
 
+STARTED = []
+
+
 def start(command: list, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
+    STARTED.append(subprocess.Popen(command, cwd=folder, env=ENV, **pipes))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind():
+    yield
+    for process in STARTED:
+        process.kill()
+        process.communicate()
+    STARTED.clear()
 
 
 def wait_for(condition) -> None:

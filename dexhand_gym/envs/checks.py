@@ -120,6 +120,14 @@ def check_seed(seed: Any) -> Optional[int]:
     raise ValueError(f"seed = {shortened(repr(seed))}: allowed is a whole number, 0 or more, or None")
 
 
+def check_remembered(what: str, value: Tensor) -> None:
+    """Of an environment's state: numbers are finite, whole ones count something."""
+    if not torch.isfinite(value.double()).all():
+        raise ValueError(f"{what} is not finite")
+    if value.dtype == torch.int64 and not ((value >= 0) & (value < 2**31)).all():
+        raise ValueError(f"{what} is no count")
+
+
 def check_scene(scene: Any) -> Scene:
     """What scene() returned."""
     if not isinstance(scene, Scene):
