@@ -135,7 +135,7 @@ TASK = ("task_name", "task.", "sim.", "env.box.", "env.hand_height")
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
-    "test_render": {**_WATCH, "physics": "fast"},
+    "test_render": _WATCH,
     "test_stream": _WATCH,
     "test_record": {**_TEST, "render": False, "env.record_video": True, "train.test_episodes": 16},
     "train_cpu": {
@@ -188,6 +188,8 @@ ALIASES = {
     "train.experiment.max_recent_runs": "max_recent_runs",
     "config_name": "config",
     "cn": "config",
+    "train.test_games_num": "train.test_episodes",
+    "test_games_num": "train.test_episodes",
     "train": "train_config",
     "sim.physx.num_threads": "sim.threads",
 }

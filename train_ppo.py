@@ -56,6 +56,7 @@ else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.ppo import distributed, ppo, wandb_logger, workspace
     from dexhand_gym.ppo.text import PrintableFormatter, SurvivingFile, SurvivingStream, printable, write_anything
 
+TELL_AFTER = 20.0  # s without a word in a test
 REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
 OURS = {Path(__file__).resolve(), *(Path(str(module.__file__)).resolve().parent for module in (dexhand_gym, ppo))}
 OURS.add(Path(configs.__file__).resolve())
@@ -155,7 +156,9 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
         log.info("run: runs/%s", folder.name)
         wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
         with wandb as tell_wandb, watched(cfg, env, folder) as film:
-            train(cfg, env, begun, folder, console, film, tell_wandb) if begun else test(cfg, env, folder, film)
+            train(cfg, env, begun, folder, console, film, tell_wandb) if begun else test(
+                cfg, env, folder, console, film
+            )
         return 0
     except KeyboardInterrupt as stop:
         saved = max(folder.glob("nn/last_*.pth"), key=workspace.newness, default=None)
@@ -332,7 +335,7 @@ def train(
     film: Callable[[str], None],
     tell_wandb: Callable[[Dict[str, float]], None],
 ) -> None:
-    """Trains, tests the result (an episode in every environment) and says what to do next."""
+    """Trains, tests the result and says what to do next."""
     display = ProgressDisplay(cfg.train, console)
 
     def after_iteration(metrics: Dict[str, float]) -> None:
@@ -347,7 +350,7 @@ def train(
         return
     best = workspace.best_checkpoint(folder)
     film("best")
-    measure(env, *load_agent(env, cfg, best), env.num_envs, best, folder)
+    measure(env, *load_agent(env, cfg, best), cfg.train.test_episodes or env.num_envs, best, folder, console)
     log.info(
         "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
     )
@@ -370,6 +373,8 @@ class ProgressDisplay:
 
     def __call__(self, metrics: Dict[str, float]) -> None:
         self.iterations += 1
+        if self.iterations == 2:  # the first one was slow: kernels, caches
+            self.say_what_to_expect(metrics)
         self.window.append(metrics)
         iteration = int(metrics["iteration"])
         self.bar.update(self.task, completed=iteration)
@@ -387,6 +392,11 @@ class ProgressDisplay:
         if isinstance(self.live, Live):
             table = Columns([f"{name} [bold]{text}" for name, text in texts.items()], padding=(0, 3), equal=True)
             self.live.update(Group(table, *terms, self.bar))
+
+    def say_what_to_expect(self, metrics: Dict[str, float]) -> None:
+        left = (self.cfg.max_iterations - metrics["iteration"]) * metrics["frames"] / metrics["iteration"]
+        minutes = left / metrics["steps_per_second"] / 60
+        log.info("%.1f million environment steps to go, some %.0f min at this rate", left / 1e6, minutes)
 
 
 def describe(metrics: Dict[str, float]) -> Dict[str, str]:
@@ -428,7 +438,7 @@ def as_text(table: Table) -> str:
 # --- Test ------------------------------------------------------------------------------------------------------------
 
 
-def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, film: Callable[[str], None]) -> None:
+def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, film: Callable[[str], None]) -> None:
     """One round of `test_episodes` episodes, or round after round (see TrainConfig.reload_interval)."""
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
@@ -447,13 +457,29 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, film: Callable[[str],
 
     if env.viewer is not None:
         env.viewer.on_reload = reload
+        if cfg.env.render:
+            wait_for_a_visitor(env.viewer)
     film("test")
     while True:
-        measure(env, agent, iteration, cfg.train.test_episodes or env.num_envs, path, folder)
+        measure(env, agent, iteration, cfg.train.test_episodes or env.num_envs, path, folder, console)
         if cfg.train.test_episodes and not interval:
-            return
+            break
         if interval and time.monotonic() - loaded >= interval:
             reload()
+    if cfg.env.render and env.viewer is not None and not env.viewer.is_over():
+        stay_for_visitors(env.viewer)
+
+
+def wait_for_a_visitor(viewer: Any) -> None:
+    """Until somebody looks, or presses Enter on a terminal."""
+    terminal = sys.stdin if sys.stdin is not None and sys.stdin.isatty() else None
+    if not viewer.watched():
+        log.info("waiting until somebody opens %s%s", viewer.where, " (Enter goes on without)" if terminal else "")
+    while not viewer.watched():
+        if terminal and select.select([terminal], [], [], 0)[0]:
+            terminal.readline()
+            return
+        time.sleep(0.1)
 
 
 def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agent, int]:
@@ -462,12 +488,47 @@ def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agen
     return agent, ppo.load_agent(path, agent, cfg.train)["epoch"]
 
 
-def measure(env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int, path: Path, folder: Path) -> None:
+def measure(
+    env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int, path: Path, folder: Path, console: Console
+) -> None:
     """Plays, and tells the log and `folder`/result.json how it went. `path` is where the agent comes from."""
-    result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes)}
+    with progress_of(episodes, console) as tell:
+        result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes, tell)}
     workspace.write(folder / "result.json", workspace.to_json(result))
-    what = "tested: %s after %d iterations, %d episodes without exploration\n%s"
-    log.info(what, printable(path.name), iteration, result["episodes"], as_text(result_table(result)))
+    what = "tested: %s after %d iterations, %d episodes without exploration%s\n%s"
+    few = f", {result['independent']} different boxes" if result["independent"] < result["episodes"] else ""
+    log.info(what, printable(path.name), iteration, result["episodes"], few, as_text(result_table(result)))
+
+
+def stay_for_visitors(viewer: Any) -> None:
+    """Until Ctrl-C, or until the window is closed."""
+    log.info("still to be seen: %s; Ctrl-C ends it", viewer.where)
+    try:
+        while not viewer.is_over():
+            viewer.draw_still()
+    except KeyboardInterrupt as stop:
+        if exit_status(stop) != 128 + signal.SIGINT:
+            raise
+
+
+@contextlib.contextmanager
+def progress_of(episodes: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A function to tell how many episodes are done: a bar on a terminal, else a line now and then."""
+    if console.is_terminal:
+        columns = TextColumn("episodes"), MofNCompleteColumn(), BarColumn(None)
+        with Progress(*columns, console=console, expand=True, transient=True) as bar:
+            task = bar.add_task("", total=episodes)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    told = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TELL_AFTER and done < episodes:
+            told = time.monotonic()
+            progress_log.info("%d of %d episodes", done, episodes)
+
+    yield tell
 
 
 def result_table(result: Dict[str, Any]) -> Table:
@@ -477,7 +538,7 @@ def result_table(result: Dict[str, Any]) -> Table:
     if "success_rate" in result:
         shares = {"success rate": result["success_rate"], **shares}
     for name, share in shares.items():
-        low, high = wilson(share, result["episodes"])
+        low, high = wilson(share, result["independent"])
         table.add_row(name, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
     for name in ("reward", "length"):
         table.add_row(name, f"{result[f'{name}_mean']:.2f}", f"+- {result[f'{name}_std']:.2f}")
@@ -485,13 +546,15 @@ def result_table(result: Dict[str, Any]) -> Table:
 
 
 @torch.no_grad()
-def evaluate(env: DexHandVecEnv, agent: ppo.Agent, episodes: int) -> Dict[str, Any]:
-    """Plays `episodes` episodes. How many of them each environment plays is settled before: to take those that end first
-    would prefer short ones."""
+def evaluate(
+    env: DexHandVecEnv, agent: ppo.Agent, episodes: int, tell: Callable[[int], None] = lambda done: None
+) -> Dict[str, Any]:
+    """Plays `episodes` episodes and tells how many are done. How many of them each environment plays is settled before: to
+    take those that end first would prefer short ones."""
     obs, _ = env.reset()
     left = torch.full((env.num_envs,), episodes // env.num_envs, device=obs.device)
     left[: episodes % env.num_envs] += 1
-    rows, endings = [], {}
+    rows, endings, done = [], {}, 0
     while (left > 0).any():
         obs, *_, info = env.step(agent.to_env(agent.act_deterministic(obs)))
         counted = info["_episode"] & (left > 0)
@@ -499,11 +562,15 @@ def evaluate(env: DexHandVecEnv, agent: ppo.Agent, episodes: int) -> Dict[str, A
         endings = info["endings"]
         columns = (info["episode"]["r"], info["episode"]["l"], info["success"], *endings.values())
         rows.append(torch.stack([column.double() for column in columns], 1)[counted])
+        done += len(rows[-1])
+        tell(done)
     reward, length, success, *ended = torch.cat(rows).T
-    result: Dict[str, Any] = {"episodes": len(reward)}
+    result: Dict[str, Any] = {"episodes": len(reward), "independent": len(reward)}
+    if env.task.randomize.per_environment:  # episodes with the same box do not tell twice what it is like
+        result["independent"] = min(env.num_envs, len(reward))
     if env.success_criteria:
         result["success_rate"] = success.mean().item()
-        result["success_rate_95"] = wilson(result["success_rate"], len(reward))
+        result["success_rate_95"] = wilson(result["success_rate"], result["independent"])
     for name, column in (("reward", reward), ("length", length)):
         result[f"{name}_mean"], result[f"{name}_std"] = column.mean().item(), column.std(unbiased=False).item()
     result["endings"] = {name: column.mean().item() for name, column in zip(endings, ended)}

@@ -130,9 +130,14 @@ class Page(Viewer):
 
     def _add_scene(self, frame: Frame) -> None:
         scene, camera = self._server.scene, self._server.initial_camera
-        distance = 0.65 + 0.55 * (math.ceil(math.sqrt(len(frame.rows))) - 1)
-        aside = np.array((0.16, -0.08, 0.0)) * distance  # the panel covers the right
-        camera.position, camera.look_at = np.array((-0.5, -1.0, 0.6)) * distance + aside, aside + (0.0, 0.0, 0.1)
+        cfg = self.env.cfg.env.camera
+        distance = 1.6 * cfg.distance + 0.7 * (math.ceil(math.sqrt(len(frame.rows))) - 1)
+        azimuth, elevation = math.radians(cfg.azimuth), math.radians(cfg.elevation)
+        level = np.array((math.cos(azimuth), math.sin(azimuth), 0.0))
+        forward = math.cos(elevation) * level + (0.0, 0.0, math.sin(elevation))
+        aside = 0.13 * distance * np.array((level[1], -level[0], 0.0))  # the panel covers the right
+        camera.look_at = aside + (0.0, 0.0, 0.1)
+        camera.position = camera.look_at - distance * forward
         camera.fov = math.radians(45)
         scene.configure_environment_map("studio", environment_intensity=0.3)
         scene.add_grid(

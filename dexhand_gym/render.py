@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.config import check_name
+from dexhand_gym.envs.config import CameraConfig, check_name
+from dexhand_gym.hand import BODY_NAMES, PALM
 from dexhand_gym.sim import load_triton
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.viewer import has_display
@@ -34,13 +35,13 @@ class Renderer:
     Raises RuntimeError where nothing can be drawn.
     """
 
-    def __init__(self, env: DexHandVecEnv, size: Tuple[int, int], camera: str = "watch"):
+    def __init__(self, env: DexHandVecEnv, size: Tuple[int, int]):
         width, height = size
+        self._follow = env.cfg.env.camera.follow
         self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
         self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = self._model.camera(camera).id
+        aim(self._camera, env.cfg.env.camera)
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._scene = mujoco.MjvScene(self._model, 1000)
         self._area = mujoco.MjrRect(0, 0, width, height)
@@ -50,6 +51,8 @@ class Renderer:
     def draw(self, coordinates: np.ndarray) -> np.ndarray:
         """The picture, uint8 [height, width, 3], of one row of coordinates()."""
         pose(self._model, self._data, coordinates)
+        if self._follow:
+            self._camera.lookat[:] = middle_of_hand(self._data)
         what = mujoco.mjtCatBit.mjCAT_ALL
         scene = (self._options, self._perturbation, self._camera, what, self._scene)
         mujoco.mjv_updateScene(self._model, self._data, *scene)
@@ -79,6 +82,19 @@ def pose(model: mujoco.MjModel, data: mujoco.MjData, coordinates: np.ndarray) ->
     model.geom_size[model.ngeom - len(sizes) :] = sizes[:, None] / 2  # boxes come last
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
+
+
+def aim(camera: Any, cfg: CameraConfig) -> None:
+    """Puts one of MuJoCo's cameras where the config says; whom it follows is its owner's business."""
+    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+    camera.distance, camera.azimuth, camera.elevation = cfg.distance, cfg.azimuth, cfg.elevation
+    camera.lookat[:] = 0.0, 0.0, 0.12
+
+
+def middle_of_hand(data: mujoco.MjData) -> np.ndarray:
+    """Of the palm and what hangs on it [3], m."""
+    first = data.model.body(PALM).id
+    return data.xpos[first : first + len(BODY_NAMES) - BODY_NAMES.index(PALM)].mean(0)
 
 
 def check_drawing() -> None:

@@ -92,7 +92,7 @@ class Recorder:
             os.setpriority(os.PRIO_PROCESS, me, max(os.getpriority(os.PRIO_PROCESS, me), 10))  # the physics goes first
             self._draw(states, file)
             if not self._cancelled:
-                log.info("video: %s, %.1f s", file.name, len(states) * self._stride * self._env.control_dt)
+                log.info("video: %s, %.1f s", os.path.relpath(file), len(states) * self._stride * self._env.control_dt)
         except Exception as error:
             warn(file.name, error)
         finally:
@@ -133,6 +133,8 @@ class Recorder:
         self._cancelled = kind is not None
         if not self._cancelled:
             self._finish()
+            if not self._idle.is_set():
+                log.info("video: being drawn")
         self._idle.wait()
         if self._thread:
             self._thread.join()  # it is about to end; a process that ends before it is aborted

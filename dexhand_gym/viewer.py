@@ -176,6 +176,12 @@ class Viewer:
             self._draw_if_due()
         self._last_step = max(self._last_step + self._step_time(), time.perf_counter())
 
+    def draw_still(self) -> None:
+        """Shows the newest instant for a moment, with what a visitor picks."""
+        if self.watched():
+            self._draw_if_due()
+        time.sleep(FRAME_TIME)
+
     def _time_left(self) -> float:
         """Seconds until the next step, as things are now."""
         if self.paused and not self.steps_to_go:
@@ -232,6 +238,10 @@ class Viewer:
         """Whether anybody is looking: else nothing is drawn and nothing waits."""
         raise NotImplementedError
 
+    def is_over(self) -> bool:
+        """Whether nobody can look any more."""
+        return False
+
     def draw(self, frame: Frame) -> None:
         """Shows it."""
         raise NotImplementedError
@@ -250,6 +260,7 @@ class Window(Viewer):
     def __init__(self, env: DexHandVecEnv, speed: str):
         import mujoco.viewer
 
+        from dexhand_gym.render import aim
         from dexhand_gym.sim.mjcf import build_model
 
         super().__init__(env, speed)
@@ -262,9 +273,15 @@ class Window(Viewer):
         )
         self._threads = set(threading.enumerate()) - before
         with self._window.lock():
-            camera = self._window.cam
-            camera.lookat[:] = 0.0, 0.0, 0.12
-            camera.distance, camera.azimuth, camera.elevation = 0.8 + 0.4 * (self.shown > 1), 63.0, -25.0
+            aim(self._window.cam, env.cfg.env.camera)
+            self._looked_at = self._window.cam.lookat.copy()
+            self._window.cam.distance += 0.6 * (self.shown > 1)
+
+    def _follow(self, hand: np.ndarray) -> None:
+        """Moves the camera, which the user may have turned, along with the hand."""
+        if self.env.cfg.env.camera.follow:
+            self._window.cam.lookat[:] += hand - self._looked_at
+        self._looked_at = hand.copy()
 
     def _on_key(self, key: int) -> None:
         import glfw
@@ -283,11 +300,15 @@ class Window(Viewer):
         """See Viewer.watched: until the window is closed."""
         return self._window.is_running()
 
+    def is_over(self) -> bool:
+        """See Viewer.is_over."""
+        return not self._window.is_running()
+
     def draw(self, frame: Frame) -> None:
         """The picked environment in the middle, its neighbours around it."""
         import mujoco
 
-        from dexhand_gym.render import pose
+        from dexhand_gym.render import middle_of_hand, pose
 
         index = frame.picked - frame.rows.start
         middle = frame.places[index]
@@ -310,6 +331,7 @@ class Window(Viewer):
                 mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.004, start, end)
                 scene.ngeom += 1
             pose(self._model, self._data, frame.coordinates[index])
+            self._follow(middle_of_hand(self._data))
         names = ["environment", "speed", "episode", "success"]
         values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]
         values.append(f"{frame.successes} of {frame.episodes}")

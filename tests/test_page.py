@@ -259,7 +259,7 @@ class Client:
 @pytest.fixture
 def eight():
     """Eight environments with a page that a client looks at, and a function that steps them."""
-    env = make(8, render_mode="human", render_port=0)
+    env = make(num_envs=8, render_mode="human", render_port=0)
     env.viewer.speed = "max"
     client = Client(env.viewer.where)
     wait_for(env.viewer.watched)

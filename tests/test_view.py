@@ -47,8 +47,8 @@ def need(program: str) -> str:
     return path
 
 
-def make(num_envs=2, render_mode="rgb_array", **fields):
-    return gymnasium.make_vec(BOX, num_envs=num_envs, seed=0, render_mode=render_mode, **fields).unwrapped
+def make(task=BOX, num_envs=2, render_mode="rgb_array", **fields):
+    return gymnasium.make_vec(task, num_envs=num_envs, seed=0, render_mode=render_mode, **fields).unwrapped
 
 
 def run(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -93,7 +93,7 @@ def test_pictures_of_a_vector_environment():
 
 
 def test_pictures_show_every_box_in_its_own_size():
-    env = make(num_envs=6, randomize={"box_size": (0.03, 0.07)}, box_position_noise=0.0)
+    env = make(num_envs=6, randomize={"box_size": (0.03, 0.07)}, box_position_noise=0.0, follow=False, distance=1.0)
     env.reset()
     area = np.array([blue(picture).sum() for picture in env.render()])
     size = env.box_sizes[:, 0].numpy()
@@ -115,6 +115,28 @@ def test_the_camera_sees_the_whole_lift():
             assert not (blue(picture) | orange)[edge].any()
     assert env.unwrapped.observations()["object_pos"][0, 2] > 0.2
     env.close()
+
+
+def test_the_camera_follows_the_hand_from_where_it_is_told():
+    def middle(**fields):
+        """Height in the picture of the fingertips, which are orange, 0 to 1 from the top, as the hand rises 5 cm."""
+        env = make("DexHand/BaseTask-v0", num_envs=1, video_size=(160, 120), **fields)
+        up = torch.zeros(1, 18)
+        up[:, 2] = 0.25
+        heights = []
+        for step in range(21):
+            if step % 20 == 0:
+                picture = env.render()[0].astype(int)
+                heights.append(np.nonzero(picture[..., 0] - picture[..., 2] > 90)[0].mean() / 120)
+            env.step(up)
+        env.close()
+        return heights
+
+    followed, still = middle(), middle(follow=False)
+    assert followed[1] == pytest.approx(followed[0], abs=0.03)
+    assert still[1] < still[0] - 0.05
+    near, far = (make(num_envs=1, distance=d, video_size=(160, 120)) for d in (0.4, 0.8))
+    assert blue(near.render()[0]).sum() > 2 * blue(far.render()[0]).sum()
 
 
 def test_either_engine_gives_the_same_picture():
@@ -271,7 +293,7 @@ def test_training_and_testing_are_filmed(tmp_path):
     pictures = check_clip(videos / "iteration_000002.mp4", (160, 120), 9 / 25)
     assert np.abs(pictures[0].astype(int) - pictures[-1]).mean() > 0.2, "something moves"
     check_clip(videos / "iteration_000004.mp4", (160, 120), 1 / 25)
-    assert "video: iteration_000002.mp4, 0.4 s" in done.stdout
+    assert "videos/iteration_000002.mp4, 0.4 s" in done.stdout
 
     done = run(f"--test --checkpoint latest --num-envs 4 --env.render False {film} --train.test-episodes 8", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -285,7 +307,7 @@ def test_an_interrupted_training_leaves_only_whole_clips(tmp_path):
     process = subprocess.Popen(
         command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert any("video: iteration_000003.mp4" in line for line in process.stdout)
+    assert any("video: runs" in line and "iteration_000003.mp4" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out

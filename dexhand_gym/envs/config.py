@@ -16,6 +16,20 @@ Deviation = Annotated[float, Range(0, 1000)]
 
 
 @dataclass
+class CameraConfig:
+    """From where pictures, videos and a window show an environment."""
+
+    follow: bool = True
+    """Look at the middle of the hand, wherever it goes. Off: at the place 12 cm above the middle of the ground."""
+    distance: Annotated[float, Range(0.05, 100)] = 0.5
+    """m."""
+    azimuth: Annotated[float, Range(-360, 360)] = 60.0
+    """Direction in which the camera looks, degrees: 0 along +x, 90 along +y."""
+    elevation: Annotated[float, Range(-90, 90)] = -25.0
+    """Degrees; below 0 the camera looks down."""
+
+
+@dataclass
 class EnvConfig:
     """Where and how many."""
 
@@ -46,7 +60,9 @@ class EnvConfig:
     """Control steps of a clip."""
     video_size: Tuple[Side, Side] = (640, 480)
     """Width and height of pictures, pixels, both even."""
-    spacing: Annotated[float, Range(0, 100)] = 0.6
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    """Where pictures, videos and windows look from."""
+    spacing: Annotated[float, Range(0, 100)] = 0.5
     """Distance between environments where they are shown side by side, m."""
     hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
@@ -76,6 +92,11 @@ class RandomizeConfig:
     """... on the positions of the hand's bodies, such as the finger pads, and of the boxes, along x, y and z, m."""
     contact_force_noise: Deviation = 0.0
     """... on the contact force of every body, along x, y and z, N."""
+
+    @property
+    def per_environment(self) -> bool:
+        """Whether environments differ in what they keep from episode to episode."""
+        return any((self.box_size, self.box_mass, self.box_friction, self.action_delay[1] > self.action_delay[0]))
 
     def validate(self) -> None:
         """Raises ValueError, one line, for a range that ends before it begins."""

@@ -586,19 +586,17 @@ class DexHandVecEnv(VectorEnv):
             self._generator.set_state(state["generator"])
 
     def statistics(self) -> Dict[str, float]:
-        """Means since the last call: reward terms raw and weighted (per step), endings (share of finished episodes),
-        success_rate (if the task has successes), episode_length, episodes, nonfinite and overflow (counts). Costs one
-        transfer from the device."""
+        """Means since the last call: what the reward is made of, raw and weighted (per step; the weighted ones sum to it),
+        endings (share of finished episodes), success_rate (if the task has successes), episode_length, episodes, nonfinite
+        and overflow (counts). Costs one transfer from the device."""
         *sums, overflow = torch.cat((self._sums, self.sim.take_overflow().double().reshape(1))).tolist()
         self._sums.zero_()
         steps, self._steps = max(self._steps * self.num_envs, 1), 0
-        k = len(self._terms)
-        weights = self.task.reward_weights
-        raw = [total / steps for total in sums[:k]]
-        weighted = [weights[name] * value for name, value in zip(self._terms, raw)]
-        *endings, succeeded, episodes, length = sums[k + len(ENDING_WEIGHTS) :]
-        result = {f"reward_raw/{name}": value for name, value in zip(self._terms, raw)}
-        result.update({f"reward/{name}": value for name, value in zip(self._terms, weighted)})
+        k = len(self.reward_weights)
+        raw = {name: total / steps for name, total in zip(self.reward_weights, sums)}
+        *endings, succeeded, episodes, length = sums[k:]
+        result = {f"reward_raw/{name}": value for name, value in raw.items()}
+        result.update({f"reward/{name}": weight * raw[name] for name, weight in self.reward_weights.items()})
         result["episodes"] = episodes
         result["nonfinite"], result["overflow"] = endings[-1], overflow
         if endings[-1]:
