@@ -1,10 +1,10 @@
 """Isaac Gym's own window."""
 
-# Isaac Gym is not on the package index: nothing here is known to the type checker.
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingModuleSource=false
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from isaacgym import gymapi
@@ -39,7 +39,7 @@ class IsaacGymWindow(Viewer):
         self._sim, self._gym = sim, sim.gym
         self._window = self._gym.create_viewer(sim.sim, gymapi.CameraProperties())
         if self._window is None:
-            raise RuntimeError("no display for Isaac Gym's window")
+            raise RuntimeError("no display for Isaac Gym's window (create_viewer failed; what it printed says why)")
         for key, name in _KEYS.items():
             self._gym.subscribe_viewer_keyboard_event(self._window, key, name)
         self._looked_at = -1
@@ -47,10 +47,10 @@ class IsaacGymWindow(Viewer):
 
     def watched(self) -> bool:
         """See Viewer.watched: until the window is closed. Takes up what has been typed."""
-        self._gym.poll_viewer_events(self._window)
-        for event in self._gym.query_viewer_action_events(self._window):
+        for event in self._gym.query_viewer_action_events(self._window):  # first: polling begins a new list
             if event.value > 0:  # pressed, not let go
                 self._on_key(event.action)
+        self._gym.poll_viewer_events(self._window)
         return not self._gym.query_viewer_has_closed(self._window)
 
     def _on_key(self, name: str) -> None:
@@ -63,6 +63,12 @@ class IsaacGymWindow(Viewer):
             self.paused, self.steps_to_go = True, self.steps_to_go + 1
         elif name == "reload":
             self.reload_wanted = True
+
+    def _draw_if_due(self) -> None:
+        """Thirty times a second, paused or not: the mouse moves Isaac Gym's camera, and that shows when it draws."""
+        if time.perf_counter() >= self._next_frame:
+            self._seen = None
+        super()._draw_if_due()
 
     def _fetch(self) -> Any:
         """Nothing: Isaac Gym draws what it has."""
