@@ -47,11 +47,15 @@ class IsaacGymWindow(Viewer):
 
     def watched(self) -> bool:
         """See Viewer.watched: until the window is closed. Takes up what has been typed."""
-        for event in self._gym.query_viewer_action_events(self._window):  # first: polling begins a new list
-            if event.value > 0:  # pressed, not let go
-                self._on_key(event.action)
+        self._take_events()
         self._gym.poll_viewer_events(self._window)
         return not self._gym.query_viewer_has_closed(self._window)
+
+    def _take_events(self) -> None:
+        """To be called before what polls, which begins a new list: poll_viewer_events and draw_viewer."""
+        for event in self._gym.query_viewer_action_events(self._window):
+            if event.value > 0:  # pressed, not let go
+                self._on_key(event.action)
 
     def _on_key(self, name: str) -> None:
         faster = {"faster": 1, "slower": -1}.get(name, 0)
@@ -80,6 +84,7 @@ class IsaacGymWindow(Viewer):
             eye, target = gymapi.Vec3(-0.5, -0.86, 0.52), gymapi.Vec3(-0.05, 0.0, 0.12)
             self._gym.viewer_camera_look_at(self._window, env, eye, target)
         self._sim.step_graphics()
+        self._take_events()
         self._gym.draw_viewer(self._window, self._sim.sim, True)
 
     def close(self) -> None:

@@ -154,8 +154,8 @@ def test_the_window_is_isaac_gyms_own():
         for value in (1.0, 0.0):  # pressed, let go
             event = gymapi.ActionEvent()
             event.action, event.value = action, value
-            gym_window.events.append(event)
-        assert window.watched()
+            gym_window.typed.append(event)
+        assert window.watched() and window.watched()  # polls, then takes what has been polled
 
     press("next")
     press("faster")
