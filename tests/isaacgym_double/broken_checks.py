@@ -52,7 +52,7 @@ def scaled(field, factor):
 def body(**wrong):
     def spoil(bodies, *args):
         for name, value in wrong.items():
-            setattr(bodies[-1], name, value)
+            setattr(bodies[9], name, value)  # of a finger
         return bodies
 
     return spoil
