@@ -68,9 +68,9 @@ class PhysxConfig:
     max_depenetration_velocity: Annotated[float, Range(0, 1000)] = 0.2
     """How fast shapes that overlap are pushed apart, m/s."""
     friction_offset_threshold: Annotated[float, Range(0, 1)] = 0.04
-    """Points of contact farther apart than this feel no friction, m. For parts of a centimetre less: 0.01."""
+    """Shapes farther from each other than this at a point of contact feel no friction there, m. For small parts: 0.01."""
     friction_correlation_distance: Annotated[float, Range(0, 1)] = 0.025
-    """Points of contact nearer to each other than this share one anchor of friction, m. For small parts less: 0.00625."""
+    """Points of contact nearer to each other than this share one anchor of friction, m. For small parts: 0.00625."""
     always_use_articulations: bool = False
     """Makes articulations of single bodies too, here the boxes."""
     contact_pairs: Annotated[int, Range(1, 10**6)] = 512

@@ -41,6 +41,8 @@ T = TypeVar("T")
 class IsaacGymSimulator:
     """The Simulator contract (base.py) on gymapi's tensors. `gym`, `sim` and `envs` are gymapi's own handles."""
 
+    _started = False
+
     def __init__(
         self,
         scene: Scene,
@@ -63,6 +65,9 @@ class IsaacGymSimulator:
                 f"friction of a box = {boxes_of['friction'].min():.3g}: with Isaac Gym allowed is 0.5 or more"
             )
         boxes_of["friction"] = in_steps(boxes_of["friction"])
+        if self.device.type == "cuda" and IsaacGymSimulator._started:
+            raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
+        IsaacGymSimulator._started = True
         self.gym = gymapi.acquire_gym()
         gpu = self.device.index or 0
         graphics = gpu if cfg.physx.graphics_device < 0 else cfg.physx.graphics_device
@@ -83,7 +88,7 @@ class IsaacGymSimulator:
         self._kinematics = Kinematics(links, self.device)
         self._wrap(scene.hand_height)
 
-    def _params(self, cfg: SimConfig) -> Any:
+    def _params(self, cfg: SimConfig) -> gymapi.SimParams:
         params, physx = gymapi.SimParams(), cfg.physx
         params.dt, params.substeps = cfg.dt, physx.substeps
         params.up_axis, params.gravity = gymapi.UP_AXIS_Z, gymapi.Vec3(*cfg.gravity)
@@ -124,7 +129,7 @@ class IsaacGymSimulator:
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
         self.envs, self._cameras = [], []
         hands, boxes = [], []  # indices of actors
-        assets: Dict[Any, Any] = {}  # of boxes, by size and mass
+        assets: Dict[Any, gymapi.Asset] = {}  # of boxes, by size and mass
         for i in range(self.num_envs):
             lower, upper = gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half)
             env = succeeded(gym.create_env(sim, lower, upper, columns), "create_env")
@@ -166,21 +171,21 @@ class IsaacGymSimulator:
         properties["hasLimits"], properties["friction"], properties["velocity"] = True, 0.0, 1000.0
         return properties
 
-    def _set_friction(self, env: Any, actor: int, friction: float) -> None:
+    def _set_friction(self, env: gymapi.Env, actor: int, friction: float) -> None:
         shapes = self.gym.get_actor_rigid_shape_properties(env, actor)
         for shape in shapes:
             shape.friction, shape.restitution = friction, 0.0
         done = self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
         succeeded(done, "set_actor_rigid_shape_properties")
 
-    def _add_box(self, env: Any, group: int, box: Box, asset: Any) -> int:
+    def _add_box(self, env: gymapi.Env, group: int, box: Box, asset: gymapi.Asset) -> int:
         actor = succeeded(self.gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0), "create_actor")
         # A contact takes the mean of two frictions here, and is to take the box's; hand and ground have 1.
         self._set_friction(env, actor, 2 * box.friction - 1)
         self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
         return self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
 
-    def _add_camera(self, env: Any) -> int:
+    def _add_camera(self, env: gymapi.Env) -> int:
         properties = gymapi.CameraProperties()
         properties.width, properties.height = self.view.size
         properties.horizontal_fov, properties.near_plane = _FIELD, 0.02
@@ -343,7 +348,7 @@ def in_steps(friction: np.ndarray, most: int = _MATERIALS) -> np.ndarray:
     return low + step * np.round((friction - low) / step)
 
 
-def asset_options(physx: PhysxConfig, **fields: Any) -> Any:
+def asset_options(physx: PhysxConfig, **fields: Any) -> gymapi.AssetOptions:
     """Those that are alike for hand and boxes, and `fields`."""
     options = gymapi.AssetOptions()
     options.linear_damping = options.angular_damping = 0.0
@@ -354,7 +359,7 @@ def asset_options(physx: PhysxConfig, **fields: Any) -> Any:
     return options
 
 
-def pose(height: float) -> Any:
+def pose(height: float) -> gymapi.Transform:
     """Above an environment's origin, not turned."""
     transform = gymapi.Transform()
     transform.p = gymapi.Vec3(0.0, 0.0, height)

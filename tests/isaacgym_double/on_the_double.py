@@ -349,6 +349,11 @@ def test_one_simulation_a_process(sim, monkeypatch):
         next(simulators())
 
 
+def test_a_second_simulator_on_a_gpu_is_an_error_and_no_crash(sim):
+    with pytest.raises(RuntimeError, match="one simulator per process"):
+        type(sim)(Scene(), N, SimConfig(), 2, "cuda:0", None, View())
+
+
 def test_what_is_set_counts_from_the_next_step(sim):
     roots = sim._roots.clone()
     roots[:, 1, 2] = 2.0
