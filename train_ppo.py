@@ -13,7 +13,7 @@ import os
 # Torch's idle threads would spin for milliseconds on the cores that physics needs; not spinning at all halves the
 # speed of the update. 10 000 turns are some 20 microseconds: measured to cost neither.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-with contextlib.suppress(ImportError):
+with contextlib.suppress(ImportError, RuntimeError, OSError):  # on another Python than its own: RuntimeError
     import isaacgym  # type: ignore  # noqa: F401  must come before torch
 import logging
 import logging.handlers

@@ -1,10 +1,10 @@
 """Isaac Gym's own window."""
 
-# Isaac Gym is not on the package index: nothing here is known to the type checker.
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingModuleSource=false
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from isaacgym import gymapi
@@ -39,7 +39,7 @@ class IsaacGymWindow(Viewer):
         self._sim, self._gym = sim, sim.gym
         self._window = self._gym.create_viewer(sim.sim, gymapi.CameraProperties())
         if self._window is None:
-            raise RuntimeError("no display for Isaac Gym's window")
+            raise RuntimeError("no display for Isaac Gym's window (create_viewer failed; what it printed says why)")
         for key, name in _KEYS.items():
             self._gym.subscribe_viewer_keyboard_event(self._window, key, name)
         self._looked_at = -1
@@ -47,11 +47,15 @@ class IsaacGymWindow(Viewer):
 
     def watched(self) -> bool:
         """See Viewer.watched: until the window is closed. Takes up what has been typed."""
+        self._take_events()
         self._gym.poll_viewer_events(self._window)
+        return not self._gym.query_viewer_has_closed(self._window)
+
+    def _take_events(self) -> None:
+        """To be called before what polls, which begins a new list: poll_viewer_events and draw_viewer."""
         for event in self._gym.query_viewer_action_events(self._window):
             if event.value > 0:  # pressed, not let go
                 self._on_key(event.action)
-        return not self._gym.query_viewer_has_closed(self._window)
 
     def _on_key(self, name: str) -> None:
         faster = {"faster": 1, "slower": -1}.get(name, 0)
@@ -64,6 +68,12 @@ class IsaacGymWindow(Viewer):
         elif name == "reload":
             self.reload_wanted = True
 
+    def _draw_if_due(self) -> None:
+        """Thirty times a second, paused or not: the mouse moves Isaac Gym's camera, and that shows when it draws."""
+        if time.perf_counter() >= self._next_frame:
+            self._seen = None
+        super()._draw_if_due()
+
     def _fetch(self) -> Any:
         """Nothing: Isaac Gym draws what it has."""
 
@@ -74,6 +84,7 @@ class IsaacGymWindow(Viewer):
             eye, target = gymapi.Vec3(-0.5, -0.86, 0.52), gymapi.Vec3(-0.05, 0.0, 0.12)
             self._gym.viewer_camera_look_at(self._window, env, eye, target)
         self._sim.step_graphics()
+        self._take_events()
         self._gym.draw_viewer(self._window, self._sim.sim, True)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dexhand_gym import hand
+from dexhand_gym.sim import choose_engine, import_isaacgym
 from dexhand_gym.sim.asset import read_links, write_plain_mjcf
 from dexhand_gym.sim.kinematics import Kinematics
 
@@ -32,6 +33,7 @@ def run(*command, path=DOUBLE, cwd=ROOT, **environment):
 
 def run_tests(file, *options, **environment):
     code = "import isaacgym, pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
+    environment = {"ISAACGYM_DOUBLE_SIMS": "many", **environment}
     done = run("-c", code, "-q", "-p", "no:cacheprovider", file, *options, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -86,7 +88,7 @@ def test_the_plain_file_is_the_same_hand(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("origins", "order"), [("global", "file"), ("local", "alphabet")])
+@pytest.mark.parametrize(("origins", "order"), [("local", "file"), ("global", "alphabet")])
 def test_the_contract(origins, order):
     """Wherever Isaac Gym counts positions from, and in whatever order its importer puts bodies and dofs."""
     environment = {"ISAACGYM_DOUBLE_ORIGINS": origins, "ISAACGYM_DOUBLE_ORDER": order}
@@ -126,14 +128,20 @@ def test_the_self_check_passes_and_fails():
     assert "FAIL" not in done.stdout
     assert "16 of 16" in done.stdout
     numb = """
-import isaacgym, runpy, sys
+import atexit, isaacgym, os, runpy, sys
 gym = isaacgym.gymapi.Gym
 gym.refresh_net_contact_force_tensor = lambda self, sim: sim.tensors["net_contact_force"].zero_()
+atexit.register(os.abort)  # as an engine that crashes at the end
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")"""
-    done = run("-c", numb, check, "--num-envs", "4", "--device", "cpu", "--no-grasp")
+    done = run("-c", numb, check, "--num-envs", "2", "--device", "cpu", "--no-grasp")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL  a resting box weighs m g" in done.stdout
+
+
+@pytest.mark.slow
+def test_each_check_fails_when_what_it_is_about_is_broken():
+    run_tests("tests/isaacgym_double/broken_checks.py")
 
 
 # --- Without it ------------------------------------------------------------------------------------------------------
@@ -154,8 +162,43 @@ def test_why_it_cannot_be_used(code, path, message):
     assert message in last
 
 
-def test_a_command_without_it_costs_one_line(tmp_path):
-    done = run(TRAIN, "--env.backend", "isaacgym", path=None, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("path", "environment", "message"),
+    [
+        (None, {}, "No module named 'isaacgym'"),
+        (DOUBLE, {"ISAACGYM_DOUBLE_IMPORT": "RuntimeError"}, "No gym module found (see docs/isaac-gym.md)"),
+    ],
+)
+def test_a_command_without_it_costs_one_line(tmp_path, path, environment, message):
+    done = run(TRAIN, "--env.backend", "isaacgym", path=path, cwd=tmp_path, **environment)
     assert done.returncode == 2
-    assert done.stderr.strip().startswith("error: env.backend = 'isaacgym': No module named 'isaacgym'")
+    assert done.stderr.strip().startswith(f"error: env.backend = 'isaacgym': {message}")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.mujoco
+def test_on_another_python_than_its_own_mujoco_trains(tmp_path):
+    """Isaac Gym is there and raises RuntimeError."""
+    train = [TRAIN, *SMALL.replace("isaacgym", "auto").split(), "--max-iterations", "1"]
+    done = run(*train, cwd=tmp_path, ISAACGYM_DOUBLE_IMPORT="RuntimeError")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "iteration 1/1" in done.stdout
+
+
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError", "OSError"])
+def test_whatever_importing_it_raises(error, monkeypatch):
+    monkeypatch.setenv("ISAACGYM_DOUBLE_IMPORT", error)
+    monkeypatch.syspath_prepend(str(DOUBLE))
+    with pytest.raises(
+        RuntimeError, match=r"^env.backend = 'isaacgym': No gym module found \(see docs/isaac-gym.md\)$"
+    ):
+        choose_engine("isaacgym", "cpu")
+    monkeypatch.delitem(sys.modules, "torch")
+    import_isaacgym("auto")
+    assert "isaacgym" not in sys.modules
+
+
+def test_the_self_check_without_it_costs_one_line():
+    done = run("examples/isaac_gym_check.py", ISAACGYM_DOUBLE_IMPORT="RuntimeError")
+    wanted = "FAIL  Isaac Gym can be imported: No gym module found; see docs/isaac-gym.md\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", wanted)

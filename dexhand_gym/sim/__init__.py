@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKENDS",
+    "ISAACGYM_ERRORS",
     "PHYSICS",
     "Box",
     "PhysxConfig",
@@ -66,6 +67,9 @@ if os.environ.get("MUJOCO_GL"):
 
 BACKENDS = ("auto", "mujoco", "mjwarp", "isaacgym", "none")
 
+ISAACGYM_ERRORS = (ImportError, RuntimeError, OSError)
+"""What importing Isaac Gym raises where it does not work: on another Python a RuntimeError."""
+
 
 def make_sim(
     scene: Scene,
@@ -91,8 +95,10 @@ def make_sim(
 
         return StillSimulator(scene, num_envs)
     if backend == "isaacgym":
-        from dexhand_gym.sim.isaacgym import IsaacGymSimulator
-
+        try:
+            from dexhand_gym.sim.isaacgym import IsaacGymSimulator  # compiles gymtorch, the first time
+        except ISAACGYM_ERRORS as error:
+            raise no_isaacgym(error) from error
         return IsaacGymSimulator(scene, num_envs, cfg, decimation, device, own_boxes, view)
     if backend == "mjwarp":
         from dexhand_gym.sim.mjwarp import WarpSimulator
@@ -106,8 +112,14 @@ def make_sim(
 def import_isaacgym(backend: str) -> None:
     """Imports it where it may be wanted and is to be had: it refuses to be imported once torch is."""
     if backend in ("auto", "isaacgym") and "torch" not in sys.modules:
-        with contextlib.suppress(ImportError):
-            import isaacgym  # noqa: F401  # pyright: ignore[reportMissingImports]
+        with contextlib.suppress(*ISAACGYM_ERRORS):
+            import isaacgym  # type: ignore  # noqa: F401
+
+
+def no_isaacgym(error: Exception) -> RuntimeError:
+    """Why it cannot be used, in one line."""
+    first = str(error).strip().partition("\n")[0]
+    return RuntimeError(f"env.backend = 'isaacgym': {first} (see docs/isaac-gym.md)")
 
 
 def choose_engine(backend: str, device: str) -> tuple[str, str]:
@@ -130,9 +142,9 @@ def choose_engine(backend: str, device: str) -> tuple[str, str]:
         backend = "isaacgym"
     if backend == "isaacgym":
         try:
-            import isaacgym  # noqa: F401  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise RuntimeError(f"env.backend = 'isaacgym': {error} (see docs/isaac-gym.md)") from error
+            import isaacgym  # type: ignore  # noqa: F401
+        except ISAACGYM_ERRORS as error:
+            raise no_isaacgym(error) from error
         return backend, (gpus[0] if gpus else "cpu") if device in ("auto", "cuda") else device
     check_mujoco()
     has_warp = find_spec("mujoco_warp") is not None

@@ -67,8 +67,16 @@ class PhysxConfig:
     """Slower impacts do not bounce, m/s."""
     max_depenetration_velocity: Annotated[float, Range(0, 1000)] = 0.2
     """How fast shapes that overlap are pushed apart, m/s."""
+    friction_offset_threshold: Annotated[float, Range(0, 1)] = 0.04
+    """Shapes farther from each other than this at a point of contact feel no friction there, m. For small parts: 0.01."""
+    friction_correlation_distance: Annotated[float, Range(0, 1)] = 0.025
+    """Points of contact nearer to each other than this share one anchor of friction, m. For small parts: 0.00625."""
+    always_use_articulations: bool = False
+    """Makes articulations of single bodies too, here the boxes."""
     contact_pairs: Annotated[int, Range(1, 10**6)] = 512
     """Pairs of shapes in contact per environment that the GPU has room for."""
+    graphics_device: Annotated[int, Range(-1, 63, note="-1: the GPU of the physics")] = -1
+    """Number of the GPU that draws Isaac Gym's window and the pictures of its cameras; -1: the GPU of the physics."""
 
 
 @dataclass

@@ -5,8 +5,9 @@ bodies follow from joints here (kinematics.py), after a step and after a write a
 last physics step. docs/isaac-gym.md has what else differs from the MuJoCo engines.
 """
 
-# Isaac Gym is not on the package index: nothing here is known to the type checker.
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+# The type checker knows gymapi from the package isaacgym-stubs, which has no gymtorch.
+# pyright: reportMissingModuleSource=false
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, TypeVar
 
 import numpy as np
 
 # isort: off
-from isaacgym import gymapi, gymtorch  # before torch
+from isaacgym import gymapi, gymtorch  # pyright: ignore[reportAttributeAccessIssue]  # before torch
 import torch
 
 # isort: on
@@ -32,10 +33,15 @@ from dexhand_gym.sim.base import REPORTED, Box, PhysxConfig, Scene, SimConfig, V
 from dexhand_gym.sim.kinematics import Kinematics
 
 _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
+_MATERIALS = 60_000
+"""Different values of friction: PhysX knows some 64 000 materials."""
+T = TypeVar("T")
 
 
 class IsaacGymSimulator:
-    """The Simulator contract (base.py) on gymapi's tensors; for what only gymapi can, `gym`, `sim` and `envs` are its."""
+    """The Simulator contract (base.py) on gymapi's tensors. `gym`, `sim` and `envs` are gymapi's own handles."""
+
+    _started = False
 
     def __init__(
         self,
@@ -58,13 +64,20 @@ class IsaacGymSimulator:
             raise ValueError(
                 f"friction of a box = {boxes_of['friction'].min():.3g}: with Isaac Gym allowed is 0.5 or more"
             )
+        boxes_of["friction"] = in_steps(boxes_of["friction"])
+        if self.device.type == "cuda" and IsaacGymSimulator._started:
+            raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
+        IsaacGymSimulator._started = True
         self.gym = gymapi.acquire_gym()
-        graphics = (self.device.index or 0) if view.cameras or view.window else -1
-        self.sim = self.gym.create_sim(self.device.index or 0, graphics, gymapi.SIM_PHYSX, self._params(cfg))
+        gpu = self.device.index or 0
+        graphics = gpu if cfg.physx.graphics_device < 0 else cfg.physx.graphics_device
+        if not (view.cameras or view.window):
+            graphics = -1
+        self.sim = self.gym.create_sim(gpu, graphics, gymapi.SIM_PHYSX, self._params(cfg))
         if self.sim is None:
             raise RuntimeError(f"env.device = '{device}': Isaac Gym cannot start there; what it printed says why")
         self._build(scene, cfg.physx, boxes_of)
-        self.gym.prepare_sim(self.sim)
+        succeeded(self.gym.prepare_sim(self.sim), "prepare_sim")
 
         boxes = [box.name for box in scene.boxes]
         self.actor_names = ["hand", *boxes]
@@ -75,21 +88,20 @@ class IsaacGymSimulator:
         self._kinematics = Kinematics(links, self.device)
         self._wrap(scene.hand_height)
 
-    def _params(self, cfg: SimConfig) -> Any:
+    def _params(self, cfg: SimConfig) -> gymapi.SimParams:
         params, physx = gymapi.SimParams(), cfg.physx
         params.dt, params.substeps = cfg.dt, physx.substeps
         params.up_axis, params.gravity = gymapi.UP_AXIS_Z, gymapi.Vec3(*cfg.gravity)
         params.use_gpu_pipeline = params.physx.use_gpu = self.device.type == "cuda"
-        for name in (
-            "solver_type",
-            "num_position_iterations",
-            "num_velocity_iterations",
-            "contact_offset",
-            "rest_offset",
-            "bounce_threshold_velocity",
-            "max_depenetration_velocity",
-        ):
-            setattr(params.physx, name, getattr(physx, name))
+        params.physx.solver_type = physx.solver_type
+        params.physx.num_position_iterations = physx.num_position_iterations
+        params.physx.num_velocity_iterations = physx.num_velocity_iterations
+        params.physx.contact_offset, params.physx.rest_offset = physx.contact_offset, physx.rest_offset
+        params.physx.bounce_threshold_velocity = physx.bounce_threshold_velocity
+        params.physx.max_depenetration_velocity = physx.max_depenetration_velocity
+        params.physx.friction_offset_threshold = physx.friction_offset_threshold
+        params.physx.friction_correlation_distance = physx.friction_correlation_distance
+        params.physx.always_use_articulations = physx.always_use_articulations
         params.physx.num_threads = cfg.threads or len(os.sched_getaffinity(0))
         params.physx.max_gpu_contact_pairs = physx.contact_pairs * self.num_envs
         params.physx.default_buffer_size_multiplier = 5.0
@@ -110,25 +122,27 @@ class IsaacGymSimulator:
         options = asset_options(physx, fix_base_link=True, disable_gravity=True)  # the hand is gravity-compensated
         with tempfile.TemporaryDirectory() as folder:
             write_plain_mjcf(Path(folder) / "hand.xml")
-            hand_asset = gym.load_asset(sim, folder, "hand.xml", options)
+            hand_asset = succeeded(gym.load_asset(sim, folder, "hand.xml", options), "load_asset")
         self._dof_order = self._order(gym.get_asset_dof_names(hand_asset), hand.DOF_NAMES, "dofs")
         self._body_order = self._order(gym.get_asset_rigid_body_names(hand_asset), hand.BODY_NAMES, "bodies")
         dof_properties = self._dof_properties(gym.get_asset_dof_properties(hand_asset))
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
         self.envs, self._cameras = [], []
         hands, boxes = [], []  # indices of actors
-        assets: Dict[Any, Any] = {}  # of boxes, by size and mass
+        assets: Dict[Any, gymapi.Asset] = {}  # of boxes, by size and mass
         for i in range(self.num_envs):
-            env = gym.create_env(sim, gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half), columns)
+            lower, upper = gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half)
+            env = succeeded(gym.create_env(sim, lower, upper, columns), "create_env")
             # Filter: shapes that share a bit do not collide. The hand's all do with each other, and none with a box.
-            actor = gym.create_actor(env, hand_asset, pose(scene.hand_height), "hand", i, 1)
-            gym.set_actor_dof_properties(env, actor, dof_properties)
+            at = pose(scene.hand_height)
+            actor = succeeded(gym.create_actor(env, hand_asset, at, "hand", i, 1), "create_actor")
+            succeeded(gym.set_actor_dof_properties(env, actor, dof_properties), "set_actor_dof_properties")
             self._set_friction(env, actor, 1.0)
             hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
             for box, size, mass, friction in zip(scene.boxes, *(boxes_of[name][i] for name in boxes_of)):
                 if (size, mass) not in assets:
                     options = asset_options(physx, density=mass / size**3)
-                    assets[size, mass] = gym.create_box(sim, size, size, size, options)
+                    assets[size, mass] = succeeded(gym.create_box(sim, size, size, size, options), "create_box")
                 boxes.append(self._add_box(env, i, replace(box, size=size, friction=friction), assets[size, mass]))
             self.envs.append(env)
             if i < self.view.cameras:
@@ -157,24 +171,25 @@ class IsaacGymSimulator:
         properties["hasLimits"], properties["friction"], properties["velocity"] = True, 0.0, 1000.0
         return properties
 
-    def _set_friction(self, env: Any, actor: int, friction: float) -> None:
+    def _set_friction(self, env: gymapi.Env, actor: int, friction: float) -> None:
         shapes = self.gym.get_actor_rigid_shape_properties(env, actor)
         for shape in shapes:
             shape.friction, shape.restitution = friction, 0.0
-        self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
+        done = self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
+        succeeded(done, "set_actor_rigid_shape_properties")
 
-    def _add_box(self, env: Any, group: int, box: Box, asset: Any) -> int:
-        actor = self.gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0)
+    def _add_box(self, env: gymapi.Env, group: int, box: Box, asset: gymapi.Asset) -> int:
+        actor = succeeded(self.gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0), "create_actor")
         # A contact takes the mean of two frictions here, and is to take the box's; hand and ground have 1.
         self._set_friction(env, actor, 2 * box.friction - 1)
         self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
         return self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
 
-    def _add_camera(self, env: Any) -> int:
+    def _add_camera(self, env: gymapi.Env) -> int:
         properties = gymapi.CameraProperties()
         properties.width, properties.height = self.view.size
         properties.horizontal_fov, properties.near_plane = _FIELD, 0.02
-        camera = self.gym.create_camera_sensor(env, properties)
+        camera = succeeded(self.gym.create_camera_sensor(env, properties), "create_camera_sensor")
         self.gym.set_camera_location(camera, env, gymapi.Vec3(*_EYE), gymapi.Vec3(*_TARGET))
         return camera
 
@@ -183,7 +198,8 @@ class IsaacGymSimulator:
         gym, sim, n = self.gym, self.sim, self.num_envs
 
         def wrap(kind: str, *shape: int) -> Tensor:
-            return gymtorch.wrap_tensor(getattr(gym, f"acquire_{kind}_tensor")(sim)).view(n, *shape)
+            acquire = f"acquire_{kind}_tensor"
+            return gymtorch.wrap_tensor(succeeded(getattr(gym, acquire)(sim), acquire)).view(n, *shape)
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(n, *shape, dtype=dtype, device=self.device)
@@ -198,7 +214,7 @@ class IsaacGymSimulator:
         self._our_dofs = self._dof_order.argsort()  # in the engine's order
         self._body_order = torch.cat((self._body_order, self._indices(range(len(hand.BODY_NAMES), bodies))))
         self._refresh()
-        # Whether positions count from an environment's own origin is not documented; the hand's root tells.
+        # Positions count from an environment's own origin, as far as others rely on it; the hand's root reveals it.
         self._origins = self._roots[:, :1, :3] - torch.tensor(
             [0.0, 0.0, hand_height], dtype=torch.float32, device=self.device
         )
@@ -217,7 +233,8 @@ class IsaacGymSimulator:
         if self._asked:
             self._check_boxes()
         torch.index_select(dof_targets, 1, self._our_dofs, out=self._targets)
-        gym.set_dof_position_target_tensor(sim, gymtorch.unwrap_tensor(self._targets))
+        done = gym.set_dof_position_target_tensor(sim, gymtorch.unwrap_tensor(self._targets))
+        succeeded(done, "set_dof_position_target_tensor")
         self._hand_over()
         for _ in range(self.num_substeps):
             gym.simulate(sim)
@@ -246,15 +263,18 @@ class IsaacGymSimulator:
         # Each of these has a name: the engine keeps addresses, not tensors.
         hands, boxes = self._hands[rows], self._boxes[rows].flatten()
         dofs, roots = self._dofs.view(-1, 2), self._roots.view(-1, 13)
-        wrapped = [gymtorch.unwrap_tensor(x) for x in (dofs, hands, roots, boxes)]
-        self.gym.set_dof_state_tensor_indexed(self.sim, *wrapped[:2], len(hands))
+        states, actors = gymtorch.unwrap_tensor(dofs), gymtorch.unwrap_tensor(hands)
+        done = self.gym.set_dof_state_tensor_indexed(self.sim, states, actors, len(hands))
+        succeeded(done, "set_dof_state_tensor_indexed")
         if len(boxes):
-            self.gym.set_actor_root_state_tensor_indexed(self.sim, *wrapped[2:], len(boxes))
+            states, actors = gymtorch.unwrap_tensor(roots), gymtorch.unwrap_tensor(boxes)
+            done = self.gym.set_actor_root_state_tensor_indexed(self.sim, states, actors, len(boxes))
+            succeeded(done, "set_actor_root_state_tensor_indexed")
 
     def _refresh(self) -> None:
-        self.gym.refresh_dof_state_tensor(self.sim)
-        self.gym.refresh_actor_root_state_tensor(self.sim)
-        self.gym.refresh_net_contact_force_tensor(self.sim)
+        succeeded(self.gym.refresh_dof_state_tensor(self.sim), "refresh_dof_state_tensor")
+        succeeded(self.gym.refresh_actor_root_state_tensor(self.sim), "refresh_actor_root_state_tensor")
+        succeeded(self.gym.refresh_net_contact_force_tensor(self.sim), "refresh_net_contact_force_tensor")
 
     def _report(self) -> None:
         """The engine's tensors as ours."""
@@ -299,8 +319,8 @@ class IsaacGymSimulator:
         self.gym.render_all_camera_sensors(self.sim)
         width, height = self.view.size
         cameras = zip(self.envs, self._cameras)
-        images = (self.gym.get_camera_image(self.sim, *camera, gymapi.IMAGE_COLOR) for camera in cameras)
-        return [image.reshape(height, width, 4)[..., :3].copy() for image in images]
+        images = (self.gym.get_camera_image(self.sim, env, camera, gymapi.IMAGE_COLOR) for env, camera in cameras)
+        return [np.asarray(image).reshape(height, width, 4)[..., :3].copy() for image in images]
 
     def step_graphics(self) -> None:
         """Shows cameras and windows the newest state."""
@@ -313,7 +333,22 @@ class IsaacGymSimulator:
         self.gym.destroy_sim(self.sim)
 
 
-def asset_options(physx: PhysxConfig, **fields: Any) -> Any:
+def succeeded(result: T, call: str) -> T:
+    """What a call of gymapi returned, unless that says that it failed."""
+    if result is None or result is False or (type(result) is int and result == gymapi.INVALID_HANDLE):
+        raise RuntimeError(f"Isaac Gym's {call} failed; what it printed says why")
+    return result
+
+
+def in_steps(friction: np.ndarray, most: int = _MATERIALS) -> np.ndarray:
+    """The same, in steps as small as that many different values allow, where there are more."""
+    if len(np.unique(friction)) <= most:
+        return friction
+    low, step = friction.min(), np.ptp(friction) / (most - 1)
+    return low + step * np.round((friction - low) / step)
+
+
+def asset_options(physx: PhysxConfig, **fields: Any) -> gymapi.AssetOptions:
     """Those that are alike for hand and boxes, and `fields`."""
     options = gymapi.AssetOptions()
     options.linear_damping = options.angular_damping = 0.0
@@ -324,7 +359,7 @@ def asset_options(physx: PhysxConfig, **fields: Any) -> Any:
     return options
 
 
-def pose(height: float) -> Any:
+def pose(height: float) -> gymapi.Transform:
     """Above an environment's origin, not turned."""
     transform = gymapi.Transform()
     transform.p = gymapi.Vec3(0.0, 0.0, height)

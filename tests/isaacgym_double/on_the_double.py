@@ -1,6 +1,9 @@
 """What test_isaacgym.py runs where isaacgym is the stand-in: our engine beyond the contract, and the stand-in's strictness."""
 
+import sys
+
 import gymnasium
+import isaacgym
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from isaacgym import gymapi, gymtorch
 
 import dexhand_gym
 from dexhand_gym import hand
-from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, View, make_sim
+from dexhand_gym.sim import PHYSICS, Box, PhysxConfig, Scene, SimConfig, View, make_sim
 from dexhand_gym.sim.asset import read_links
 
 N = 3
@@ -42,6 +45,84 @@ def test_presets_reach_physx():
         assert params.physx.max_gpu_contact_pairs == pairs * N
         assert not params.use_gpu_pipeline
         assert params.physx.contact_collection == gymapi.CC_LAST_SUBSTEP
+
+
+def test_settings_for_small_parts_reach_physx():
+    physx = PhysxConfig(
+        friction_offset_threshold=0.01, friction_correlation_distance=0.00625, always_use_articulations=True
+    )
+    params = next(simulators(physx=physx)).sim.params.physx
+    assert (params.friction_offset_threshold, params.friction_correlation_distance) == (0.01, 0.00625)
+    assert params.always_use_articulations
+    params = next(simulators()).sim.params.physx  # as Isaac Gym has them
+    assert vars_of(params, "friction") == vars_of(gymapi.PhysXParams(), "friction")
+    assert not params.always_use_articulations
+
+
+def vars_of(struct, prefix):
+    return {name: getattr(struct, name) for name in struct.__slots__ if name.startswith(prefix)}
+
+
+def test_which_gpu_draws():
+    for view, device, drawing in ((View(), 3, -1), (View(cameras=1), 3, 3), (View(cameras=1), -1, 0)):
+        sim = next(simulators(view=view, physx=PhysxConfig(graphics_device=device)))
+        assert sim.sim.graphics == drawing
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        *((name, None) for name in ("load_asset", "create_env", "create_box", "acquire_dof_state_tensor")),
+        *((name, -1) for name in ("create_actor", "create_camera_sensor")),
+        *((name, False) for name in ("set_actor_dof_properties", "set_actor_rigid_shape_properties", "prepare_sim")),
+    ],
+)
+def test_what_cannot_be_built(call, result, monkeypatch):
+    monkeypatch.setitem(gymapi.FAILING, call, result)
+    with pytest.raises(RuntimeError, match=rf"^Isaac Gym's {call} failed; what it printed says why$"):
+        next(simulators(view=View(cameras=1)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "set_dof_position_target_tensor",
+        "set_dof_state_tensor_indexed",
+        "set_actor_root_state_tensor_indexed",
+        "refresh_dof_state_tensor",
+        "refresh_actor_root_state_tensor",
+        "refresh_net_contact_force_tensor",
+    ],
+)
+def test_a_step_that_cannot_be_done(sim, call, monkeypatch):
+    sim.write_state(torch.ones(N, dtype=torch.bool))
+    monkeypatch.setitem(gymapi.FAILING, call, False)
+    with pytest.raises(RuntimeError, match=rf"^Isaac Gym's {call} failed; what it printed says why$"):
+        hold(sim)
+
+
+def test_an_extension_that_cannot_be_compiled(monkeypatch):
+    monkeypatch.delitem(sys.modules, "dexhand_gym.sim.isaacgym", raising=False)
+    monkeypatch.setitem(sys.modules, "isaacgym.gymtorch", None)
+    monkeypatch.delattr(isaacgym, "gymtorch")
+    with pytest.raises(RuntimeError, match=r"^env.backend = 'isaacgym': .*gymtorch.* \(see docs/isaac-gym.md\)$"):
+        next(simulators())
+
+
+def test_more_frictions_than_physx_has_materials(monkeypatch):
+    from dexhand_gym.sim import isaacgym as engine
+
+    few, many = np.array([[0.5], [0.7], [0.5]]), np.random.default_rng(0).uniform(0.5, 1.5, (1000, 2))
+    assert engine.in_steps(few, 2) is few
+    stepped = engine.in_steps(many, 11)
+    assert len(np.unique(stepped)) == 11
+    assert (stepped.min(), stepped.max()) == pytest.approx((many.min(), many.max()))
+    assert np.abs(stepped - many).max() <= 0.05 + 1e-9
+    monkeypatch.setattr(engine, "in_steps", lambda friction: np.full_like(friction, 0.75))
+    sim = next(simulators())
+    assert sim.memory()["box_friction"].tolist() == [[0.75]] * N
+    hold(sim, 2)
+    assert [env.data.contact[0].friction[0] for env in sim.envs] == pytest.approx([0.75] * N)
 
 
 def test_drives_are_those_of_the_hand(sim):
@@ -154,8 +235,8 @@ def test_the_window_is_isaac_gyms_own():
         for value in (1.0, 0.0):  # pressed, let go
             event = gymapi.ActionEvent()
             event.action, event.value = action, value
-            gym_window.events.append(event)
-        assert window.watched()
+            gym_window.typed.append(event)
+        assert window.watched() and window.watched()  # polls, then takes what has been polled
 
     press("next")
     press("faster")
@@ -165,11 +246,29 @@ def test_the_window_is_isaac_gyms_own():
     assert gym_window.looked_at is env.sim.envs[1]
     press("pause")
     assert window.paused
+    frames = gym_window.frames
+    for _ in range(3):  # the camera may have been moved
+        window._next_frame = 0.0
+        window._draw_if_due()
+    assert gym_window.frames == frames + 3
+    press("pause")
+    press_while_it_draws = gymapi.ActionEvent()
+    press_while_it_draws.action, press_while_it_draws.value = "pause", 1.0
+    gym_window.typed.append(press_while_it_draws)
+    assert window.watched()
+    window._draw_if_due()
+    assert window.watched() and window.paused
     press("pause")
     gym_window.closed = True
     assert not window.watched()
     env.step(torch.zeros(2, 18))  # goes on without being seen
     env.close()
+
+
+def test_a_window_without_a_display(monkeypatch):
+    monkeypatch.setattr(gymapi, "DISPLAY", False)
+    with pytest.raises(RuntimeError, match="no display for Isaac Gym's window"):
+        gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=1, backend="isaacgym", device="cpu", render_mode="human")
 
 
 def test_a_window_must_be_asked_for_at_the_start():
@@ -242,6 +341,28 @@ def test_the_order_of_building():
         gym.prepare_sim(sim)
     with forbidden("normal is not up"):
         gym.add_ground(sim, gymapi.PlaneParams())
+
+
+def test_one_simulation_a_process(sim, monkeypatch):
+    monkeypatch.setattr(gymapi, "MANY_SIMS", False)
+    with forbidden("a second simulation in a process crashes"):
+        next(simulators())
+
+
+def test_a_second_simulator_on_a_gpu_is_an_error_and_no_crash(sim):
+    with pytest.raises(RuntimeError, match="one simulator per process"):
+        type(sim)(Scene(), N, SimConfig(), 2, "cuda:0", None, View())
+
+
+def test_what_is_set_counts_from_the_next_step(sim):
+    roots = sim._roots.clone()
+    roots[:, 1, 2] = 2.0
+    flat, boxes = roots.view(-1, 13), indices(1, 3, 5)
+    sim.gym.set_actor_root_state_tensor_indexed(sim.sim, *map(gymtorch.unwrap_tensor, (flat, boxes)), 3)
+    roots.zero_()  # the engine has taken it
+    assert sim.envs[0].data.qpos[-5] == pytest.approx(0.025)
+    sim.gym.simulate(sim.sim)
+    assert sim.envs[0].data.qpos[-5] == pytest.approx(2.0, abs=1e-2)
 
 
 def test_nothing_is_added_or_used_too_late(sim):

@@ -1,6 +1,7 @@
 """See the package's docstring."""
 
 import enum
+import functools
 import math
 import os
 import weakref
@@ -20,10 +21,16 @@ KeyboardInput = enum.IntEnum("KeyboardInput", "KEY_SPACE KEY_COMMA KEY_PERIOD KE
 for _kind in (UpAxis, SimType, DofDriveMode, ContactCollection, IndexDomain, ImageType, MeshType, KeyboardInput):
     globals().update(_kind.__members__)
 
-GLOBAL_ORIGINS = os.environ.get("ISAACGYM_DOUBLE_ORIGINS", "global") == "global"
-"""Whether root positions count from the origin of the world or of the environment: the documentation does not say."""
+GLOBAL_ORIGINS = os.environ.get("ISAACGYM_DOUBLE_ORIGINS", "local") == "global"
+"""Whether positions count from the origin of the world or of the environment: the documentation does not say, but
+IsaacGymEnvs relies on the environment's."""
 ORDER = os.environ.get("ISAACGYM_DOUBLE_ORDER", "file")
 """Of bodies and dofs: "file" or "alphabet". Neither does it say that."""
+DISPLAY = os.environ.get("ISAACGYM_DOUBLE_DISPLAY", "") != "none"
+MANY_SIMS = os.environ.get("ISAACGYM_DOUBLE_SIMS", "one") == "many"
+INVALID_HANDLE = -1
+FAILING = {}
+"""Calls that fail, and what they return: {"prepare_sim": False}."""
 
 DOF_PROPERTIES = np.dtype(
     [("hasLimits", "?"), ("lower", "<f4"), ("upper", "<f4"), ("driveMode", "<i4"), ("stiffness", "<f4")]
@@ -81,6 +88,7 @@ class Quat(Struct):
 
 
 Transform = struct("Transform", p=Vec3, r=Quat)
+Mat33 = struct("Mat33", x=Vec3, y=Vec3, z=Vec3)
 PhysXParams = struct(
     "PhysXParams",
     always_use_articulations=False,
@@ -154,7 +162,9 @@ RigidShapeProperties = struct(
     thickness=0.02,
     torsion_friction=0.0,
 )
-RigidBodyProperties = struct("RigidBodyProperties", com=Vec3, flags=0, invMass=0.0, mass=0.0)
+RigidBodyProperties = struct(
+    "RigidBodyProperties", com=Vec3, flags=0, inertia=Mat33, invInertia=Mat33, invMass=0.0, mass=0.0
+)
 CameraProperties = struct(
     "CameraProperties",
     enable_tensors=False,
@@ -206,7 +216,7 @@ class Asset:
         order = sorted if ORDER == "alphabet" else list
         self.body_names = order(item.get("name") for item in bodies)
         self.dof_names = order(joint.get("name") for joint in joints)
-        self.masses = {item.get("name"): float(item.find("inertial").get("mass")) for item in bodies}
+        self.inertials = {item.get("name"): item.find("inertial").attrib for item in bodies}
         self.num_shapes = sum(1 for _ in body.iter("geom"))
         self.dof_properties = np.zeros(len(joints), DOF_PROPERTIES)
         for joint in joints:
@@ -256,6 +266,11 @@ class Actor:
         return groups and not self.filter & other.filter
 
 
+def combine(friction1, friction2):
+    """Of two shapes that touch."""
+    return (friction1 + friction2) / 2
+
+
 class Env:
     def __init__(self, sim, origin):
         self.sim, self.origin, self.actors, self.cameras = sim, origin, [], []
@@ -293,8 +308,9 @@ class Env:
         for i, (name1, actor1, friction1) in enumerate(shapes):
             for name2, actor2, friction2 in shapes[:i]:
                 if actor2 is None or actor1.collides(actor2):
-                    mean = f"{(friction1 + friction2) / 2} {(friction1 + friction2) / 2} 0.005 0.0001 0.0001"
-                    ElementTree.SubElement(contact, "pair", geom1=name1, geom2=name2, condim="3", friction=mean)
+                    sliding = combine(friction1, friction2)
+                    friction = f"{sliding} {sliding} 0.005 0.0001 0.0001"
+                    ElementTree.SubElement(contact, "pair", geom1=name1, geom2=name2, condim="3", friction=friction)
         self.model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, "unicode"))
         self.data = mujoco.MjData(self.model)
 
@@ -361,6 +377,8 @@ class Sim:
         self.fetched = True
         self.prepared = self.destroyed = self.drawn = self.rendered = False
         self.refreshed, self.set = set(), set()
+        self.pending = []  # what setters do at the next step
+        self.stepped = False
         self.viewers = []
 
     def check(self, prepared):
@@ -370,11 +388,15 @@ class Sim:
 
 
 class Viewer:
-    """A window on a screen that nobody sees. Tests put ActionEvents into `events`."""
+    """A window on a screen that nobody sees. Tests put ActionEvents into `typed`."""
 
     def __init__(self):
-        self.events, self.closed, self.actions, self.frames = [], False, {}, 0
+        self.typed, self.events, self.closed, self.actions, self.frames = [], [], False, {}, 0
         self.looked_at = None
+
+    def poll(self):
+        """What was polled before and not asked for is gone."""
+        self.events, self.typed = self.typed, []
 
 
 # --- The interface ---------------------------------------------------------------------------------------------------
@@ -385,10 +407,19 @@ def acquire_gym(*_):
 
 
 class Gym:
+    sims = 0
+
+    def __getattribute__(self, name):
+        if name in FAILING:
+            return lambda *args: FAILING[name]
+        return super().__getattribute__(name)
+
     def create_sim(self, compute_device=0, graphics_device=0, type=SimType.SIM_PHYSX, params=None):
+        forbid(Gym.sims and not MANY_SIMS, "a second simulation in a process crashes")
         forbid(type != SimType.SIM_PHYSX, "the tensor API knows PhysX only")
         forbid(params.use_gpu_pipeline and not params.physx.use_gpu, "a GPU pipeline needs physx.use_gpu")
         forbid(params.up_axis != UpAxis.UP_AXIS_Z, "here z is up")
+        Gym.sims += 1
         return Sim(params, graphics_device)
 
     def destroy_sim(self, sim):
@@ -485,7 +516,16 @@ class Gym:
         asset = env.actors[actor_handle].asset
         bodies = [RigidBodyProperties() for _ in asset.body_names]
         for body, name in zip(bodies, asset.body_names):
-            body.mass = asset.masses[name]
+            inertial = asset.inertials[name]
+            com, quat, moments = (
+                np.array(inertial.get(key, default).split(), float)
+                for key, default in (("pos", "0 0 0"), ("quat", "1 0 0 0"), ("diaginertia", ""))
+            )
+            axes = np.zeros(9)
+            mujoco.mju_quat2Mat(axes, quat / np.linalg.norm(quat))
+            inertia = axes.reshape(3, 3) * moments @ axes.reshape(3, 3).T
+            body.mass, body.com = float(inertial["mass"]), Vec3(*com)
+            body.inertia.x, body.inertia.y, body.inertia.z = (Vec3(*row) for row in inertia)
         return bodies
 
     def set_rigid_body_color(self, env, actor_handle, body, mesh, color):
@@ -576,10 +616,13 @@ class Gym:
         dofs = sum(len(actor.dof_properties) for actor in sim.actors)
         values = self._values(sim, "set_dof_position_target_tensor", targets, (dofs,))
         self._once(sim, "dof position targets")
+        sim.pending.append(functools.partial(self._drive, sim, values.copy()))
+        return True
+
+    def _drive(self, sim, values):
         for env, row in zip(sim.envs, np.split(values, len(sim.envs))):
             driven = env.drives >= 0
             env.data.ctrl[env.drives[driven]] = row[driven]
-        return True
 
     def set_dof_state_tensor_indexed(self, sim, states, indices, num_indices):
         setter = "set_dof_state_tensor_indexed"
@@ -589,11 +632,14 @@ class Gym:
         self._once(sim, "dof states")
         for actor in self._selected(sim, setter, indices, num_indices):
             forbid(not counts[actor.index], f"{setter}: actor {actor.index} has no dofs")
-            env, rows = actor.env, values[ends[actor.index] - counts[actor.index] : ends[actor.index]]
-            env.data.qpos[env.model.jnt_qposadr[env.joints]] = rows[:, 0]
-            env.data.qvel[env.model.jnt_dofadr[env.joints]] = rows[:, 1]
-            env.data.qacc_warmstart[:] = 0
+            rows = values[ends[actor.index] - counts[actor.index] : ends[actor.index]].copy()
+            sim.pending.append(functools.partial(self._bend, actor.env, rows))
         return True
+
+    def _bend(self, env, rows):
+        env.data.qpos[env.model.jnt_qposadr[env.joints]] = rows[:, 0]
+        env.data.qvel[env.model.jnt_dofadr[env.joints]] = rows[:, 1]
+        env.data.qacc_warmstart[:] = 0
 
     def set_actor_root_state_tensor_indexed(self, sim, states, indices, num_indices):
         setter = "set_actor_root_state_tensor_indexed"
@@ -601,24 +647,31 @@ class Gym:
         self._once(sim, "root states")
         for actor in self._selected(sim, setter, indices, num_indices):
             forbid(actor.asset.options.fix_base_link, f"{setter}: actor {actor.index} is fixed to the world")
-            env, row = actor.env, values[actor.index].astype(float)
-            body = env.roots[env.actors.index(actor)]
-            joint = env.model.body_jntadr[body]
-            place, motion = env.model.jnt_qposadr[joint], env.model.jnt_dofadr[joint]
-            quat = np.roll(row[3:7], 1)
-            env.data.qpos[place : place + 3] = row[:3] - GLOBAL_ORIGINS * env.origin
-            env.data.qpos[place + 3 : place + 7] = quat
-            rotation = np.zeros(9)
-            mujoco.mju_quat2Mat(rotation, quat / np.linalg.norm(quat))
-            env.data.qvel[motion : motion + 3] = row[7:10]
-            env.data.qvel[motion + 3 : motion + 6] = rotation.reshape(3, 3).T @ row[10:]
-            env.data.qacc_warmstart[:] = 0
+            sim.pending.append(functools.partial(self._put, actor, values[actor.index].astype(float)))
         return True
+
+    def _put(self, actor, row):
+        env = actor.env
+        body = env.roots[env.actors.index(actor)]
+        joint = env.model.body_jntadr[body]
+        place, motion = env.model.jnt_qposadr[joint], env.model.jnt_dofadr[joint]
+        quat = np.roll(row[3:7], 1)
+        env.data.qpos[place : place + 3] = row[:3] - GLOBAL_ORIGINS * env.origin
+        env.data.qpos[place + 3 : place + 7] = quat
+        rotation = np.zeros(9)
+        mujoco.mju_quat2Mat(rotation, quat / np.linalg.norm(quat))
+        env.data.qvel[motion : motion + 3] = row[7:10]
+        env.data.qvel[motion + 3 : motion + 6] = rotation.reshape(3, 3).T @ row[10:]
+        env.data.qacc_warmstart[:] = 0
 
     # Running
 
     def simulate(self, sim):
         sim.check(True)
+        sim.stepped = True
+        for apply in sim.pending:
+            apply()
+        sim.pending.clear()
         for env in sim.envs:
             env.step(sim.params.substeps)
         sim.set.clear()
@@ -673,6 +726,8 @@ class Gym:
 
     def create_viewer(self, sim, properties):
         self._graphics(sim)
+        if not DISPLAY:
+            return None
         sim.viewers.append(Viewer())
         return sim.viewers[-1]
 
@@ -694,8 +749,9 @@ class Gym:
         return events
 
     def poll_viewer_events(self, viewer):
-        pass
+        viewer.poll()
 
     def draw_viewer(self, viewer, sim, render_collision):
         forbid(not sim.drawn, "step_graphics comes first")
+        viewer.poll()
         viewer.frames += 1
