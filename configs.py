@@ -194,7 +194,10 @@ ALIASES = {
     "sim.physx.num_threads": "sim.threads",
 }
 INSTEAD = {
-    "env.graphics_device_id": "pictures are drawn on the GPU that the variable MUJOCO_EGL_DEVICE_ID names",
+    "env.graphics_device_id": (
+        "pictures are drawn on the GPU that the variable MUJOCO_EGL_DEVICE_ID names, with Isaac Gym on that of "
+        "sim.physx.graphics_device"
+    ),
 }
 """Names of the original that mean nothing here, and what to use."""
 
