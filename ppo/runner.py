@@ -425,14 +425,15 @@ class Runner:
             checkpoint = folder / "nn" / f"sigma_{sigma}_{Path(checkpoint).name}"
             checkpoints.make_folder(folder / "nn")
             checkpoints.write_atomically(checkpoint, content)
-        if self.observed:
+        observed = self.observed and distributed.is_main()
+        if observed:
             tell(self.algo_observer, "before_init", "run", config, name)
         env = self.make_env(config.get("env_config"))
-        seen: Any = Observed(env, self.algo_observer, self.cfg.horizon_length) if self.observed else env
+        seen: Any = Observed(env, self.algo_observer, self.cfg.horizon_length) if observed else env
         with self.closing(env):
             learner, progress = begin(seen, self.cfg, checkpoint or None)
             self.algo = Algorithm(self, env, folder, learner.agent, learner.optimizer)
-            if self.observed and distributed.is_main():
+            if observed:
                 tell(self.algo_observer, "after_init", self.algo)
             tell(self.algo.vec_env, "set_train_info", progress.frame, self.algo)
             with contextlib.closing(self.algo):
@@ -569,7 +570,8 @@ class Algorithm:
     """What an observer may ask of rl_games' algorithm."""
 
     is_rnn, num_agents, value_size, games_to_track, global_rank = False, 1, 1, GAMES_TO_TRACK, 0
-    epoch_num, frame, total_time, mean_rewards, last_lr = 0, 0, 0.0, math.nan, math.nan
+    epoch_num, frame, total_time, last_lr = 0, 0, 0.0, math.nan
+    mean_rewards = -1e9  # until an episode has ended
 
     def __init__(self, runner: Runner, env: Any, folder: Path, model: Agent, optimizer: torch.optim.Adam):
         self.name, self.config, self.model, self.optimizer = "run", runner.config, model, optimizer
@@ -596,7 +598,9 @@ class Algorithm:
     def count(self, metrics: Dict[str, float]) -> None:
         self.epoch_num, self.frame = int(metrics["iteration"]), int(metrics["frames"])
         self.total_time += metrics["rollout_seconds"] + metrics["update_seconds"]
-        self.mean_rewards, self.last_lr = metrics["reward"], metrics["lr"]
+        self.last_lr = metrics["lr"]
+        if not math.isnan(metrics["reward"]):
+            self.mean_rewards = metrics["reward"]
 
 
 # --- Playing, and environments of rl_games' kind ---------------------------------------------------------------------
