@@ -104,7 +104,7 @@ VARIANTS = [
     {"minibatch_size": 16, "mini_epochs": 2, "units": [16]},
     {"normalize_input": False, "normalize_value": False, "normalize_advantage": False, "truncate_grads": False},
     {"lr_schedule": "linear", "max_epochs": 7, "weight_decay": 0.01, "bound_loss_type": "regularisation"},
-    {"lr_schedule": None, "value_bootstrap": False, "reward_shaper": {}},
+    {"lr_schedule": None, "value_bootstrap": False, "reward_shaper": {}, "mixed_precision": True},  # no GPU: as without
 ]
 
 
@@ -420,16 +420,20 @@ def change(tree, key, value):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("config.gama", 0.9, "params.config.gama is not supported; the nearest supported key is params.config.gamma"),
-        ("network.rnn.units", 64, "params.network.rnn.units is not supported"),
+        ("config.gama", 0.9, r"params: not supported are config.gama \(did you mean gamma\?\)$"),
+        ("network.rnn.units", 64, r"params: not supported are recurrent networks \(network.rnn\)$"),
         (
             "config.central_value_config",
             {"minibatch_size": 8},
-            "params.config.central_value_config.minibatch_size is not",
+            r"not supported are a central value network of its own \(config.central_value_config\)$",
         ),
-        ("config.mixed_precision", True, "params.config.mixed_precision = True: supported is only False"),
-        ("algo.name", "sac", "params.algo.name = 'sac': supported is only 'a2c_continuous'"),
-        ("network.mlp.initializer.name", "orthogonal", "supported is only 'default'"),
+        ("config.ppo", False, r"params: not supported are config.ppo = False \(supported is True\)$"),
+        ("algo.name", "sac", "params.algo.name = 'sac': supported is only PPO of continuous actions, 'a2c_continuous'"),
+        (
+            "network.mlp.initializer.name",
+            "orthogonal",
+            r"initialisers other than default \(network.mlp.init.*'orthogonal'\)",
+        ),
         ("config.gamma", None, "params.config.gamma is missing"),
         ("config.lr_schedule", None, "params.config.lr_schedule is missing"),
         ("config.kl_threshold", None, "params.config.kl_threshold is missing"),
