@@ -504,21 +504,30 @@ def test_train_config_of_the_command_line(tmp_path, monkeypatch):
         assert (cfg.train.learning_rate, cfg.train.value_bootstrap, cfg.train.reward_scale) == (3e-4, "rl_games", 1.0)
         assert (cfg.train.units, cfg.train.separate) == ((256, 128, 64), False)
     cfg = configs.parse(
-        ["train=MyTaskPPO", "numEnvs=32", "maxIter=7", "--train.gamma", "0.9", "--train.horizon-length", "8"]
+        [
+            "train=MyTaskPPO",
+            "task=BaseTask",
+            "numEnvs=32",
+            "maxIter=7",
+            "--train.gamma",
+            "0.9",
+            "--train.horizon-length",
+            "8",
+        ]
     )
     assert (cfg.task_name, cfg.train.max_iterations, cfg.train.gamma) == ("BaseTask", 7, 0.9)
     assert cfg.train.num_minibatches == 32 * 8 // 32
     assert configs.parse(["--train-config", str(SAMPLE)]).env.num_envs == 256
     assert (
         configs.parse(
-            f"--test --checkpoint {ROOT}/tests/data/rl_games_1.6.1.pth --num-envs 3 train=MyTaskPPO".split()
+            f"--test --checkpoint {ROOT}/tests/data/rl_games_1.6.1.pth --num-envs 3 --task BaseTask train=MyTaskPPO".split()
         ).env.num_envs
         == 3
     )
     for line, message in (
         ("train=Other", "train_config = 'Other.yaml': No such file"),
-        ("train=MyTaskPPO numEnvs=3 --train.horizon-length 3", "minibatch_size = 32.* = 9"),
-        ("train=MyTaskPPO numEnvs=many", "env.num_envs = 'many': allowed is a whole number"),
+        ("task=BaseTask train=MyTaskPPO numEnvs=3 --train.horizon-length 3", "minibatch_size = 32.* = 9"),
+        ("task=BaseTask train=MyTaskPPO numEnvs=many", "env.num_envs = 'many': allowed is a whole number"),
     ):
         with pytest.raises(ValueError, match=message):
             configs.parse(line.split())
