@@ -288,6 +288,8 @@ def network(content: dict[str, Any]) -> dict[str, Any]:
     """The fields of PPOConfig that the network of a loaded file fixes. `activation` is among them only in ours: from tensors
     nobody can tell it."""
     said = architecture(content["model"])
+    if not said["units"]:
+        return {}  # it is no policy's, which is told when it is loaded to be used
     fields = {name: said[name] for name in ("units", "separate", "normalize_input", "normalize_value")}
     activation = content["ppo_state"].get("activation")
     return {**fields, "activation": activation} if isinstance(activation, str) else fields
