@@ -25,7 +25,8 @@ class RlGamesVecEnv(IVecEnv):
 
     def __init__(self, env: VectorEnv, seed: Optional[int] = None):
         """seed: of the first reset, as Gymnasium's learners do it."""
-        self.env, self.seed_once = env, seed
+        self.env: Any = env
+        self.seed_once = seed
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
 
     def reset(self) -> Any:

@@ -30,7 +30,9 @@ from ppo.runner import Runner, batch_fields, ppo_fields
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:rl_games"),  # its own
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:rl_games"
+    ),  # its own
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
