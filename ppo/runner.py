@@ -78,6 +78,8 @@ DEFAULTS: Dict[str, Any] = {
 }
 """Key that sets the field of PPOConfig with its last part's name -> rl_games' default."""
 
+NOT_LEFT_OUT = [*(key for key, default in DEFAULTS.items() if default is NEEDED), "config.minibatch_size"]
+
 RENAMED = {"val": "sigma_init", "scale_value": "reward_scale"}
 
 FIXED: Dict[str, Tuple[Any, ...]] = {
@@ -122,6 +124,8 @@ SCHEDULES = ("adaptive", "linear", "fixed", "constant", "identity", "none", "Non
 
 IN_WORDS = {
     "network.cnn": "convolutional networks",
+    "network.input_preprocessors": "observations of several parts",
+    "network.inputs": "observations of several parts",
     "network.lstm": "recurrent networks",
     "network.rnn": "recurrent networks",
     "network.space.discrete": "discrete actions",
@@ -161,7 +165,7 @@ IGNORED = [
     *keys("config.", "seq_length seq_len bptt_length zero_rnn_on_done adv_rms_momentum use_experimental_cv is_train"),
     *keys("config.", "device_name network_path log_path use_diagnostics reward_shaper.is_torch"),
     *keys("config.", "torch_compile use_tensorboard tensorboard_logdir save_interval pbt_idx"),
-    *keys("config.", "defer_summaries_sec summaries_interval_sec_min summaries_interval_sec_max"),
+    *keys("config.", "defer_summaries_sec summaries_interval_sec_min summaries_interval_sec_max force_interval_writer"),
     *keys("config.player.", "use_vecenv render_sleep update_checkpoint_freq dir_to_monitor"),
     *keys("env.", "clip_observations clip_actions obs_groups concate_obs_groups"),
 ]
@@ -226,7 +230,7 @@ def without_references(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]
             result[key] = without_references(value, f"{name}.")
         elif default:
             result[key] = strict_yaml.scalar(default[1].strip())
-        elif not is_reference(value) or (DEFAULTS.get(name) is NEEDED and name != "config.name"):
+        elif not is_reference(value) or (name in NOT_LEFT_OUT and name != "config.name"):
             result[key] = value
     return result
 
@@ -295,7 +299,7 @@ def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
     flat: Dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and key not in WHOLE:
+        if isinstance(value, dict) and value and key not in WHOLE:
             flat.update(flatten(value, f"{name}."))
         else:
             flat[name] = value
@@ -312,7 +316,8 @@ def refuse_unsupported(given: Dict[str, Any]) -> None:
         )
     known, found = [*DEFAULTS, *FIXED, *IGNORED, *USED], {}  # what is asked for -> the keys that do it
     for key, value in given.items():
-        if (key in known and key not in FIXED) or value in FIXED.get(key, ()):
+        empty = value == {} and any(name.startswith(f"{key}.") for name in known)
+        if empty or (key in known and key not in FIXED) or value in FIXED.get(key, ()):
             continue
         part = next((part for part in IN_WORDS if key.startswith(part)), None)
         said = f"{key} = {value!r}" if key in FIXED else part or key

@@ -116,7 +116,7 @@ def test_file_of_the_original():
 def test_what_isaac_gym_adds_to_its_files():
     added = {"population_based_training": False, "pbt_idx": None, "full_experiment_name": None, "device": "cpu"}
     summaries = {"defer_summaries_sec": 5, "summaries_interval_sec_min": 5, "summaries_interval_sec_max": 300}
-    tree = sample(config__max_frames="10_000_000_000")
+    tree = sample(config__max_frames="10_000_000_000", config__player={}, config__reward_shaper={})
     tree["params"]["config"].update(added, **summaries)
     runner = Runner()
     runner.load(tree)
@@ -171,6 +171,7 @@ def test_all_that_is_not_supported_is_said_at_once():
     central = {"minibatch_size": 64, "network": {"name": "actor_critic", "rnn": {"name": "lstm"}}}
     tree = sample(
         network__rnn={"name": "lstm", "units": 64},
+        network__inputs={"goal": {}},
         network__space__continuous__fixed_sigma=False,
         config__central_value_config=central,
         config__reward_shaper={"scale_value": 1, "log_val": True, "min_val": -1},
@@ -181,7 +182,7 @@ def test_all_that_is_not_supported_is_said_at_once():
     write("all.yaml", tree)
     expected = (
         "params: not supported are reward shaping other than by scale_value (config.reward_shaper.log_val = True, "
-        "config.reward_shaper.min_val = -1); recurrent networks (network.rnn); a standard deviation that depends on the "
+        "config.reward_shaper.min_val = -1); recurrent networks (network.rnn); observations of several parts (network.inputs); a standard deviation that depends on the "
         "observation (network.space.continuous.fixed_sigma = False); a central value network of its own "
         "(config.central_value_config); config.use_smooth_clamp = True (supported is False); config.learning_rat (did you "
         "mean learning_rate?); config.something"
