@@ -201,10 +201,11 @@ def test_all_that_is_missing_is_said_at_once():
         Runner().load(tree)
 
 
-def test_a_reference_that_no_command_line_resolves():
-    write("a.yaml", sample(config__gamma="${...gamma}"))
+@pytest.mark.parametrize("name", ["gamma", "minibatch_size"])
+def test_a_reference_that_no_command_line_resolves(name):
+    write("a.yaml", sample(**{f"config__{name}": "${.other}"}))
     with pytest.raises(
-        ValueError, match=r"params.config.gamma = '\$\{...gamma\}': allowed is a value, not a reference"
+        ValueError, match=rf"params.config.{name} = '\${{.other}}': allowed is a value, not a reference"
     ):
         parse("--train-config a.yaml --task BaseTask")
 
