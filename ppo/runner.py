@@ -192,7 +192,7 @@ def read_params(path: Path) -> Dict[str, Any]:
         del config["env_name"]
     config.setdefault("name", PPOConfig.name)
     refuse_unsupported(flatten(params))
-    limit = params.get("env", {}).get("clip_observations")
+    limit = flatten(params).get("env.clip_observations")
     if isinstance(limit, (int, float)) and limit < math.inf:
         log.warning("params.env.clip_observations = %s is left aside: observations are clipped once normalised", limit)
     return params
