@@ -295,7 +295,7 @@ runner.load(tree)
 runner.reset()
 assert (runner.seed, runner.params["config"]["env_name"]) == (42, "swing")
 runner.run({{"train": True, "play": False, "checkpoint": None, "sigma": None}})
-observer.algo.writer.flush()
+observer.algo.writer.close()
 '''
 
 
