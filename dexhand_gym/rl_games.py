@@ -25,7 +25,8 @@ class RlGamesVecEnv(IVecEnv):
 
     def __init__(self, env: VectorEnv, seed: Optional[int] = None):
         """seed: of the first reset, as Gymnasium's learners do it."""
-        self.env, self.seed_once = env, seed
+        self.env: Any = env
+        self.seed_once = seed
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
 
     def reset(self) -> Any:
@@ -53,14 +54,17 @@ class RlGamesVecEnv(IVecEnv):
 
 
 class StatisticsObserver(AlgoObserver):
-    """Writes the environments' statistics (reward terms, endings, success rate) to rl_games' TensorBoard, every epoch."""
+    """Writes the environments' statistics (reward terms, endings, success rate) to rl_games' TensorBoard, every epoch. The
+    Runner of dexhand_gym.ppo writes those of its environments itself."""
 
     def after_init(self, algo: Any) -> None:
         self.algo = algo
 
     def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
-        for name, value in self.algo.vec_env.env.statistics().items():
-            self.algo.writer.add_scalar(name, value, frame)
+        env = self.algo.vec_env
+        if isinstance(env, RlGamesVecEnv):
+            for name, value in env.env.statistics().items():
+                self.algo.writer.add_scalar(name, value, frame)
 
 
 def make(task: str, num_envs: int, seed: Optional[int] = None, **fields: Any) -> RlGamesVecEnv:

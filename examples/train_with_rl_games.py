@@ -25,6 +25,7 @@ sys.path.insert(
 
 from dexhand_gym import rl_games
 from ppo import strict_yaml
+from ppo.runner import without_references
 
 CONFIG = Path(__file__).with_name("rl_games.yaml")
 
@@ -42,21 +43,22 @@ def main() -> None:
     parser.add_argument("--play", action="store_true")
     args = parser.parse_args()
 
-    tree = strict_yaml.read(args.train_config, "train_config")
-    params = tree["params"]
+    params = without_references(strict_yaml.read(args.train_config, "train_config")["params"])
     config = params["config"]
     params["seed"] = args.seed
     config.update(env_name=args.task, device=args.device, device_name=args.device, torch_compile=args.compile)
     config["env_config"] = {**config.get("env_config", {}), "device": args.device, "seed": args.seed}
     config["player"] = {**config.get("player", {}), "use_vecenv": True}
-    config["num_actors"] = args.num_envs or config["num_actors"]
-    config["max_epochs"] = args.max_epochs or config["max_epochs"]
-    # Few environments make one minibatch.
-    config["minibatch_size"] = min(config["minibatch_size"], config["num_actors"] * config["horizon_length"])
+    config["num_actors"] = args.num_envs or config.get("num_actors", -1)
+    config["max_epochs"] = args.max_epochs or config.get("max_epochs", -1)
+    if config["num_actors"] < 1:
+        parser.error("--num-envs is missing: the file leaves it to the command line")
+    if "minibatch_size" in config and "horizon_length" in config:  # few environments make one minibatch
+        config["minibatch_size"] = min(config["minibatch_size"], config["num_actors"] * config["horizon_length"])
 
     rl_games.register()
     runner = Runner(rl_games.StatisticsObserver())
-    runner.load(tree)
+    runner.load({"params": params})
     runner.run({"train": not args.play, "play": args.play, "checkpoint": args.checkpoint})
 
 

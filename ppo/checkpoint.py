@@ -191,14 +191,13 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path}: not loaded, it has no model as rl_games writes it")
     empty = {"epoch": 0, "frame": 0, "optimizer": None, "last_mean_rewards": -1e9, "env_state": None, "ppo_state": {}}
     content = {**empty, "assymetric_vf_nets": None, "assymetric_vf_optimizer": None, **content}
-    for name, types in (
-        ("epoch", (int,)),
-        ("frame", (int,)),
-        ("last_mean_rewards", (int, float)),
-        ("ppo_state", (dict,)),
-    ):
-        if type(content[name]) not in (*types, *([OrderedDict] if dict in types else [])):
-            raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}")
+    if type(content["ppo_state"]) not in (dict, OrderedDict):
+        raise CheckpointError(f"{path}: not loaded, its ppo_state is a {type(content['ppo_state']).__name__}")
+    for name, kind in (("epoch", int), ("frame", int), ("last_mean_rewards", float)):
+        try:
+            content[name] = number(content[name], kind)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            raise CheckpointError(f"{path}: not loaded, its {name} is a {type(content[name]).__name__}") from None
     for name in ("epoch", "frame"):
         if not 0 <= content[name] < 2**53:
             raise CheckpointError(f"{path}: not loaded, its {name} is no number of iterations or steps")
@@ -208,6 +207,16 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         if name == "model" or content[name] is not None:
             content[name] = {key: x.to(device) for key, x in tensors(content[name], path).items()}
     return content
+
+
+def number(value: Any, kind: Callable[[float], Any] = float) -> Any:
+    """Of whatever is one number: files of programs around rl_games hold tensors or NumPy's numbers in the place of
+    Python's. Raises TypeError, ValueError, OverflowError or RuntimeError for what is none."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError("not a number")
+    if kind is int and not float(value).is_integer():
+        raise ValueError("not a whole number")
+    return kind(float(value))
 
 
 def tensors(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
@@ -276,6 +285,17 @@ def architecture(model: dict[str, torch.Tensor]) -> dict[str, Any]:
     }
 
 
+def network(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields of PPOConfig that the network of a loaded file fixes. `activation` is among them only in ours: from tensors
+    nobody can tell it."""
+    said = architecture(content["model"])
+    if not said["units"]:
+        return {}  # it is no policy's, which is told when it is loaded to be used
+    fields = {name: said[name] for name in ("units", "separate", "normalize_input", "normalize_value")}
+    activation = content["ppo_state"].get("activation")
+    return {**fields, "activation": activation} if isinstance(activation, str) else fields
+
+
 def shapes(model: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {key: list(x.shape) for key, x in model.items()}
 
@@ -296,12 +316,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) ->
             first = len(saved_group["params"])
             state.update((first + i, moments) for i, moments in critic["state"].items())
         state = {i: checked_moments(moments, group["params"][i]) for i, moments in state.items()}
-        rate = saved_group["lr"]
-        if type(rate) not in (int, float) or not 0 <= rate <= 1:
+        rate = number(saved_group["lr"])
+        if not 0 <= rate <= 1:
             raise ValueError(f"its lr is {rate}, allowed is 0 to 1")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         learning_rate.fill_(rate)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint's optimizer does not fit its model ({error!r})") from error
     optimizer.param_groups[0]["lr"] = learning_rate  # load_state_dict has put a copy in its place
 

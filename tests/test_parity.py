@@ -30,7 +30,9 @@ from ppo.runner import Runner, batch_fields, ppo_fields
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # rl_games' own
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:rl_games"
+    ),  # its own
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +106,7 @@ VARIANTS = [
     {"minibatch_size": 16, "mini_epochs": 2, "units": [16]},
     {"normalize_input": False, "normalize_value": False, "normalize_advantage": False, "truncate_grads": False},
     {"lr_schedule": "linear", "max_epochs": 7, "weight_decay": 0.01, "bound_loss_type": "regularisation"},
-    {"lr_schedule": None, "value_bootstrap": False, "reward_shaper": {}},
+    {"lr_schedule": None, "value_bootstrap": False, "reward_shaper": {}, "mixed_precision": True},  # no GPU: as without
 ]
 
 
@@ -420,16 +422,20 @@ def change(tree, key, value):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("config.gama", 0.9, "params.config.gama is not supported; the nearest supported key is params.config.gamma"),
-        ("network.rnn.units", 64, "params.network.rnn.units is not supported"),
+        ("config.gama", 0.9, r"params: not supported are config.gama \(did you mean gamma\?\)$"),
+        ("network.rnn.units", 64, r"params: not supported are recurrent networks \(network.rnn\)$"),
         (
             "config.central_value_config",
             {"minibatch_size": 8},
-            "params.config.central_value_config.minibatch_size is not",
+            r"not supported are a central value network of its own \(config.central_value_config\)$",
         ),
-        ("config.mixed_precision", True, "params.config.mixed_precision = True: supported is only False"),
-        ("algo.name", "sac", "params.algo.name = 'sac': supported is only 'a2c_continuous'"),
-        ("network.mlp.initializer.name", "orthogonal", "supported is only 'default'"),
+        ("config.ppo", False, r"params: not supported are config.ppo = False \(supported is True\)$"),
+        ("algo.name", "sac", "params.algo.name = 'sac': supported is only PPO of continuous actions, 'a2c_continuous'"),
+        (
+            "network.mlp.initializer.name",
+            "orthogonal",
+            r"initialisers other than default \(network.mlp.init.*'orthogonal'\)",
+        ),
         ("config.gamma", None, "params.config.gamma is missing"),
         ("config.lr_schedule", None, "params.config.lr_schedule is missing"),
         ("config.kl_threshold", None, "params.config.kl_threshold is missing"),
@@ -500,21 +506,30 @@ def test_train_config_of_the_command_line(tmp_path, monkeypatch):
         assert (cfg.train.learning_rate, cfg.train.value_bootstrap, cfg.train.reward_scale) == (3e-4, "rl_games", 1.0)
         assert (cfg.train.units, cfg.train.separate) == ((256, 128, 64), False)
     cfg = configs.parse(
-        ["train=MyTaskPPO", "numEnvs=32", "maxIter=7", "--train.gamma", "0.9", "--train.horizon-length", "8"]
+        [
+            "train=MyTaskPPO",
+            "task=BaseTask",
+            "numEnvs=32",
+            "maxIter=7",
+            "--train.gamma",
+            "0.9",
+            "--train.horizon-length",
+            "8",
+        ]
     )
     assert (cfg.task_name, cfg.train.max_iterations, cfg.train.gamma) == ("BaseTask", 7, 0.9)
     assert cfg.train.num_minibatches == 32 * 8 // 32
     assert configs.parse(["--train-config", str(SAMPLE)]).env.num_envs == 256
     assert (
         configs.parse(
-            f"--test --checkpoint {ROOT}/tests/data/rl_games_1.6.1.pth --num-envs 3 train=MyTaskPPO".split()
+            f"--test --checkpoint {ROOT}/tests/data/rl_games_1.6.1.pth --num-envs 3 --task BaseTask train=MyTaskPPO".split()
         ).env.num_envs
         == 3
     )
     for line, message in (
         ("train=Other", "train_config = 'Other.yaml': No such file"),
-        ("train=MyTaskPPO numEnvs=3 --train.horizon-length 3", "minibatch_size = 32.* = 9"),
-        ("train=MyTaskPPO numEnvs=many", "env.num_envs = 'many': allowed is a whole number"),
+        ("task=BaseTask train=MyTaskPPO numEnvs=3 --train.horizon-length 3", "minibatch_size = 32.* = 9"),
+        ("task=BaseTask train=MyTaskPPO numEnvs=many", "env.num_envs = 'many': allowed is a whole number"),
     ):
         with pytest.raises(ValueError, match=message):
             configs.parse(line.split())
