@@ -18,7 +18,7 @@ train: $(VENV)/.installed
 	$(BIN)/python train_ppo.py $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -rs --durations=40
 
 test38: $(VENV38)/.installed
 	$(VENV38)/bin/python -m pytest -q -m "not mujoco" $(TESTS38)

@@ -34,12 +34,12 @@ from dexhand_gym.sim import PHYSICS
 if TYPE_CHECKING or not __package__:
     from ppo import checkpoint as checkpoints
     from ppo import runner, strict_yaml, workspace
-    from ppo.ppo import PPOConfig
+    from ppo.ppo import ACTIVATIONS, PPOConfig
     from ppo.wandb_logger import WandbConfig
 else:  # installed, this file is dexhand_gym.command.configs
     from dexhand_gym.ppo import checkpoint as checkpoints
     from dexhand_gym.ppo import runner, strict_yaml, workspace
-    from dexhand_gym.ppo.ppo import PPOConfig
+    from dexhand_gym.ppo.ppo import ACTIVATIONS, PPOConfig
     from dexhand_gym.ppo.wandb_logger import WandbConfig
 
 log = logging.getLogger(__name__)
@@ -368,8 +368,8 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
         settings = read_yaml(file) if file.is_file() else {}
     except ValueError as error:
         log.warning("left aside: %s", error)
-    if not {"task_name", "sim.dt", "train.units"} <= set(settings):
-        return None, {}  # there is none, or it is not of a run of ours
+    if not {"task_name", "sim.dt", "train.units"} <= set(settings):  # there is none, or it is not of a run of ours
+        return None, network_of(checkpoint, given)
     if given.get("task_name", settings["task_name"]) != settings["task_name"]:
         return None, {}
     task, modules = settings["task_name"][0], elements(settings.get("imports", []))
@@ -387,6 +387,20 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
     return file, settings
 
 
+def network_of(checkpoint: Path, given: Settings) -> Settings:
+    """What a checkpoint itself says of its network."""
+    try:
+        network = checkpoints.network(checkpoints.load(checkpoint))
+    except checkpoints.CheckpointError:  # that is told when it is loaded to be used
+        return {}
+    if network.get("activation") not in ACTIVATIONS:
+        network.pop("activation", None)  # a damaged one is told when it is loaded to be used
+        if not {"train_config", "train.activation"} & set(given):
+            taken = PPOConfig.activation
+            log.warning("%s does not say its activation: taken is %s (--train.activation)", checkpoint, taken)
+    return flatten({"train": network})
+
+
 def train_config(given: Settings, start: Settings) -> Settings:
     """The settings of --train-config (taken out of `given`), a YAML file of rl_games."""
     if "train_config" not in given:
@@ -399,9 +413,11 @@ def train_config(given: Settings, start: Settings) -> Settings:
             raise ValueError(f"params.config.{key} = {config[key]!r}: here the command line says that, leave it out")
     names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
-    if config.get("env_name", "rlgpu") != "rlgpu" and "task_name" not in given:  # rlgpu: Isaac Gym's word for any task
-        check_name("params.config.env_name (or say --task)", str(config["env_name"]), tasks())
-        settings["task_name"] = [config["env_name"]]
+    name = str(config.get("env_name", ""))
+    if "task_name" not in given and name in tasks():
+        settings["task_name"] = [name]
+    elif name and not {"task_name"} & {*start, *given}:
+        check_name("params.config.env_name (or say --task)", name, tasks())
     settings.update(flatten({"train": runner.ppo_fields(params)}))
 
     def word(name: str, default: Any) -> str:

@@ -457,7 +457,7 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, fil
 
     if env.viewer is not None:
         env.viewer.on_reload = reload
-        if cfg.env.render:
+        if asked_to_show(cfg):
             wait_for_a_visitor(env.viewer)
     film("test")
     while True:
@@ -466,20 +466,23 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, fil
             break
         if interval and time.monotonic() - loaded >= interval:
             reload()
-    if cfg.env.render and env.viewer is not None and not env.viewer.is_over():
+    if asked_to_show(cfg) and env.viewer is not None and not env.viewer.is_over():
         stay_for_visitors(env.viewer)
 
 
+def asked_to_show(cfg: RunConfig) -> bool:
+    """Whether somebody at a terminal has said --render: a script is not kept waiting."""
+    return bool(cfg.env.render) and sys.stdin is not None and sys.stdin.isatty()
+
+
 def wait_for_a_visitor(viewer: Any) -> None:
-    """Until somebody looks, or presses Enter on a terminal."""
-    terminal = sys.stdin if sys.stdin is not None and sys.stdin.isatty() else None
+    """Until somebody looks, or presses Enter."""
     if not viewer.watched():
-        log.info("waiting until somebody opens %s%s", viewer.where, " (Enter goes on without)" if terminal else "")
+        log.info("waiting until somebody opens %s (Enter goes on without)", viewer.where)
     while not viewer.watched():
-        if terminal and select.select([terminal], [], [], 0)[0]:
-            terminal.readline()
+        if select.select([0], [], [], 0.1)[0]:
+            os.read(0, 4096)
             return
-        time.sleep(0.1)
 
 
 def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agent, int]:

@@ -1001,7 +1001,10 @@ def learn(
     saved: list[Path] = []  # the periodic ones, oldest first
 
     def save_last() -> None:
-        path = folder / f"last_{cfg.name}_ep_{progress.epoch}_rew_{progress.mean_reward:.3f}.pth"
+        reward = (
+            progress.mean_reward if math.isfinite(progress.mean_reward) else -math.inf
+        )  # as rl_games before the first
+        path = folder / f"last_{cfg.name}_ep_{progress.epoch}_rew_{reward:.3f}.pth"
         save(path, env, agent, optimizer, progress, cfg)
         if path not in saved:
             saved.append(path)

@@ -166,7 +166,7 @@ def test_presets_are_valid_and_stay_as_they_are(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ("test_render", {"train.test": True, "env.render": True, "sim": PHYSICS["fast"]}),
+        ("test_render", {"train.test": True, "env.render": True, "sim": PHYSICS["default"]}),
         ("test_stream", {"train.test": True, "env.render": True, "sim": PHYSICS["default"]}),
         ("test_record", {"train.test": True, "env.render": False, "env.record_video": True}),
     ],

@@ -212,7 +212,7 @@ def test_a_reference_that_no_command_line_resolves(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["BaseTusk", pytest.param("rlgpu", marks=pytest.mark.xfail(reason="configs.train_config takes it for BaseTask"))],
+    ["BaseTusk", "rlgpu"],
 )
 def test_a_name_that_is_no_task(name):
     write("a.yaml", sample(config__env_name=name))
@@ -467,7 +467,6 @@ def test_what_tensors_tell_of_a_network():
     assert set(checkpoint.network(file)) < set(ppo.PPOConfig.__dataclass_fields__)
 
 
-@pytest.mark.xfail(reason="configs.settings_of_run does not ask the tensors")
 def test_the_network_of_a_file_without_a_run(caplog):
     """Shared layers and their sizes follow from it, an activation does not: that is said."""
     line = f"--test --checkpoint {ROOT}/tests/data/rl_games_1.6.1.pth"
@@ -480,7 +479,6 @@ def test_the_network_of_a_file_without_a_run(caplog):
     assert not caplog.text
 
 
-@pytest.mark.xfail(reason="ppo.save_last writes rew_nan")
 def test_the_name_of_a_checkpoint_before_any_episode_has_ended():
     """As rl_games calls it."""
     tree = pendulums(horizon_length=2, minibatch_size=16, device_name="cpu", torch_compile=False)
