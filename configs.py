@@ -71,8 +71,9 @@ class TrainConfig(PPOConfig):
 
     test: bool = False
     """Test the policy of `checkpoint` instead of training."""
-    test_episodes: Annotated[int, Range(0, 10**9)] = 256
-    """Episodes of a test; 0 plays round after round, for ever."""
+    test_episodes: Optional[Annotated[int, Range(0, 10**9)]] = None
+    """Episodes of a test, and of the one that ends a training. None: 256, after a training one in every environment. 0: a
+    test plays round after round, for ever."""
     reload_interval: Annotated[float, Range(0, 1e9)] = 0.0
     """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
     this many seconds have passed."""

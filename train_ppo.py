@@ -124,6 +124,8 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     train, task = cfg.train, find_task(cfg.task_name)
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml has it
+    if train.test and train.test_episodes is None:
+        train.test_episodes = 256
     if train.test and train.test_episodes:
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes)
     if train.torch_deterministic:
@@ -394,9 +396,11 @@ class ProgressDisplay:
             self.live.update(Group(table, *terms, self.bar))
 
     def say_what_to_expect(self, metrics: Dict[str, float]) -> None:
-        left = (self.cfg.max_iterations - metrics["iteration"]) * metrics["frames"] / metrics["iteration"]
-        minutes = left / metrics["steps_per_second"] / 60
-        log.info("%.1f million environment steps to go, some %.0f min at this rate", left / 1e6, minutes)
+        """Once, in environment steps and at this machine's rate."""
+        seconds = metrics["rollout_seconds"] + metrics["update_seconds"]
+        left = self.cfg.max_iterations - metrics["iteration"]
+        steps = left * seconds * metrics["steps_per_second"]
+        log.info("%.2f million environment steps to go, some %.0f min at this rate", steps / 1e6, left * seconds / 60)
 
 
 def describe(metrics: Dict[str, float]) -> Dict[str, str]:
@@ -569,7 +573,7 @@ def evaluate(
         tell(done)
     reward, length, success, *ended = torch.cat(rows).T
     result: Dict[str, Any] = {"episodes": len(reward), "independent": len(reward)}
-    if env.task.randomize.per_environment:  # episodes with the same box do not tell twice what it is like
+    if env.differ:  # episodes with the same box do not tell twice what it is like
         result["independent"] = min(env.num_envs, len(reward))
     if env.success_criteria:
         result["success_rate"] = success.mean().item()

@@ -650,6 +650,7 @@ class TwoLengths:
     num_envs = 2
 
     success_criteria = ("s",)
+    differ = False
 
     def reset(self):
         self.steps = 0

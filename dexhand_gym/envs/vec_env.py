@@ -252,6 +252,8 @@ class DexHandVecEnv(VectorEnv):
         self._raw.update(of_boxes)
         self._own: Dict[str, Tensor] = of_boxes if boxes else {}
         cfg = self.task.randomize
+        self.differ = cfg.per_environment
+        """Whether environments differ in what they keep from episode to episode."""
         low, high = cfg.action_delay
         steps = random.integers(low, high, self.num_envs, endpoint=True)
         self._delay = Delay(steps, self._dof_targets) if high else None
