@@ -234,7 +234,7 @@ def test_checkpoints_that_do_not_fit_cost_one_line(trained, tmp_path, monkeypatc
         (f"{here} --train.normalize-value=False --checkpoint {good}", "it has normalize_value True; here normalize_"),
         (
             f"--task BaseTask --train.units 16 --checkpoint {good}",
-            "it has observations 115; here observations 89",
+            "it has observations 115, separate False; here observations 89, separate True",
         ),
         (
             f"{here} --task.policy-observation-keys hand_pose --checkpoint {good}",
