@@ -2,6 +2,7 @@
 
 import signal
 
-# A shell ignores Ctrl-C for what it runs in the background, and so would every program that a test starts and stops.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell in the background ignores Ctrl-C, and nohup the end of a terminal; so would all programs that tests start.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
