@@ -216,11 +216,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     command_line = read_command_line(argv)
     given = expand(command_line)
     modules = elements(command_line.get("imports", []))
-    for name in elements(given.get("imports", [])):
-        if name not in modules:  # to read a file runs nothing
-            raise ValueError(
-                f"config = '{command_line['config'][0]}': its import {name!r} is code; say --import {name}"
-            )
+    refuse_code(command_line, given, modules)
     if modules or ":" in "".join(given.get("task_name", [])):
         import_modules(modules)
         given["imports"] = modules
@@ -240,6 +236,16 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
     return cfg
+
+
+def refuse_code(command_line: Settings, given: Settings, modules: List[str]) -> None:
+    """To read a file runs nothing: what is to be imported stands in the command itself."""
+    code = {f"--import {name}": name for name in elements(given.get("imports", [])) if name not in modules}
+    task = " ".join(given.get("task_name", []))
+    if ":" in task and "task_name" not in command_line:
+        code[f"--task {task}"] = task
+    for option, name in code.items():
+        raise ValueError(f"config = '{command_line['config'][0]}': {name!r} is code; to import it say {option}")
 
 
 @contextlib.contextmanager

@@ -158,9 +158,10 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
         log.info("run: runs/%s", folder.name)
         wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
         with wandb as tell_wandb, watched(cfg, env, folder) as film:
-            train(cfg, env, begun, folder, console, film, tell_wandb) if begun else test(
-                cfg, env, folder, console, film
-            )
+            if begun:
+                train(cfg, env, begun, folder, console, film, tell_wandb)
+            else:
+                test(cfg, env, folder, console, film)
         return 0
     except KeyboardInterrupt as stop:
         saved = max(folder.glob("nn/last_*.pth"), key=workspace.newness, default=None)
@@ -375,7 +376,7 @@ class ProgressDisplay:
 
     def __call__(self, metrics: Dict[str, float]) -> None:
         self.iterations += 1
-        if self.iterations == 2:  # the first one was slow: kernels, caches
+        if self.iterations == 2 < self.cfg.max_iterations:  # the first one was slow: kernels, caches
             self.say_what_to_expect(metrics)
         self.window.append(metrics)
         iteration = int(metrics["iteration"])
@@ -503,7 +504,7 @@ def measure(
         result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes, tell)}
     workspace.write(folder / "result.json", workspace.to_json(result))
     what = "tested: %s after %d iterations, %d episodes without exploration%s\n%s"
-    few = f", {result['independent']} different boxes" if result["independent"] < result["episodes"] else ""
+    few = f" in {result['independent']} environments" if result["independent"] < result["episodes"] else ""
     log.info(what, printable(path.name), iteration, result["episodes"], few, as_text(result_table(result)))
 
 
@@ -573,7 +574,7 @@ def evaluate(
         tell(done)
     reward, length, success, *ended = torch.cat(rows).T
     result: Dict[str, Any] = {"episodes": len(reward), "independent": len(reward)}
-    if env.differ:  # episodes with the same box do not tell twice what it is like
+    if env.differ:  # a second episode with the same box tells less than one with another
         result["independent"] = min(env.num_envs, len(reward))
     if env.success_criteria:
         result["success_rate"] = success.mean().item()

@@ -49,6 +49,10 @@ class Page(Viewer):
         """See Viewer.watched."""
         return len(self._server.get_clients()) > 0
 
+    def is_over(self) -> bool:
+        """See Viewer.is_over: somebody may come again."""
+        return False
+
     def draw(self, frame: Frame) -> None:
         """See Viewer.draw."""
         if not self._is_built:  # now that somebody looks

@@ -240,7 +240,7 @@ class Viewer:
 
     def is_over(self) -> bool:
         """Whether nobody can look any more."""
-        return False
+        return not self.watched()
 
     def draw(self, frame: Frame) -> None:
         """Shows it."""
@@ -299,10 +299,6 @@ class Window(Viewer):
     def watched(self) -> bool:
         """See Viewer.watched: until the window is closed."""
         return self._window.is_running()
-
-    def is_over(self) -> bool:
-        """See Viewer.is_over."""
-        return not self._window.is_running()
 
     def draw(self, frame: Frame) -> None:
         """The picked environment in the middle, its neighbours around it."""

@@ -1001,9 +1001,7 @@ def learn(
     saved: list[Path] = []  # the periodic ones, oldest first
 
     def save_last() -> None:
-        reward = (
-            progress.mean_reward if math.isfinite(progress.mean_reward) else -math.inf
-        )  # as rl_games before the first
+        reward = progress.mean_reward if progress.games else -math.inf  # as rl_games before an episode has ended
         path = folder / f"last_{cfg.name}_ep_{progress.epoch}_rew_{reward:.3f}.pth"
         save(path, env, agent, optimizer, progress, cfg)
         if path not in saved:

@@ -7,19 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 import torch
 import torch.multiprocessing
 import yaml
 from pendulums import Pendulums
-from test_life import ENV, ROOT, STARTED, TINY, finish, last, nothing_stays_behind, wait_for
+from test_life import ENV, ROOT, TINY, finish, last, wait_for
 
 import train_ppo
 from ppo import checkpoint, distributed, ppo
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["nothing_stays_behind"]  # for pytest
 TOTAL = 8  # environments, of all ranks
 
 
@@ -121,9 +121,7 @@ def test_statistics_of_their_own(tmp_path):
 
 def start(line: str, folder: Path, before: tuple = (), **more: str) -> subprocess.Popen:
     command = [sys.executable, *before, str(ROOT / "train_ppo.py"), *line.split()]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    STARTED.append(subprocess.Popen(command, cwd=folder, env={**ENV, **more}, **pipes))
-    return STARTED[-1]
+    return programs.start(command, folder, {**ENV, **more})
 
 
 def both(line: str, folder: Path, **more: str) -> list:

@@ -726,10 +726,10 @@ def test_a_filter_of_another_shape_is_named():
         env.step(torch.zeros(4, 18))
 
 
-@pytest.mark.parametrize("name", ["episode_step", "consecutive_successes"])
-@pytest.mark.parametrize("value", [-1, 2**62])
+@pytest.mark.parametrize("name", ["episode_step", "consecutive_successes", "delay_steps"])
+@pytest.mark.parametrize("value", [-3, 2**62])
 def test_counts_of_a_state_are_counts(name, value):
-    env = make(backend="none")
+    env = make(backend="none", randomize={"action_delay": (0, 2)})
     state = env.get_state()
     state[name] = state[name] + value
     with pytest.raises(ValueError, match=f"its {name} is no count"):

@@ -129,9 +129,42 @@ def test_a_mistake_in_a_task_is_one_line(mine, capsys, body, words):
     refused("--task Mine", capsys, *words)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import: mine\ntask: Mine", "'mine' is code; to import it say --import mine"),
+        ("imports: [mine]", "'mine' is code; to import it say --import mine"),
+        ("task: mine:Mine", "'mine:Mine' is code; to import it say --task mine:Mine"),
+    ],
+)
+def test_a_file_imports_nothing(mine, capsys, text, words):
+    mine("raise SystemExit('imported')")
+    Path("a.yaml").write_text(text)
+    refused("--config a.yaml", capsys, "config = 'a.yaml'", words)
+
+
+def test_a_run_of_an_imported_task_says_what_to_import(mine, capsys):
+    mine(TASK.format(body="train_defaults = {'units': (16,)}"))
+    del dexhand_gym.registry["My/Mine-v0"]
+    Path("own.py").write_text("import dexhand_gym\ndexhand_gym.register_task('My/Mine-v0', 'mine:Mine')\n")
+    tiny = "--env.backend none --num-envs 2 --train.horizon-length 4 --train.num-minibatches 1 --max-iterations 1"
+    assert train_ppo.main(f"--import own --task Mine --task.episode-length 3 --render False {tiny}".split()) == 0
+    out = capsys.readouterr().out
+    assert "--test --import own --checkpoint runs/Mine_train_" in out
+    del dexhand_gym.registry["My/Mine-v0"]
+    sys.modules.pop("own")
+    refused(
+        "--test --checkpoint latest --render False", capsys, "its task 'Mine' is code; to import it say --import own"
+    )
+    again = "--test --checkpoint latest --render False --import own --env.backend none --train.test-episodes 2"
+    assert train_ppo.main(again.split()) == 0
+    sys.modules.pop("own")
+
+
 def test_a_misspelt_member_of_a_task_is_told(mine, capsys, caplog):
-    mine(TASK.format(body=judged("sucesses", "{}")))
+    mine(TASK.format(body=judged("sucesses", "{}") + "\n    def _rewards(self): pass"))
     dexhand_gym.envs.task_class("mine:Mine")
+    assert "_rewards" not in caplog.text
     assert "Mine.sucesses is nothing that the environment reads; did you mean successes?" in caplog.text
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import gymnasium
+import programs
 import pytest
 import torch
 import yaml
@@ -35,23 +36,8 @@ TINY += " --task.episode-length 30 --train.log-interval 1 --train.save-best-afte
 TINY += " --train.lr-schedule adaptive"  # for it does not ask how long a training is to be
 
 
-STARTED = []
-
-
 def start(line: str, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "train_ppo.py"), *line.split()]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    STARTED.append(subprocess.Popen(command, cwd=folder, env=ENV, **pipes))
-    return STARTED[-1]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_behind():
-    yield
-    for process in STARTED:
-        process.kill()
-        process.communicate()
-    STARTED.clear()
+    return programs.start([sys.executable, str(ROOT / "train_ppo.py"), *line.split()], folder, ENV)
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:

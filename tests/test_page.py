@@ -3,15 +3,18 @@
 import contextlib
 import http.client
 import http.server
+import os
+import pty
+import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 import msgspec
 import numpy as np
+import programs
 import pytest
 import torch
 import viser
@@ -398,31 +401,56 @@ def test_what_cannot_be_shown_ends_the_show_only(eight, caplog, tmp_path, fault)
     ("line", "number"), [("--render", signal.SIGTERM), ("--test --checkpoint pretrained", signal.SIGINT)]
 )
 def test_a_signal_wakes_a_pause(tmp_path, line, number):
-    command = f"{TINY} --max-iterations 100000 --env.render-port 0 --log-level info {line}"
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train_ppo.py"), *command.split()],
-        cwd=tmp_path,
-        env=ENV,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        where = next(line.split()[-1] for line in process.stdout if "watch: " in line)
-        client = Client(where)
-        wait_for(lambda: "Pause" in client.listen().controls)
-        client.set("Pause", value=True)
-        time.sleep(1)
-        assert process.poll() is None
-        process.send_signal(number)
-        out, _ = process.communicate(timeout=30)
-        client.close()
-    finally:
-        process.kill()
+    endless = "--max-iterations 100000 --train.test-episodes 0"  # a test that nobody watches yet runs at full speed
+    command = f"{TINY} {endless} --env.render-port 0 --log-level info {line}"
+    process = programs.start([sys.executable, str(ROOT / "train_ppo.py"), *command.split()], tmp_path, ENV)
+    where = next(line.split()[-1] for line in process.stdout if "watch: " in line)
+    client = Client(where)
+    wait_for(lambda: "Pause" in client.listen().controls)
+    client.set("Pause", value=True)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    client.close()
     assert process.returncode == 128 + number, out
     assert "Traceback" not in out
     if "--test" not in line:
         assert "checkpoint saved" in out
+
+
+@pytest.mark.parametrize("visited", [True, False])
+def test_who_asks_at_a_terminal_is_waited_for(tmp_path, visited):
+    """A test begins with the first visitor, or at Enter, and stays to be seen until Ctrl-C, which is no failure."""
+    ours, theirs = pty.openpty()
+    command = (
+        f"{TINY} --test --checkpoint pretrained --render --env.render-port 0 --train.test-episodes 2 --log-level info"
+    )
+    program = [sys.executable, str(ROOT / "train_ppo.py"), *command.split()]
+    process = programs.start(program, tmp_path, ENV, stdin=theirs)
+    seen = []
+
+    def wait_for_line(text):
+        seen.append(next(line for line in process.stdout if text in line))
+        return seen[-1]
+
+    where = re.search(r"http://[\d.:]+", wait_for_line("waiting until somebody opens"))[0]
+    time.sleep(1)
+    assert not list((tmp_path / "runs_all").glob("*/result.json")), "it has not begun"
+    if visited:
+        client = Client(where)
+        client.listen()
+        client.set("Speed", value="max")
+    else:
+        os.write(ours, b"\n")
+    wait_for_line("tested: ")
+    assert where in wait_for_line("still to be seen")
+    late = Client(where)  # who comes late sees it too
+    wait_for(lambda: "Pause" in late.listen().controls)
+    late.close()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in out) == (0, False), out
 
 
 # --- Who may speak ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from ppo.runner import Runner, batch_fields, ppo_fields
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings(
         "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:rl_games"
     ),  # its own
@@ -37,15 +38,6 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "rl_games.yaml"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Matrices of this size only wait for each other's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_params(env, folder, **changes):

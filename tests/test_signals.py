@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import programs
 import pytest
 
 from ppo import checkpoint
@@ -22,22 +23,8 @@ TRAIN = [sys.executable, str(ROOT / "train_ppo.py"), "--num-envs", "8", "--train
 TRAIN += ["--train.num-minibatches", "2", "--train.units", "16", "--train.log-interval", "1"]
 
 
-STARTED = []
-
-
 def start(command: list, folder: Path) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
-    STARTED.append(subprocess.Popen(command, cwd=folder, env=ENV, **pipes))
-    return STARTED[-1]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_behind():
-    yield
-    for process in STARTED:
-        process.kill()
-        process.communicate()
-    STARTED.clear()
+    return programs.start(command, folder, ENV, bufsize=1)
 
 
 def wait_for(condition) -> None:

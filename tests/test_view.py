@@ -13,6 +13,7 @@ from pathlib import Path
 import gymnasium
 import imageio_ffmpeg
 import numpy as np
+import programs
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
@@ -304,9 +305,7 @@ def test_training_and_testing_are_filmed(tmp_path):
 def test_an_interrupted_training_leaves_only_whole_clips(tmp_path):
     film = "--env.record-video --env.video-interval 1 --env.video-length 8 --env.video-size 320 240"
     command = [sys.executable, str(ROOT / "train_ppo.py"), *f"{TINY} {film} --max-iterations 1000".split()]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = programs.start(command, tmp_path, ENV)
     assert any("video: runs" in line and "iteration_000003.mp4" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)

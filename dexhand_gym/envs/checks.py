@@ -35,8 +35,7 @@ MEMBERS = [
 
 
 def check_class(cls: type) -> None:
-    """Raises ValueError, one line, unless the tables of a task's class are what they should be; warns of a member whose name
-    is almost that of one which the environment reads."""
+    """Raises ValueError, one line, unless the tables of a task's class are what they should be."""
     task: Any = cls
     text = "the name of a quantity"
     for owner, table, what, fits in (
@@ -54,9 +53,13 @@ def check_class(cls: type) -> None:
     names = task.remembered
     if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{cls.__name__}.remembered = {shortened(repr(names))}: allowed is a tuple, each {text}")
+
+
+def warn_of_misspelt(cls: type) -> None:
+    """Says which members of a task's class have almost the name of one that the environment reads."""
     for name in vars(cls):
         near = difflib.get_close_matches(name, MEMBERS, 1, 0.8)
-        if near and name not in MEMBERS:
+        if near and name not in MEMBERS and not name.startswith("_"):
             log.warning("%s.%s is nothing that the environment reads; did you mean %s?", cls.__name__, name, near[0])
 
 
@@ -120,12 +123,12 @@ def check_seed(seed: Any) -> Optional[int]:
     raise ValueError(f"seed = {shortened(repr(seed))}: allowed is a whole number, 0 or more, or None")
 
 
-def check_remembered(what: str, value: Tensor) -> None:
-    """Of an environment's state: numbers are finite, whole ones count something."""
+def check_remembered(name: str, value: Tensor, most: Optional[int]) -> None:
+    """An entry of an environment's state. `most`: of one that counts something."""
     if not torch.isfinite(value.double()).all():
-        raise ValueError(f"{what} is not finite")
-    if value.dtype == torch.int64 and not ((value >= 0) & (value < 2**31)).all():
-        raise ValueError(f"{what} is no count")
+        raise ValueError(f"its {name} is not finite")
+    if most is not None and not ((value >= 0) & (value <= most)).all():
+        raise ValueError(f"its {name} is no count from 0 to {most}")
 
 
 def check_scene(scene: Any) -> Scene:

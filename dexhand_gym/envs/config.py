@@ -62,7 +62,7 @@ class EnvConfig:
     """Width and height of pictures, pixels, both even."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     """Where pictures, videos and windows look from."""
-    spacing: Annotated[float, Range(0, 100)] = 0.5
+    spacing: Annotated[float, Range(0, 100)] = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""

@@ -26,6 +26,7 @@ from dexhand_gym.envs.checks import (
     check_shape,
     check_start,
     unchanged,
+    warn_of_misspelt,
 )
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
@@ -144,6 +145,7 @@ class DexHandVecEnv(VectorEnv):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes VectorEnv a direct base of every task, since skrl recognises environments by their direct bases."""
         super().__init_subclass__(**kwargs)
+        warn_of_misspelt(cls)
         if VectorEnv not in cls.__bases__:
             cls.__bases__ = (*cls.__bases__, VectorEnv)
 
@@ -570,7 +572,8 @@ class DexHandVecEnv(VectorEnv):
     def set_state(self, state: Dict[str, Any]) -> None:
         """Goes on where get_state() was called, on the CPU to the bit. Raises ValueError, one line, and changes nothing if
         the state is that of another task or number of environments."""
-        mine = self.get_state()
+        mine, delay = self.get_state(), self.task.randomize.action_delay[1]
+        counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay}
         for name in [*mine, *state]:
             here, there = (
                 list(value.shape) if isinstance(value, Tensor) else value
@@ -580,7 +583,7 @@ class DexHandVecEnv(VectorEnv):
                 raise ValueError(f"its {name} is {there}, here {here}")
             value = state.get(name)
             if isinstance(value, Tensor) and name != "generator":
-                check_remembered(f"its {name}", value)
+                check_remembered(name, value, counts.get(name))
         for name, value in self.memory().items():
             value.copy_(state[name])
         self._steps = int(state["steps"])
