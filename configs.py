@@ -33,12 +33,12 @@ from dexhand_gym.sim import PHYSICS
 
 if TYPE_CHECKING or not __package__:
     from ppo import checkpoint as checkpoints
-    from ppo import runner, strict_yaml, workspace
+    from ppo import rl_games_params, strict_yaml, workspace
     from ppo.ppo import ACTIVATIONS, PPOConfig
     from ppo.wandb_logger import WandbConfig
 else:  # installed, this file is dexhand_gym.command.configs
     from dexhand_gym.ppo import checkpoint as checkpoints
-    from dexhand_gym.ppo import runner, strict_yaml, workspace
+    from dexhand_gym.ppo import rl_games_params, strict_yaml, workspace
     from dexhand_gym.ppo.ppo import ACTIVATIONS, PPOConfig
     from dexhand_gym.ppo.wandb_logger import WandbConfig
 
@@ -413,7 +413,7 @@ def train_config(given: Settings, start: Settings) -> Settings:
     if "train_config" not in given:
         return {}
     path = Path(only_word("train_config", given.pop("train_config")))
-    params = runner.read_params(path if path.suffix else path.with_suffix(".yaml"))
+    params = rl_games_params.read_params(path if path.suffix else path.with_suffix(".yaml"))
     config = params["config"]
     for key in ("env_config", "env_info", "vec_env", "train_dir"):
         if config.get(key):
@@ -425,7 +425,7 @@ def train_config(given: Settings, start: Settings) -> Settings:
         settings["task_name"] = [name]
     elif name and not {"task_name"} & {*start, *given}:
         check_name("params.config.env_name (or say --task)", name, tasks())
-    settings.update(flatten({"train": runner.ppo_fields(params)}))
+    settings.update(flatten({"train": rl_games_params.ppo_fields(params)}))
 
     def word(name: str, default: Any) -> str:
         return " ".join({**start, **settings, **given}.get(name, [str(default)])).lower()
@@ -435,7 +435,7 @@ def train_config(given: Settings, start: Settings) -> Settings:
     if known and word("train.test", False) == "false":
         if "train.num_minibatches" in given:
             config["minibatch_size"] = int(num_envs) * int(horizon)  # the file's does not matter
-        settings.update(flatten({"train": runner.batch_fields(params, int(num_envs), int(horizon))}))
+        settings.update(flatten({"train": rl_games_params.batch_fields(params, int(num_envs), int(horizon))}))
     return settings
 
 

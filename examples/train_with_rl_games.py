@@ -25,7 +25,7 @@ sys.path.insert(
 
 from dexhand_gym import rl_games
 from ppo import strict_yaml
-from ppo.runner import without_references
+from ppo.rl_games_params import without_references
 
 CONFIG = Path(__file__).with_name("rl_games.yaml")
 

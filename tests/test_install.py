@@ -95,9 +95,10 @@ def test_neither_shadows_the_other(installed, users_folder):
     code = """
 import configs, ppo, train_ppo
 print(configs.MINE, ppo.MINE, train_ppo.MINE)
+from dexhand_gym.ppo import rl_games_params
 from dexhand_gym.ppo.runner import Runner
 from dexhand_gym.command import configs as ours, train_ppo
-assert (ours.runner.Runner, train_ppo.configs) == (Runner, ours)
+assert (ours.rl_games_params, train_ppo.configs) == (rl_games_params, ours)
 assert train_ppo.ppo.__name__ == "dexhand_gym.ppo.ppo"
 print(ours.parse(["--task", "BoxGrasping", "--test", "--checkpoint", "pretrained"]).train.checkpoint)"""
     mine, policy = run(installed / "python", "-c", code, cwd=users_folder).splitlines()
@@ -116,7 +117,7 @@ def test_the_installed_commands_work(installed, users_folder):
 
 
 def test_the_repository_keeps_its_names():
-    code = "import configs, train_ppo; from ppo.runner import Runner; print(configs.runner.Runner is Runner)"
+    code = "import configs, train_ppo, ppo.ppo; from ppo.runner import Runner; print(configs.PPOConfig is ppo.ppo.PPOConfig)"
     assert run(sys.executable, "-c", code, cwd=ROOT) == "True\n"
     assert "usage: " in run(sys.executable, "-m", "ppo.plot", "--help", cwd=ROOT)
 

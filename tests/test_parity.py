@@ -26,7 +26,8 @@ import configs
 from dexhand_gym import rl_games
 from dexhand_gym.rl_games import RlGamesVecEnv
 from ppo import checkpoint, ppo
-from ppo.runner import Runner, batch_fields, ppo_fields
+from ppo.rl_games_params import batch_fields, ppo_fields
+from ppo.runner import Runner
 
 pytestmark = [
     pytest.mark.slow,

@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import configs
 from dexhand_gym.rl_games import RlGamesVecEnv
 from ppo import checkpoint, ppo
-from ppo.runner import IVecEnvAdapter, Runner, ppo_fields, read_params
+from ppo.rl_games_params import ppo_fields, read_params
+from ppo.runner import IVecEnvAdapter, Runner
 
 pytestmark = [
     pytest.mark.slow,
