@@ -512,8 +512,10 @@ def stay_for_visitors(viewer: Any) -> None:
     """Until Ctrl-C, or until the window is closed."""
     log.info("still to be seen: %s; Ctrl-C ends it", viewer.where)
     try:
-        while not viewer.is_over():
-            viewer.draw_still()
+        # An exception might be raised in what a library ignores, and be lost.
+        with ppo.postponed_signals(lambda: None) as caught:
+            while not caught and not viewer.is_over():
+                viewer.draw_still()
     except KeyboardInterrupt as stop:
         if exit_status(stop) != 128 + signal.SIGINT:
             raise

@@ -904,10 +904,10 @@ def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Prog
 
 
 @contextmanager
-def postponed_signals(hurry: Callable[[], None]) -> Iterator[list[int]]:
+def postponed_signals(hurry: Callable[[], None], message: str = "") -> Iterator[list[int]]:
     """SIGINT, SIGTERM and SIGHUP wait in the list that this yields, and take effect at the end, to which `hurry` is to lead;
     a second one does at once, but not with several ranks, as launchers may send each one twice, nor after a SIGHUP, as
-    shells do."""
+    shells do. Logs `message` when one has come."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
@@ -922,7 +922,8 @@ def postponed_signals(hurry: Callable[[], None]) -> Iterator[list[int]]:
         if alone:
             restore()
         hint = "; a second time stops at once, without a checkpoint" if alone else ""
-        log.warning("stopping after this iteration%s", hint)
+        if message:
+            log.warning("%s%s", message, hint)
 
     if threading.current_thread() is threading.main_thread():  # others get no signals
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -1020,7 +1021,8 @@ def learn(
         curves: Any = tensorboard(Path(run_dir) / "summaries")
     else:
         curves = nullcontext(lambda metrics: None)
-    with postponed_signals(getattr(env, "hurry", lambda: None)) as caught, curves as write_curves:
+    postponed = postponed_signals(getattr(env, "hurry", lambda: None), "stopping after this iteration")
+    with postponed as caught, curves as write_curves:
         while progress.epoch < cfg.max_iterations and not stopped(caught):
             metrics = iterate(env, learner, progress)
             write_curves(metrics)
