@@ -12,24 +12,39 @@ PYTHON38 ?= python3.8
 VENV38 ?= .venv38
 TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor isaacgym plot ppo workspace)
 
-.PHONY: train test test38 fast lint clean
+# As many tests at a time as there are cores.
+PARALLEL ?= -n auto --dist worksteal
+# What some tests draw with and look at: a browser, a virtual display, OpenGL without a screen.
+DEBIAN := chromium chromium-driver xvfb xauth libegl1 libegl-mesa0 libosmesa6
+
+.PHONY: train test test38 fast lint debian clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train_ppo.py $(ARGS)
 
-test: lint
-	$(BIN)/python -m pytest -q -rs --durations=40
+test: lint debian
+	$(BIN)/python -m pytest -q -rs --durations=40 $(PARALLEL)
 
 test38: $(VENV38)/.installed
-	$(VENV38)/bin/python -m pytest -q -m "not mujoco" $(TESTS38)
+	$(VENV38)/bin/python -m pytest -q -m "not mujoco" $(PARALLEL) $(TESTS38)
 
 fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Root installs it, anybody else reads how. The tests that want what is missing are skipped, and named at the end.
+debian:
+	@dpkg -s $(DEBIAN) >/dev/null 2>&1 || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		for package in $(DEBIAN); do apt-get install -y -qq --no-install-recommends $$package >/dev/null; done; \
+	fi || true
+	@dpkg -s $(DEBIAN) >/dev/null 2>&1 || \
+		echo "Some tests will be skipped. To run them, too: sudo apt-get install $(DEBIAN)"
 
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,7 +57,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV38)/.installed: setup.cfg constraints-38.txt
 	$(PYTHON38) -m venv $(VENV38)
-	$(VENV38)/bin/pip install -q --disable-pip-version-check -c constraints-38.txt -e ".[isaacgym,view,plot,wandb]" pytest mujoco
+	$(VENV38)/bin/pip install -q --disable-pip-version-check -c constraints-38.txt -e ".[isaacgym,view,plot,wandb]" pytest pytest-xdist mujoco
 	touch $@
 
 clean:

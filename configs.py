@@ -7,6 +7,7 @@ words into the values of a RunConfig.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -151,9 +152,12 @@ PRESETS: Dict[str, Dict[str, Any]] = {
 """What --config can say besides a file: fields by short or full name."""
 
 SHORT_NAMES: Dict[str, Tuple[str, str]] = {
-    "task": ("task_name", "what to learn: {tasks}"),
+    "task": ("task_name", "what to learn: {tasks}, or package.module:Class of your own"),
     "num_envs": ("env.num_envs", "parallel environments"),
-    "max_iterations": ("train.max_iterations", "length of the training"),
+    "max_iterations": (
+        "train.max_iterations",
+        "length of the training; a task may have a default of its own, as grasping has",
+    ),
     "seed": ("train.seed", "-1 draws one"),
     "test": ("train.test", "test a policy instead of training one"),
     "checkpoint": (
@@ -482,6 +486,8 @@ def flatten(tree: Dict[str, Any], prefix: str = "") -> Settings:
 
 def apply(cfg: RunConfig, settings: Settings) -> RunConfig:
     """A copy of `cfg` with the settings in place. Raises ValueError, one line that names the first that is wrong."""
+    if not settings:
+        return copy.deepcopy(cfg)
     types = all_types(cfg)
     spelled = {full_name(name): name for name in types}  # a task may spell its names otherwise than we do
     for name in settings:

@@ -130,7 +130,8 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes)
     if train.torch_deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
-    torch.use_deterministic_algorithms(train.torch_deterministic)
+    if train.torch_deterministic != torch.are_deterministic_algorithms_enabled():  # to ask costs a second of imports
+        torch.use_deterministic_algorithms(train.torch_deterministic)
     with contextlib.closing(make_vec_env(task, REHEARSED, cfg, backend="none", device="cpu")) as env:
         env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
         if train.checkpoint:

@@ -169,7 +169,7 @@ class Runner:
                 f"fps total: {metrics['steps_per_second']:.0f}",
                 f"epoch: {metrics['iteration']}/{self.cfg.max_iterations}",
                 f"frames: {metrics['frames']}",
-                f"reward: {metrics['reward']:.2f}",
+                "reward: none yet" if math.isnan(metrics["reward"]) else f"reward: {metrics['reward']:.2f}",
             )
 
 

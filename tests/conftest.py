@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import os
 import signal
 
 import programs
@@ -10,6 +11,17 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+# Several tests at a time share the cores, and in matrices of a test's size threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How MuJoCo draws is for a test to say.
+os.environ.pop("MUJOCO_GL", None)
+
+
+@pytest.fixture(autouse=True)
+def opengl_for_what_draws(request):
+    if request.node.get_closest_marker("draws"):
+        programs.need("EGL", "OSMesa")
+
 
 @pytest.fixture(autouse=True)
 def nothing_stays_behind():
@@ -18,14 +30,3 @@ def nothing_stays_behind():
         process.kill()
         process.communicate()
     programs.STARTED.clear()
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Matrices of the size of a test's only wait for each other's threads."""
-    import torch  # not above: Isaac Gym wants to come first
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

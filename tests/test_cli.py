@@ -512,7 +512,7 @@ def start(line: str, folder: Path) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> tuple:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 

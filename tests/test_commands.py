@@ -117,7 +117,11 @@ def test_the_page_has_rows():
     assert {row[2].split("*")[1] for row in COMMANDS if row[2]} == {"differs"}
 
 
-@pytest.mark.parametrize("row", OURS, ids=lambda row: row[0].strip("`")[7:])
+def marked(row: list):
+    return pytest.param(row, marks=[pytest.mark.draws] if "record" in row[1] else [])
+
+
+@pytest.mark.parametrize("row", map(marked, OURS), ids=lambda row: row[0].strip("`")[7:])
 def test_a_command_of_the_guide(project, row):
     original, ours, note = row
     point_latest(project, original)

@@ -29,6 +29,7 @@ def examine(*first_on_path: Path, **environment: str) -> tuple:
     return done.returncode, rows, done.stdout.splitlines()[len(rows) :]
 
 
+@pytest.mark.draws
 @pytest.mark.mujoco
 def test_here_mujoco_works_without_a_gpu_or_a_display():
     status, rows, rest = examine(DISPLAY="", WAYLAND_DISPLAY="")

@@ -105,11 +105,22 @@ def test_a_task_of_ones_own():
         ({"task.reward_weights.grip": 1.0}, TypeError, "did you mean"),
         ({"device": "cuda"}, ValueError, "env.device = 'cuda'"),
         ({"num_substeps": 3}, TypeError, "did you mean substeps"),
+        ({"nonsense": 1}, TypeError, "'nonsense': no such environment option$"),
     ],
 )
 def test_mistakes_are_named(fields, error, message):
     with pytest.raises(error, match=message):
         make(**fields)
+
+
+def test_gymnasium_make_is_one_environment():
+    for name in ("num_envs", "env.num_envs"):
+        with pytest.raises(
+            TypeError, match=f"{name} = 2: gymnasium.make is one environment, gymnasium.make_vec several"
+        ):
+            gymnasium.make("DexHand/BaseTask-v0", **{name: 2})
+    with pytest.raises(TypeError, match="'nonsense': no such environment option was raised"):
+        gymnasium.make("DexHand/BaseTask-v0", nonsense=1)
 
 
 def test_reward_terms_and_weights_must_match():

@@ -35,7 +35,7 @@ def start(words: list, folder: Path, out=subprocess.PIPE, **more) -> subprocess.
 def finish(process: subprocess.Popen, status: int = 0) -> tuple:
     """What it has written, as bytes."""
     try:
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == status, (out, err)

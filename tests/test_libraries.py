@@ -59,16 +59,18 @@ def run(code, folder):
     script.write_text(code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, script], cwd=folder, env=environment, capture_output=True, text=True, timeout=180
+        [sys.executable, script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
+@pytest.mark.draws
 def test_gymnasiums_async_vector_env_steps_and_draws(tmp_path):
     assert run(ASYNC, tmp_path).splitlines() == ["(2, 115) ", f"(2, 115) {PICTURES}"]
 
 
+@pytest.mark.draws
 def test_stable_baselines3_forks_spawns_draws_and_learns(tmp_path):
     pytest.importorskip("stable_baselines3")
     *made, learnt = run(SB3, tmp_path).splitlines()

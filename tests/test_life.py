@@ -42,14 +42,14 @@ def start(line: str, folder: Path) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
     """Its output, once it has ended as it should."""
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == status, out
     return out
 
 
 def wait_for(text: str, process: subprocess.Popen) -> str:
     """Reads the output up to the line that has `text`."""
-    timer = threading.Timer(60, process.kill)
+    timer = threading.Timer(300, process.kill)
     timer.start()
     line = next((line for line in process.stdout if text in line), "")
     timer.cancel()
@@ -58,7 +58,7 @@ def wait_for(text: str, process: subprocess.Popen) -> str:
 
 
 def wait_until(condition) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)

@@ -31,7 +31,6 @@ from ppo.runner import Runner
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings(
         "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:rl_games"
     ),  # its own

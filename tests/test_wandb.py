@@ -66,6 +66,7 @@ def values(items) -> dict:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
+@pytest.mark.draws
 def test_an_offline_run_is_complete(tmp_path):
     line = f"task=BoxGrasping {TINY} {OFFLINE} train.wandb.project=hands train.wandb.group=small train.wandb.tags=[a,b]"
     out = train(f"{line} --wandb --env.record-video --env.video-interval 1", tmp_path)

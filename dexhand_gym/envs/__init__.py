@@ -56,7 +56,10 @@ def make_vec_env(
 
 
 def make_env(task: str, cfg: Optional[Config] = None, **fields: Any):
-    """The single NumPy environment behind gymnasium.make."""
+    """The single NumPy environment behind gymnasium.make. fields: as for make_vec_env, but for num_envs."""
     from dexhand_gym.envs.single import SingleEnv
 
+    several = next((name for name in ("num_envs", "env.num_envs") if name in fields), None)
+    if several:
+        raise TypeError(f"{several} = {fields[several]}: gymnasium.make is one environment, gymnasium.make_vec several")
     return SingleEnv(make_vec_env(task, 1, cfg, **fields))

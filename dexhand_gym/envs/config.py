@@ -239,7 +239,7 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
     for name, value in fields.items():
         matches = [path for path in known if path == name or path.split(".")[-1] == name]
         if len(matches) != 1:
-            names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.5)
+            names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.6)
             hint = f"; did you mean {' or '.join(names)}?" if names else ""
             # Python's own words, by which libraries find out that an environment does not know an option
             unknown = f"unexpected keyword argument '{name}': no such environment option"
