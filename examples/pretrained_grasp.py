@@ -39,10 +39,10 @@ def load(task: str, num_envs: int, seed: int, **fields: Any) -> Tuple[Any, Agent
     return env, agent
 
 
-def film(task: str, seed: int, num_envs: int) -> Tuple[np.ndarray, float]:
+def film(task: str, seed: int, num_envs: int, **camera: Any) -> Tuple[np.ndarray, float]:
     """Pictures [frames, environments, height, width, 3], of each environment until its episode ends; and the time between
     two, s."""
-    env, agent = load(task, num_envs, seed, render_mode="rgb_array", video_size=(400, 440))
+    env, agent = load(task, num_envs, seed, render_mode="rgb_array", video_size=(400, 440), **camera)
     obs, _ = env.reset(seed=seed)
     frames: List[List[np.ndarray]] = []
     step, over = 0, torch.zeros(num_envs, dtype=torch.bool)
@@ -76,9 +76,10 @@ def main() -> None:
     if args.strip:
         frames, period = film(args.task, args.seed, 1)
         moments = [frames[min(round(t / period), len(frames) - 1), 0] for t in MOMENTS[args.task]]
-        Image.fromarray(np.concatenate(moments, 1)).save(args.strip)
+        Image.fromarray(np.concatenate(moments, 1)).quantize(256).save(args.strip)
     if args.gif:
-        frames, period = film(args.task, args.seed, args.num_envs or 4)
+        still = {"env.camera.follow": False, "env.camera.distance": 1.1}  # a background that moves takes megabytes
+        frames, period = film(args.task, args.seed, args.num_envs or 4, **still)
         narrow = frames[:, :, 20:420, 50:310]
         side_by_side = [Image.fromarray(np.concatenate(pictures, 1)) for pictures in narrow]
         small = [image.resize((round(image.width * 0.655), 262)) for image in side_by_side]

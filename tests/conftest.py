@@ -30,3 +30,8 @@ def nothing_stays_behind():
         process.kill()
         process.communicate()
     programs.STARTED.clear()
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest, most of it waiting for a browser, comes first."""
+    items.sort(key=lambda item: item.path.name != "test_page.py")

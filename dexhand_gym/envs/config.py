@@ -23,9 +23,9 @@ class CameraConfig:
     """Look at the middle of the hand, wherever it goes. Off: at the place 12 cm above the middle of the ground."""
     distance: Annotated[float, Range(0.05, 100)] = 0.5
     """m."""
-    azimuth: Annotated[float, Range(-360, 360)] = 60.0
+    azimuth: Annotated[float, Range(-360, 360)] = 290.0
     """Direction in which the camera looks, degrees: 0 along +x, 90 along +y."""
-    elevation: Annotated[float, Range(-90, 90)] = -25.0
+    elevation: Annotated[float, Range(-90, 90)] = -20.0
     """Degrees; below 0 the camera looks down."""
 
 
