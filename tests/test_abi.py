@@ -1,0 +1,80 @@
+"""What stood fast before the inside was rebuilt stands fast after it: observations, rewards and endings of every registered
+id, as recorded on 2026-11-27 (commit 4f5a658). `python tests/test_abi.py` records anew, for a new version of an id."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import configs
+import dexhand_gym  # noqa: F401
+import train_ppo
+from ppo import checkpoint
+
+pytestmark = pytest.mark.slow
+
+IDS = ("DexHand/BaseTask-v0", "DexHand/BoxGrasping-v0", "DexHand/BlindGrasping-v0")
+FILE = Path(__file__).parent / "data" / "abi.npz"
+STEPS = 60
+
+
+def play(name: str) -> dict:
+    """Random actions, through an end by time and restarts."""
+    env = gymnasium.make_vec(name, num_envs=2, seed=7, episode_length=25, device="cpu")
+    noise = torch.Generator().manual_seed(1)
+    obs, _ = env.reset(seed=7)
+    seen = {"obs": [obs], "final_obs": [], "reward": [], "ended": []}
+    for _ in range(STEPS):
+        actions = torch.rand(2, 18, generator=noise) * 2 - 1
+        obs, reward, terminated, truncated, info = env.step(actions)
+        seen["obs"].append(obs)
+        seen["final_obs"].append(info["final_obs"])
+        seen["reward"].append(reward)
+        seen["ended"].append(torch.stack([terminated, truncated, *info["endings"].values()], 1))
+    found = {key: torch.stack(rows).numpy() for key, rows in seen.items()}
+    found["criteria"] = np.array(list(info["endings"]))
+    found["terms"] = np.array(list(env.unwrapped.reward_weights))
+    env.close()
+    return found
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_an_id_is_what_it_was(name):
+    """Within what the processors of two machines may round otherwise."""
+    found, recorded = play(name), np.load(FILE)
+    for key, value in found.items():
+        was = recorded[f"{name}/{key}"]
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(value, was, rtol=1e-4, atol=1e-4, err_msg=key)
+        else:
+            np.testing.assert_array_equal(value, was, err_msg=key)
+    assert found["ended"].any(1).any() and np.abs(found["reward"]).max() > 0.1
+
+
+OLD = Path(__file__).parent / "data" / "run_20261127"
+
+
+def test_a_run_of_before_goes_on_and_is_tested(tmp_path, monkeypatch):
+    shutil.copytree(OLD, tmp_path / "runs_all" / OLD.name)
+    monkeypatch.chdir(tmp_path)
+    run = f"runs_all/{OLD.name}"
+    assert train_ppo.main(f"--checkpoint {run} --max-iterations 7 --train.test-episodes 2".split()) == 0
+    assert train_ppo.main(f"--test --checkpoint {run} --train.test-episodes 2 --render False".split()) == 0
+    (saved,) = Path("runs/latest_train/nn").glob("last_policy_ep_7_*.pth")
+    old, new = (checkpoint.load(file) for file in (*OLD.glob("nn/last_*.pth"), saved))
+    assert set(old["env_state"]) == set(new["env_state"])
+    assert new["frame"] == old["frame"] + 2 * 8
+
+
+def test_a_config_of_before_is_read():
+    cfg = configs.parse(["--config", str(OLD / "config.yaml")])
+    assert (cfg.task_name, cfg.train.units, cfg.task.randomize.action_delay) == ("BoxGrasping", (16, 8), (0, 2))
+
+
+if __name__ == "__main__":
+    np.savez_compressed(FILE, **{f"{name}/{key}": value for name in IDS for key, value in play(name).items()})
+    sys.exit(print(FILE))
