@@ -75,6 +75,7 @@ def evaluate(run: Dict[str, Any], episodes: int, envs: Dict[int, Any]) -> None:
     from dexhand_gym import tasks
     from dexhand_gym.envs import make_vec_env
     from ppo import checkpoint as checkpoints
+    from ppo import evaluation
 
     files = sorted(Path(run["folder"]).glob("nn/last_*.pth"), key=lambda file: file.stat().st_mtime_ns)
     run["tests"] = []
@@ -85,7 +86,7 @@ def evaluate(run: Dict[str, Any], episodes: int, envs: Dict[int, Any]) -> None:
             envs[count] = make_vec_env(tasks()[cfg.task_name], count, cfg)
         envs[count].reset(seed=10_000 + run["seed"])
         agent, _ = train_ppo.load_agent(envs[count], cfg, file)
-        result = train_ppo.evaluate(envs[count], agent, count)
+        result = evaluation.evaluate(envs[count], agent, count)
         run["tests"].append(
             [file.stat().st_mtime - run["start"], checkpoints.load(file)["frame"], result["success_rate"], count]
         )

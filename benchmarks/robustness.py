@@ -24,6 +24,7 @@ from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.config import RandomizeConfig
 from ppo import workspace
+from ppo.evaluation import evaluate
 
 RANDOM = "task.randomize."
 VARIED: Tuple[Tuple[str, str, Tuple[Any, ...]], ...] = (
@@ -94,14 +95,14 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
 
 
 def measure(cfg: configs.RunConfig, engine: str, episodes: int, changes: Dict[str, Any]) -> Dict[str, Any]:
-    """What train_ppo.evaluate finds under these changes."""
+    """What evaluate finds under these changes."""
     fields = {"backend": engine, "device": "cpu" if engine == "mujoco" else "auto", **changes}
     env = make_vec_env(tasks()[cfg.task_name], episodes, cfg, seed=0, **fields)
     with contextlib.closing(env):
         if not env.success_criteria:
             raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")
         agent, _ = train_ppo.load_agent(env, cfg, Path(str(cfg.train.checkpoint)))
-        return train_ppo.evaluate(env, agent, episodes)
+        return evaluate(env, agent, episodes)
 
 
 def describe(result: Dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ import configs
 import train_ppo
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
+from ppo.evaluation import evaluate
 from ppo.ppo import Agent
 
 MOMENTS = {"BoxGrasping": (0.0, 0.8, 1.2, 1.7, 2.4), "BlindGrasping": (0.0, 1.2, 2.4, 3.2, 4.4)}  # of a strip, s
@@ -68,7 +69,7 @@ def main() -> None:
     if not args.gif and not args.strip:
         episodes = args.num_envs or 256
         env, agent = load(args.task, episodes, args.seed)
-        print(f"{train_ppo.evaluate(env, agent, episodes)['success_rate']:.1%} of {episodes} episodes succeed")
+        print(f"{evaluate(env, agent, episodes)['success_rate']:.1%} of {episodes} episodes succeed")
         env.close()
         return
     from PIL import Image

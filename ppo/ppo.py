@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import threading
 import time
 import warnings
@@ -36,7 +35,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dexhand_gym.fields import Annotated, Length, Matching, Range, check
 
 from . import checkpoint as checkpoints
-from . import distributed, workspace
+from . import distributed, signals, workspace
 from .text import printable
 
 log = logging.getLogger(__name__)
@@ -903,41 +902,6 @@ def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Prog
         progress.best_reward, progress.best_success = -1e9, 0.0
 
 
-@contextmanager
-def postponed_signals(hurry: Callable[[], None], message: str = "") -> Iterator[list[int]]:
-    """SIGINT, SIGTERM and SIGHUP wait in the list that this yields, and take effect at the end, to which `hurry` is to lead;
-    a second one does at once, but not with several ranks, as launchers may send each one twice, nor after a SIGHUP, as
-    shells do. Logs `message` when one has come."""
-    caught: list[int] = []
-    before: dict[int, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def catch(number: int, _: Any) -> None:
-        caught.append(number)
-        hurry()
-        alone = distributed.world_size() == 1 and number != signal.SIGHUP
-        if alone:
-            restore()
-        hint = "; a second time stops at once, without a checkpoint" if alone else ""
-        if message:
-            log.warning("%s%s", message, hint)
-
-    if threading.current_thread() is threading.main_thread():  # others get no signals
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # A shell ignores them for what it runs in the background; None is a handler that is not Python's.
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        restore()
-    if caught:
-        signal.raise_signal(caught[0])
-
-
 def stopped(caught: list[int]) -> bool:
     """Whether any rank has caught a signal; then they all have."""
     agreed = [number for numbers in distributed.gather(list(caught)) for number in numbers]
@@ -1021,7 +985,7 @@ def learn(
         curves: Any = tensorboard(Path(run_dir) / "summaries")
     else:
         curves = nullcontext(lambda metrics: None)
-    postponed = postponed_signals(getattr(env, "hurry", lambda: None), "stopping after this iteration")
+    postponed = signals.postponed_signals(getattr(env, "hurry", lambda: None), "stopping after this iteration")
     with postponed as caught, curves as write_curves:
         while progress.epoch < cfg.max_iterations and not stopped(caught):
             metrics = iterate(env, learner, progress)

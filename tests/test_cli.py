@@ -19,7 +19,7 @@ import configs
 import train_ppo
 from configs import RunConfig, default_config, parse, to_yaml
 from dexhand_gym.sim import PHYSICS
-from ppo import ppo
+from ppo import evaluation, ppo
 from ppo.workspace import create_run, resolve_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -678,13 +678,13 @@ class Still:
 
 
 def test_short_episodes_count_no_more_than_long_ones():
-    result = train_ppo.evaluate(TwoLengths(), Still(), episodes=4)
+    result = evaluation.evaluate(TwoLengths(), Still(), episodes=4)
     assert result["episodes"] == 4, "two of each; the first four that end would all be successes"
     assert result["success_rate"] == 0.5
     assert result["endings"] == {"won": 0.5, "lost": 0.5}
     assert (result["length_mean"], result["length_std"]) == (3.0, 2.0)
     assert (result["reward_mean"], result["reward_std"]) == (3.0, 2.0)
-    uneven = train_ppo.evaluate(TwoLengths(), Still(), episodes=3)
+    uneven = evaluation.evaluate(TwoLengths(), Still(), episodes=3)
     assert (uneven["episodes"], uneven["length_mean"]) == (3, pytest.approx((1 + 1 + 5) / 3)), (
         "as many as were asked for"
     )
@@ -692,8 +692,8 @@ def test_short_episodes_count_no_more_than_long_ones():
 
 def test_wilson_interval():
     # 8 of 10, Newcombe 1998: 0.4902 to 0.9433; none of 10 gives 0 to z^2 / (n + z^2)
-    assert train_ppo.wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert train_ppo.wilson(0.0, 10) == pytest.approx((0.0, 1.96**2 / (10 + 1.96**2)))
+    assert evaluation.wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert evaluation.wilson(0.0, 10) == pytest.approx((0.0, 1.96**2 / (10 + 1.96**2)))
 
 
 def test_averages_over_an_interval():

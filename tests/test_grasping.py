@@ -12,12 +12,12 @@ from rl_games.algos_torch import central_value, model_builder
 
 import configs
 import dexhand_gym  # noqa: F401  (registers the tasks)
-import train_ppo
 from dexhand_gym.envs.blind_grasping import BlindGrasping, BlindGraspingConfig
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.quantities import Measured
 from examples.pretrained_grasp import load
 from ppo import checkpoint as checkpoints
+from ppo.evaluation import evaluate
 from ppo.ppo import Agent, Progress, best_so_far, make_optimizer, track_success, train
 from tests.test_ppo import PointMass, config
 
@@ -239,7 +239,7 @@ def test_blind_grasping_starts_anywhere_clear_of_everything():
 @pytest.mark.parametrize("task", ["BoxGrasping", "BlindGrasping"])
 def test_pretrained_policy_grasps(task):
     env, agent = load(task, 64, seed=123)
-    result = train_ppo.evaluate(env, agent, 64)
+    result = evaluate(env, agent, 64)
     assert result["success_rate"] >= 0.92, result  # 98 % and more; fewer than 59 of 64 would be one chance in 500
     assert result["length_mean"] < 300
 

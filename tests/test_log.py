@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-import train_ppo
 from configs import TrainConfig
+from ppo.progress import ProgressDisplay
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_the_level_is_for_everything(package, tmp_path):
 def test_a_terminal_shows_the_terms_below_the_numbers(caplog):
     caplog.set_level(logging.DEBUG, "train_ppo.progress")
     console = Console(width=100, force_terminal=True, color_system=None)
-    display = train_ppo.ProgressDisplay(TrainConfig(log_interval=2, max_iterations=4), console)
+    display = ProgressDisplay(TrainConfig(log_interval=2, max_iterations=4), console)
     for iteration, raw in ((1, 0.25), (2, 0.75)):
         metrics = {"iteration": iteration, "reward": 1.0, "reward_raw/lift": raw, "reward/lift": 10 * raw}
         metrics.update(rollout_seconds=1.0, update_seconds=1.0, steps_per_second=1.0)

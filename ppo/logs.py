@@ -1,0 +1,52 @@
+"""Where a program's log goes: to its file, and to the console."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from . import distributed
+from .text import PrintableFormatter, SurvivingFile, SurvivingStream
+
+progress_log = logging.getLogger("train_ppo.progress")
+"""Lines that a terminal shows as a table instead."""
+traceback_log = logging.getLogger("train_ppo.traceback")
+"""What only the file and a console that debugs get."""
+
+
+def collect_log() -> None:
+    """Keeps what is logged, warnings too, until start_logging() has a file for it."""
+    everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
+    logging.basicConfig(level=logging.INFO, handlers=[everything], force=True)
+    logging.captureWarnings(True)
+
+
+def start_logging(file: Path, level: str) -> Console:
+    """Everything goes to `file` and to the console, except that a terminal shows the progress as a table and that only
+    debugging shows tracebacks. Of several ranks the first does that, the others only report their errors."""
+    if not distributed.is_main():
+        logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)
+        return Console(quiet=True, force_terminal=False)
+    console = Console()
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
+        handler.setFormatter(PrintableFormatter("%(message)s"))
+        handler.addFilter(lambda record: record.name != progress_log.name)
+    else:
+        handler = SurvivingStream(sys.stdout)
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: record.name != traceback_log.name or level == "debug")
+    to_file = SurvivingFile(file, encoding="utf-8", delay=True)
+    to_file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    early = [record for kept in logging.root.handlers for record in getattr(kept, "buffer", ())]
+    logging.basicConfig(level=level.upper(), handlers=[handler, to_file], force=True)
+    logging.captureWarnings(True)
+    for record in early:
+        if record.levelno >= logging.root.level:
+            logging.root.handle(record)
+    return console
