@@ -18,6 +18,7 @@ import yaml
 import configs
 import train_ppo
 from configs import RunConfig, default_config, parse, to_yaml
+from dexhand_gym import settings
 from dexhand_gym.sim import PHYSICS
 from ppo import evaluation, ppo
 from ppo.workspace import create_run, resolve_checkpoint
@@ -219,8 +220,8 @@ def test_a_file_may_use_the_names_of_the_original(tmp_path):
 def test_names_of_a_task_may_have_capitals(tmp_path, monkeypatch):
     cfg = default_config()
     cfg.task.reward_weights = {"LiftHigh": 1.0, "low": 2.0}
-    settings = configs.flatten(yaml.safe_load(to_yaml(cfg)))
-    assert configs.apply(cfg, {**settings, **configs.read_command_line(["--task.reward-weights.LiftHigh=3"])}) == (
+    given = settings.read_command_line(["--task.reward-weights.LiftHigh=3"], default_config())
+    assert settings.apply(cfg, {**settings.flatten(yaml.safe_load(to_yaml(cfg))), **given}) == (
         dataclasses.replace(
             cfg, task=dataclasses.replace(cfg.task, reward_weights={**cfg.task.reward_weights, "LiftHigh": 3.0})
         )
@@ -489,13 +490,13 @@ def test_help(capsys):
     assert train_ppo.main(["--help"]) == 0
     short = capsys.readouterr().out
     assert all(
-        f"--{name.replace('_', '-')} " in short for name in [*configs.SHORT_NAMES, "physics", "config", "help-all"]
+        f"--{name.replace('_', '-')} " in short for name in [*settings.SHORT_NAMES, "physics", "config", "help-all"]
     )
     assert "BaseTask, BoxGrasping" in short
     assert all(f"\n  {preset} " in short for preset in configs.PRESETS)
     assert train_ppo.main(["--task", "BoxGrasping", "--help-all"]) == 0
     everything = capsys.readouterr().out
-    for name in configs.all_types(default_config("BoxGrasping")):
+    for name in settings.all_types(default_config("BoxGrasping")):
         assert f"--{name}".replace("_", "-") in everything
 
 

@@ -17,6 +17,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 import configs
 import train_ppo
+from dexhand_gym.settings import full_name
 from ppo import workspace
 
 pytestmark = pytest.mark.slow
@@ -176,7 +177,7 @@ def test_every_trial_of_a_sweep_is_a_command(file):
         flat = workspace.flatten(json.loads(json.dumps(yaml.safe_load(configs.to_yaml(cfg)))))
         for name, value in values.items():
             if name != "task":
-                assert flat[configs.full_name(name)] == value, name
+                assert flat[full_name(name)] == value, name
     assert ("torch.distributed.run" in command) == (file.stem == "several_gpus")
 
 
