@@ -15,6 +15,7 @@ TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor isaacgym plot ppo 
 # As many tests at a time as there are cores.
 PARALLEL ?= -n auto --dist worksteal
 # What some tests draw with and look at: a browser, a virtual display, OpenGL without a screen.
+ALL_THERE = [ "$$(dpkg -s $(DEBIAN) 2>/dev/null | grep -c 'ok installed')" = $(words $(DEBIAN)) ]
 DEBIAN := chromium chromium-driver xvfb xauth libegl1 libegl-mesa0 libosmesa6
 
 .PHONY: train test test38 fast lint debian clean
@@ -38,12 +39,12 @@ lint: $(VENV)/.installed-dev
 
 # Root installs it, anybody else reads how. The tests that want what is missing are skipped, and named at the end.
 debian:
-	@dpkg -s $(DEBIAN) >/dev/null 2>&1 || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	@$(ALL_THERE) || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		for package in $(DEBIAN); do apt-get install -y -qq --no-install-recommends $$package >/dev/null; done; \
 	fi || true
-	@dpkg -s $(DEBIAN) >/dev/null 2>&1 || \
+	@$(ALL_THERE) || \
 		echo "Some tests will be skipped. To run them, too: sudo apt-get install $(DEBIAN)"
 
 $(VENV)/.installed: setup.cfg constraints.txt

@@ -171,6 +171,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
     command_line = read_command_line(argv, default_config())
     given = expand(command_line)
     modules = elements(command_line.get("imports", []))
+    if "imports" in command_line and not modules:
+        raise ValueError("import is empty: allowed is the name of a module, such as my_package.spin")
     refuse_code(command_line, given, modules)
     if modules or ":" in "".join(given.get("task_name", [])):
         import_modules(modules)
@@ -287,6 +289,7 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
     if not {"task_name", "sim.dt", "train.units"} <= set(settings):  # there is none, or it is not of a run of ours
         return None, network_of(checkpoint, given)
     if given.get("task_name", settings["task_name"]) != settings["task_name"]:
+        log.warning("%s is a policy of %s, not of %s", checkpoint, settings["task_name"][0], given["task_name"][0])
         return None, {}
     task, modules = settings["task_name"][0], elements(settings.get("imports", []))
     if "task_name" not in given and (":" in task or (modules and task not in tasks())):

@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 from rich.console import Console
@@ -53,6 +53,7 @@ else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.ppo.text import printable, write_anything
 
 REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
+REHEARSAL: Dict[str, Any] = {"env.backend": "none", "env.device": "cpu"}
 
 Begun = Tuple[ppo.Learner, ppo.Progress]
 
@@ -77,7 +78,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
         return exit_status(stop)
-    except (Exception, SystemExit) as error:  # a user's value, file or task can raise anything
+    except BaseException as error:  # a user's value, file or task can raise anything
         if cfg is not None and cfg.train.log_level == "debug":
             traceback.print_exc()
         print(f"{distributed.label()}error: {explain(error)}", file=sys.stderr)
@@ -123,13 +124,15 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
     if train.torch_deterministic != torch.are_deterministic_algorithms_enabled():  # to ask costs a second of imports
         torch.use_deterministic_algorithms(train.torch_deterministic)
-    with contextlib.closing(make_vec_env(task, REHEARSED, cfg, backend="none", device="cpu")) as env:
+    with contextlib.closing(make_vec_env(task, REHEARSED, cfg, **REHEARSAL)) as env:
         env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
         if train.checkpoint:
             load_agent(env, cfg, Path(train.checkpoint))
     check_watching(cfg.env, is_shown(cfg))
     device = distributed.device_of_rank(choose_engine(cfg.env.backend, cfg.env.device)[1])
-    env = make_vec_env(task, cfg.env.num_envs, cfg, train.seed + distributed.rank() * cfg.env.num_envs, device=device)
+    env = make_vec_env(
+        task, cfg.env.num_envs, cfg, train.seed + distributed.rank() * cfg.env.num_envs, **{"env.device": device}
+    )
     sizes = env.single_observation_space.shape[0], env.single_action_space.shape[0]
     log.info("%s: %d environments on %s, %d observations, %d actions", cfg.task_name, env.num_envs, env.device, *sizes)
     if distributed.launched():
@@ -173,7 +176,7 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
     except (checkpoints.SaveError, workspace.WriteError) as error:
         log.error("%s%s", distributed.label(), error)
         return 1
-    except (Exception, SystemExit, GeneratorExit) as error:  # a task may raise anything
+    except BaseException as error:  # a task may raise anything
         frame = traceback.extract_tb(error.__traceback__)[-1]
         if "/torch/distributed/" in frame.filename:
             log.error("%sanother rank is gone; its own message says why", distributed.label())

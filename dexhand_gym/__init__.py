@@ -12,6 +12,7 @@ if (
     or " ".join(getattr(sys, "orig_argv", [])[1:3]).startswith("-m dexhand_gym.")
 ) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+import re
 import warnings
 from importlib.metadata import entry_points
 
@@ -29,8 +30,13 @@ def register_task(id: str, task: str) -> None:
     Then gymnasium.make_vec("My/Spin-v0") makes it, and `--import` of the module that says this with `--task Spin` trains it.
     An installed package can do the same by an entry point in the group "dexhand_gym.tasks", with the id as its name; then
     nothing needs importing. `task` names a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv; it is imported when an
-    environment is made. Raises ValueError, one line, if another id has the same short name ("Spin").
+    environment is made. Raises ValueError, one line, if `task` is no such name, or if another id has the same short name
+    ("Spin"); the ids that begin with "DexHand/" are taken.
     """
+    if not isinstance(task, str) or not re.fullmatch(r"[\w.]+:\w+", task):
+        raise ValueError(f"task id '{id}': task = {task!r}, allowed is the text package.module:Class")
+    if id in _ids() and id.startswith("DexHand/") and registry[id].kwargs["task"] != task:
+        raise ValueError(f"task id '{id}' is taken: allowed is another, such as 'My/{short_name(id)}2-v0'")
     for other in _ids():
         if short_name(other) == short_name(id) and family(other) != family(id):
             raise ValueError(

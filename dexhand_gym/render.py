@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Tuple
@@ -116,6 +117,7 @@ def open_gl(model: mujoco.MjModel, width: int, height: int) -> Tuple[Any, mujoco
     try:
         if name == "glfw" and not has_display():
             raise RuntimeError("no display")
+        logging.getLogger("OpenGL").setLevel(logging.ERROR)  # it tells of every library that it looks for in vain
         context = import_module(f"mujoco.{name}").GLContext(width, height)
         context.make_current()
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height

@@ -178,6 +178,8 @@ def all_types(node: Any, prefix: str = "") -> Dict[str, Any]:
         if dataclasses.is_dataclass(value):
             types.update(all_types(value, f"{name}."))
         elif isinstance(value, dict):
+            if len(get_args(hints[item.name])) != 2:
+                raise ValueError(f"{name}: its type is {hints[item.name]}, allowed is one such as Dict[str, float]")
             types.update({f"{name}.{key}": get_args(hints[item.name])[1] for key in value})
         else:
             types[name] = hints[item.name]

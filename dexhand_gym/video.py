@@ -131,13 +131,19 @@ class Recorder:
     def __exit__(self, kind: Any, *rest: Any) -> None:
         self._env.watchers.remove(self._take)
         self._cancelled = kind is not None
-        if not self._cancelled:
-            self._finish()
-            if not self._idle.is_set():
-                log.info("video: being drawn")
-        self._idle.wait()
-        if self._thread:
-            self._thread.join()  # it is about to end; a process that ends before it is aborted
+        try:
+            if not self._cancelled:
+                self._finish()
+                if not self._idle.is_set():
+                    log.info("video: being drawn")
+            self._idle.wait()
+        except BaseException:  # Ctrl-C
+            self._cancelled = True
+            raise
+        finally:
+            self._idle.wait()
+            if self._thread:
+                self._thread.join()  # it is about to end; a process that ends before it is aborted
 
 
 def warn(name: str, error: Exception) -> None:

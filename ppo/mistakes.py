@@ -17,7 +17,7 @@ def explain(error: BaseException, ours: Collection[Path], packages: Collection[s
     foreign = [
         frame for frame in frames if not is_in(frame.filename, ours) and not is_library(frame.filename, packages)
     ]
-    message = printable(error)
+    message = printable(error) if is_in(frames[-1].filename, ours) else ""
     if message and is_in(frames[-1].filename, ours) and isinstance(error, (ValueError, RuntimeError, OSError)):
         return message
     if foreign:
@@ -27,7 +27,10 @@ def explain(error: BaseException, ours: Collection[Path], packages: Collection[s
 
 def in_words(error: BaseException) -> str:
     """KeyError: 'speed', in one line."""
-    return printable("".join(traceback.format_exception_only(type(error), error)))
+    try:
+        return printable("".join(traceback.format_exception_only(type(error), error)))
+    except Exception:  # of its __str__
+        return type(error).__name__
 
 
 def is_in(file: str, places: Collection[Path]) -> bool:

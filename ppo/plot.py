@@ -56,6 +56,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
+    "text.parse_math": False,  # a label is what somebody has called a run
 }
 
 
@@ -86,6 +87,9 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{folder}: it has no TensorBoard events to plot")
     if not set(CURVES) & set(scalars):
         raise ValueError(f"{folder}: no episode has ended in it, so there are no curves to plot")
+    result = folder / "result.json"
+    if result.is_file():
+        read_json(result)  # a mistake in it is told before anything is written
     file = folder / "config.yaml"
     config = strict_yaml.read(file, "config") if file.is_file() else {}
     return Run(folder.resolve(), flatten(config), scalars)
@@ -265,6 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_anything()
     try:
         runs = [read_run(folder) for folder in args.runs]
+        for run in runs:
+            if sum(other.name == run.name for other in runs) > 1:
+                raise ValueError(f"{run.folder}: another run has that name, too: allowed is one of each name")
         args.out.mkdir(parents=True, exist_ok=True)
         with plt.rc_context(STYLE):
             for name, figure in plots(group(runs)).items():

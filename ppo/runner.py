@@ -14,6 +14,7 @@ import contextlib
 import difflib
 import logging
 import math
+import os
 import random
 import sys
 import time
@@ -91,7 +92,10 @@ class Runner:
     def run_train(self, args: Dict[str, Any]) -> None:
         config, checkpoint, sigma = self.config, args.get("checkpoint"), args.get("sigma")
         name = config.get("full_experiment_name") or self.cfg.name + time.strftime("_%d-%H-%M-%S")
-        folder = Path(config.get("train_dir", "runs")) / name
+        runs = Path(config.get("train_dir", "runs"))
+        folder = runs / name
+        if Path(os.path.abspath(runs)) not in Path(os.path.abspath(folder)).parents:
+            raise ValueError(f"params.config.full_experiment_name = {name!r}: allowed is a folder in train_dir")
         if sigma is not None and not checkpoint:
             self.cfg.sigma_init = float(sigma)
         elif sigma is not None and checkpoint:

@@ -473,6 +473,42 @@ def test_terms_and_weights_that_do_not_match(tmp_path, change, message):
     assert message in refused_alone("--task Mine --env.backend none", project, package)
 
 
+def test_a_rehearsal_asks_nothing_of_the_minibatches():
+    """It has another number of environments."""
+    line = "--task BaseTask --env.backend none --num-envs 64 --train.horizon-length 4 --train.num-minibatches 8"
+    cfg = parse(line.split())
+    train_ppo.make_env(cfg).close()
+    assert (cfg.env.num_envs, cfg.env.backend) == (64, "none")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero (in "),
+        ("raise GeneratorExit", "GeneratorExit (in "),
+        ("raise BaseException('x')", "BaseException: x (in "),
+        ("class Mute(Exception): __str__ = lambda self: 1 / 0\nraise Mute", "imported_once.Mute: "),
+        (
+            "from dexhand_gym import register_task\nregister_task('My/T-v0', 5)",
+            "task = 5, allowed is the text package.mod",
+        ),
+        (
+            "from dexhand_gym import register_task\nregister_task('DexHand/BaseTask-v0', 'a:B')",
+            "DexHand/BaseTask-v0' is taken",
+        ),
+        ("", "import is empty: allowed is the name of a module"),
+    ],
+)
+def test_whatever_an_imported_module_raises(tmp_path, monkeypatch, capsys, code, message):
+    (tmp_path / "imported_once.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "imported_once", raising=False)
+    assert train_ppo.main(["--import", *(["imported_once"] if code else [])]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
 @pytest.mark.mujoco
 def test_deterministic_algorithms():
     for wanted in (True, False):

@@ -91,8 +91,8 @@ def refused(line: str, capsys, *words: str) -> None:
         ("quantities = {**BaseTask.quantities, 'odd': lambda m, cfg: 3}", ["quantity 'odd' is a int"]),
         ("quantities = {**BaseTask.quantities, 'odd': lambda m, cfg: m['dof_pos'][0]}", ["quantity 'odd'", "[26]"]),
         ("quantities = {**BaseTask.quantities, 'odd': lambda m, cfg: m['nothing']}", ["no quantity 'nothing'"]),
-        ("timers = {**BaseTask.timers, 'long': 'nothing'}", ["no quantity 'nothing'"]),
-        ("remembered = ('nothing',)", ["no quantity 'nothing'"]),
+        ("timers = {**BaseTask.timers, 'long': 'nothing'}", ["Mine.timers['long']: unknown name 'nothing'"]),
+        ("remembered = ('nothing',)", ["Mine.remembered: unknown name 'nothing'"]),
         ("def sample_start(self):\n        return {'hnad': 0}", ["sample_start() names 'hnad': allowed are hand"]),
         (
             "def sample_start(self):\n        return {'hand': torch.zeros(3)}",
@@ -114,6 +114,11 @@ def refused(line: str, capsys, *words: str) -> None:
         (rewards("m['hand_pose'] += 1"), ["rewards() changes quantity 'bodies' in place"]),
         ("quantities = ['a']", ["Mine.quantities is a list: allowed is a dict, name -> a function"]),
         ("quantities = {'a': 3}", ["Mine.quantities['a'] = 3"]),
+        (
+            "quantities = {**BaseTask.quantities, 'a': lambda m: 1}",
+            ["Mine.quantities['a'] = ", "a function (measured, cfg)"],
+        ),
+        ("remembered = ('dof_poss',)", ["Mine.remembered: unknown name 'dof_poss'; did you mean 'dof_pos'?"]),
         ("timers = {'long': 3}", ["Mine.timers['long'] = 3: allowed is the name of a quantity"]),
         ("timers = ['contact_binary']", ["Mine.timers is a list"]),
         ("remembered = 'hand_vel'", ["Mine.remembered = 'hand_vel': allowed is a tuple"]),

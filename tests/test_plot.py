@@ -116,6 +116,24 @@ def test_files_of_a_run_that_are_damaged_cost_one_line(tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.startswith("error: ") and message in err and "\\x1b[31ma" in err
         assert err[:-1].isprintable() and err.endswith("\n"), "one line"
+        (run / name).unlink()
+
+
+def test_nothing_is_written_where_one_run_cannot_be_plotted(tmp_path, capsys):
+    good, bad = make_run(tmp_path / "a" / "good", seed=1), make_run(tmp_path / "bad", seed=1)
+    (bad / "result.json").write_text("[1]")
+    for runs, message in (
+        ([good, bad], "result.json: allowed are names and values"),
+        ([good, make_run(tmp_path / "b" / "good", seed=2)], "good: another run has that name, too"),
+    ):
+        assert plot.main([*map(str, runs), "--out", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_name_is_no_formula(tmp_path):
+    run = make_run(tmp_path / "$x_1^{$", seed=1, task="$\\frac{$")
+    assert plot.main([str(run), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_it_knows_nothing_of_hands():

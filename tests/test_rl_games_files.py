@@ -486,3 +486,10 @@ def test_the_name_of_a_checkpoint_before_any_episode_has_ended():
             runner.run({"train": True, "play": False})
         names.append([path.name for path in Path(f"runs/{folder}/nn").glob("last_*")])
     assert names == [["last_policy_ep_1_rew_-inf.pth"]] * 2
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "a/../..", "."])
+def test_a_run_stays_in_its_folder(name):
+    with pytest.raises(ValueError, match="full_experiment_name = .*: allowed is a folder in train_dir"):
+        train(pendulums(max_epochs=1, full_experiment_name=name))
+    assert list(Path().iterdir()) == []

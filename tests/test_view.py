@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -316,6 +317,27 @@ def test_an_interrupted_training_leaves_only_whole_clips(tmp_path):
     clips = sorted((tmp_path / "runs" / "latest_train" / "videos").iterdir())
     assert all(clip.name.startswith("iteration_") for clip in clips)
     check_clip(clips[-1], (320, 240), 4 / 25)
+
+
+@pytest.mark.draws
+@pytest.mark.parametrize("seconds", [0, 0.5, 1])
+def test_ctrl_c_while_the_last_clip_is_drawn(tmp_path, seconds):
+    film = "--env.record-video --env.video-size 1280 960 --task.episode-length 60 --render False"
+    line = f"--test --checkpoint pretrained --num-envs 1 --train.test-episodes 1 {film}"
+    process = programs.start([sys.executable, str(ROOT / "train_ppo.py"), *line.split()], tmp_path, ENV)
+    assert any("video: being drawn" in line for line in process.stdout)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 130 and out.splitlines()[-1].endswith("interrupted"), out
+    assert list((tmp_path / "runs" / "latest_test" / "videos").iterdir()) == []
+
+
+def test_a_closed_environment_draws_nothing():
+    env = make(num_envs=1)
+    env.close()
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+        env.render()
 
 
 @pytest.mark.draws

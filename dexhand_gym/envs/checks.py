@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 import logging
 from numbers import Integral
 from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
@@ -11,7 +12,7 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 import torch
 from torch import Tensor
 
-from dexhand_gym.fields import check, shortened
+from dexhand_gym.fields import check, check_name, shortened
 from dexhand_gym.sim import Scene
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def check_class(cls: type) -> None:
     task: Any = cls
     text = "the name of a quantity"
     for owner, table, what, fits in (
-        (task, "quantities", "a function (measured, cfg)", callable),
+        (task, "quantities", "a function (measured, cfg)", lambda x: callable(x) and takes_two(x)),
         (task, "timers", text, lambda x: isinstance(x, str)),
         (task, "train_defaults", "a value", lambda x: True),
         (task.config, "OBSERVATIONS", "a whole number, -1 or more", lambda x: type(x) is int and x >= -1),
@@ -53,6 +54,27 @@ def check_class(cls: type) -> None:
     names = task.remembered
     if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{cls.__name__}.remembered = {shortened(repr(names))}: allowed is a tuple, each {text}")
+
+
+def check_table_names(task: Any, observations: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError, one line, unless what the tables of a task's class name is a quantity."""
+    name, known = type(task).__name__, list(known)
+    for timer, source in task.timers.items():
+        check_name(f"{name}.timers[{timer!r}]", source, known)
+    for what, names in (("remembered", task.remembered), ("config.OBSERVATIONS", observations)):
+        for quantity in names:
+            check_name(f"{name}.{what}", quantity, known)
+
+
+def takes_two(function: Any) -> bool:
+    """Whether it can be called as function(measured, cfg), as far as Python can tell."""
+    try:
+        inspect.signature(function).bind({}, None)
+    except TypeError:
+        return False
+    except ValueError:  # one of C's without a signature
+        return True
+    return True
 
 
 def warn_of_misspelt(cls: type) -> None:

@@ -25,6 +25,7 @@ from dexhand_gym.envs.checks import (
     check_seed,
     check_shape,
     check_start,
+    check_table_names,
     unchanged,
     warn_of_misspelt,
 )
@@ -87,7 +88,7 @@ class DexHandVecEnv(VectorEnv):
         drawn."""
         if not isinstance(cfg, Config):
             raise ValueError(f"cfg = {shortened(repr(cfg))}: allowed is a Config")
-        cfg.validate()
+        Config.validate(cfg)  # the rest of a run's is not the environment's business
         seed = check_seed(seed)
         if render_mode is not None:
             check_name("render_mode", render_mode, self.metadata["render_modes"])
@@ -106,7 +107,7 @@ class DexHandVecEnv(VectorEnv):
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
         self._init_actions()
         self._init_buffers()
-        self._init_raw_quantities()
+        self._init_raw_quantities(scene)
         self._init_randomization(scene, boxes, random)
         self._generator = torch.Generator(device=self.device)
         graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
@@ -223,7 +224,7 @@ class DexHandVecEnv(VectorEnv):
         self._beginning = zeros(dtype=torch.bool)
         self.consecutive_successes = zeros(dtype=torch.int64)
 
-    def _init_raw_quantities(self) -> None:
+    def _init_raw_quantities(self, scene: Scene) -> None:
         """Views of memory that stays where it is; timers and remembered quantities join them when first computed."""
         sim = self.sim
         self._raw: Dict[str, Tensor] = {
@@ -242,6 +243,9 @@ class DexHandVecEnv(VectorEnv):
             **{name: sim.root_state[:, i] for i, name in enumerate(sim.actor_names) if i},
             **{f"start_{name}": value for name, value in self._start.items()},
         }
+        sizes = [f"{box.name}_size" for box in scene.boxes]
+        known = [*self._raw, *sizes, *self.quantities, *self.timers, *(f"prev_{name}" for name in self.remembered)]
+        check_table_names(self, self.task.OBSERVATIONS, known)
 
     def _init_randomization(
         self, scene: Scene, boxes: Optional[Dict[str, np.ndarray]], random: np.random.Generator
@@ -324,6 +328,8 @@ class DexHandVecEnv(VectorEnv):
             super().reset(seed=seed)
             self._generator.manual_seed(seed % 2**63)
         mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(f"options = {shortened(repr(options))}: allowed is a dict, such as {{'reset_mask': mask}}")
         for name, given in (options or {}).items():
             check_name("options", name, ["reset_mask"])
             mask = torch.as_tensor(given if isinstance(given, Tensor) else np.array(given), device=self.device)
@@ -633,6 +639,7 @@ class DexHandVecEnv(VectorEnv):
 
     def render(self) -> Optional[Tuple[np.ndarray, ...]]:
         """With render_mode "rgb_array" a picture [height, width, 3] uint8 of every environment, else None."""
+        self._check_open()
         if self.render_mode != "rgb_array":
             return None
         if draws_itself(self.sim):
