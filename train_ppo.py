@@ -31,7 +31,7 @@ from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
-from dexhand_gym.watching import check_watching, watched
+from dexhand_gym.watch import check_watching, watched
 
 if TYPE_CHECKING or not __package__:
     import configs

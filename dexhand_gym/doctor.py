@@ -30,20 +30,20 @@ import os
 os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = "{name}"
 {needs}
 from dexhand_gym.envs import make_vec_env
-from dexhand_gym.render import Renderer, coordinates
+from dexhand_gym.watch.render import Renderer, coordinates
 env = make_vec_env("dexhand_gym.envs.box_grasping:BoxGrasping", backend="none")
 assert Renderer(env, (64, 64)).draw(coordinates(env)[0].numpy()).std() > 1, "the picture is blank"
 print("draws")
 """
 WINDOW = """
-from dexhand_gym.viewer import has_display
+from dexhand_gym.watch.display import has_display
 if not has_display():
     raise SystemExit("no display")
 print("opens")
 """
 PAGE = """
-import dexhand_gym.page
-from dexhand_gym.gate import listen, open_server
+import dexhand_gym.watch.page
+from dexhand_gym.watch.gate import listen, open_server
 open_server(listen("127.0.0.1", 0), "127.0.0.1", "doctor").stop()
 print("serves")
 """

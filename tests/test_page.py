@@ -24,10 +24,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import train_ppo
-from dexhand_gym.page import meshes, scales_of
 from dexhand_gym.sim import Box, Scene, SimConfig
 from dexhand_gym.sim.mjcf import build_model
-from dexhand_gym.viewer import side_by_side
+from dexhand_gym.watch.page import meshes, scales_of
+from dexhand_gym.watch.viewer import side_by_side
 from examples.scripted_grasp import scripted_env
 
 pytestmark = pytest.mark.slow
@@ -380,7 +380,7 @@ def test_what_cannot_be_shown_ends_the_show_only(eight, caplog, tmp_path, fault)
     elif fault == "draw":
         viewer.env.cfg.env.spacing = None
     else:
-        from dexhand_gym.video import Recorder
+        from dexhand_gym.watch.video import Recorder
 
         with Recorder(viewer.env, tmp_path) as recorder:
             recorder._stride = 0

@@ -251,7 +251,7 @@ def test_triton_comes_before_opengl(tmp_path, how):
     variables = {**ENV, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-c", PICTURE]
     if how == "window":
-        code = "from dexhand_gym.viewer import has_display; assert has_display()"
+        code = "from dexhand_gym.watch.display import has_display; assert has_display()"
         command = [programs.need("xvfb-run"), "-a", sys.executable, "-c", code]
     else:
         variables["MUJOCO_GL"] = how
@@ -398,7 +398,7 @@ def test_without_mujoco_a_run_goes_on_unseen(tmp_path):
         import sys
         from dexhand_gym.sim import mujoco  # what steps the physics is loaded, what draws is not to be had
         import train_ppo
-        sys.modules["dexhand_gym.render"] = sys.modules["dexhand_gym.viewer"] = None
+        sys.modules["dexhand_gym.watch.render"] = sys.modules["dexhand_gym.watch.viewer"] = None
         sys.exit(train_ppo.main("--test --checkpoint latest --train.test-episodes 4".split()))"""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -407,11 +407,11 @@ def test_without_mujoco_a_run_goes_on_unseen(tmp_path):
 
 WINDOW = """
 import threading, time, torch
-from dexhand_gym import viewer
+from dexhand_gym.watch.window import Window
 from examples.scripted_grasp import scripted_env
 env = scripted_env(3, seed=0, render_mode="human")
 shown = env.unwrapped.viewer
-assert isinstance(shown, viewer.Window)
+assert isinstance(shown, Window)
 for _ in range(4):
     env.step(torch.zeros(3, 0))
 shown._on_key(46)  # .
@@ -437,7 +437,7 @@ def test_window_on_a_display():
 
 
 def test_a_display_that_does_not_answer_is_none():
-    code = "from dexhand_gym.viewer import has_display; print(has_display())"
+    code = "from dexhand_gym.watch.display import has_display; print(has_display())"
     variables = {**ENV, "DISPLAY": ":987"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("False\n", "")

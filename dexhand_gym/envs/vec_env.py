@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+import dexhand_gym.envs.actions as stages
 from dexhand_gym import hand
-from dexhand_gym.envs import actions as stages
 from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import (
     NUMBERS,
@@ -628,7 +628,7 @@ class DexHandVecEnv(VectorEnv):
     def show(self, speed: str = "1x") -> None:
         """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither,
         ValueError if the page cannot be where it is to be."""
-        from dexhand_gym.viewer import open_viewer
+        from dexhand_gym.watch import open_viewer
 
         self.viewer = open_viewer(self, speed)
 
@@ -644,7 +644,7 @@ class DexHandVecEnv(VectorEnv):
             return None
         if draws_itself(self.sim):
             return tuple(self.sim.pictures())  # pyright: ignore[reportAttributeAccessIssue]
-        from dexhand_gym.render import Renderer, coordinates
+        from dexhand_gym.watch.render import Renderer, coordinates
 
         if self._renderer is None:  # not before it is needed: OpenGL does not survive a fork
             self._renderer = Renderer(self, self.cfg.env.video_size)

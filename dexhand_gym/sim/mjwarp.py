@@ -18,8 +18,8 @@ import torch
 import warp as wp
 from torch import Tensor
 
+import dexhand_gym.sim.warp_kernels as kernels
 from dexhand_gym.hand import DOF_NAMES
-from dexhand_gym.sim import warp_kernels as kernels
 from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
 from dexhand_gym.sim.mjcf import STATE, box_fields, build_model, weights
 

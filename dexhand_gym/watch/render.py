@@ -9,7 +9,7 @@ import ctypes
 import logging
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Tuple
+from typing import Any, Tuple
 
 import mujoco
 import numpy as np
@@ -20,11 +20,7 @@ from dexhand_gym.envs.config import CameraConfig, check_name
 from dexhand_gym.hand import BODY_NAMES, PALM
 from dexhand_gym.sim import load_triton
 from dexhand_gym.sim.mjcf import build_model
-from dexhand_gym.viewer import has_display
-
-if TYPE_CHECKING:
-    from dexhand_gym.envs.vec_env import DexHandVecEnv
-
+from dexhand_gym.watch.display import has_display
 
 PLATFORMS = {"egl": "egl", "osmesa": "osmesa", "glfw": "glfw", "glx": "glfw"}
 """What MUJOCO_GL may say, and the module that does it. By default EGL, else OSMesa."""
@@ -36,7 +32,7 @@ class Renderer:
     Raises RuntimeError where nothing can be drawn.
     """
 
-    def __init__(self, env: DexHandVecEnv, size: Tuple[int, int]):
+    def __init__(self, env: Any, size: Tuple[int, int]):
         width, height = size
         self._follow = env.cfg.env.camera.follow
         self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
@@ -70,7 +66,7 @@ class Renderer:
         self._context.free()
 
 
-def coordinates(env: DexHandVecEnv, rows: Any = slice(None)) -> Tensor:
+def coordinates(env: Any, rows: Any = slice(None)) -> Tensor:
     """Where everything is, as MuJoCo's qpos, and the boxes' edge lengths, m, of some or all environments [N, Q + boxes]."""
     dofs, roots = env.sim.dof_state[rows, :, 0], env.sim.root_state[rows, 1:]
     poses = torch.cat((roots[..., :3], roots[..., 6:7], roots[..., 3:6]), -1)  # MuJoCo's quaternions are w x y z

@@ -6,14 +6,11 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from dexhand_gym.envs.vec_env import DexHandVecEnv
 
 from dexhand_gym.sim.base import draws_itself
 
@@ -32,7 +29,7 @@ class Recorder:
     Leaving the block waits for the last picture, unless an exception does it.
     """
 
-    def __init__(self, env: DexHandVecEnv, folder: Path):
+    def __init__(self, env: Any, folder: Path):
         self._env, self._folder = env, folder
         self._stride = max(1, round(1 / (30 * env.control_dt)))  # control steps between two pictures
         self._name, self._steps = "", 0
@@ -66,7 +63,7 @@ class Recorder:
         """What a picture is made of, or one [1, ...]."""
         if draws_itself(self._env.sim):
             return torch.from_numpy(self._env.sim.pictures()[0]).unsqueeze(0)  # pyright: ignore[reportAttributeAccessIssue]
-        from dexhand_gym.render import coordinates
+        from dexhand_gym.watch.render import coordinates
 
         return coordinates(self._env, slice(0, 1))
 
@@ -106,7 +103,7 @@ class Recorder:
         temporary = file.with_name(f".{file.name}")
         renderer: Any = None
         if not draws_itself(self._env.sim):
-            from dexhand_gym.render import Renderer
+            from dexhand_gym.watch.render import Renderer
 
             renderer = Renderer(self._env, size)
         try:
@@ -157,6 +154,6 @@ def check_recording(draw: bool = True) -> None:
     except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no ffmpeg
         raise RuntimeError(f"env.record_video needs moviepy ({error}): pip install moviepy") from error
     if draw:
-        from dexhand_gym.render import check_drawing
+        from dexhand_gym.watch.render import check_drawing
 
         check_drawing()

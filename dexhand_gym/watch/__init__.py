@@ -1,16 +1,51 @@
-"""What is shown of a run, and what is filmed."""
+"""Watching an environment while it runs: a window where there is a display, else a page for the browser; and filming it. All
+here knows the environment, which only asks for a viewer or a picture."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from dexhand_gym.envs.config import EnvConfig
 from dexhand_gym.sim import choose_engine
+from dexhand_gym.sim.base import draws_itself
+from dexhand_gym.watch.display import has_display
 
 log = logging.getLogger(__name__)
+
+
+def open_viewer(env: Any, speed: str = "1x") -> Any:
+    """A window or a page that shows `env` from now on. Raises RuntimeError where there can be neither, ValueError if the
+    page cannot be where it is to be."""
+    if draws_itself(env.sim):
+        from dexhand_gym.watch.isaacgym_window import IsaacGymWindow
+
+        return IsaacGymWindow(env, speed)
+    check_viewing(env.cfg.env)
+    if has_display():
+        from dexhand_gym.watch.window import Window
+
+        return Window(env, speed)
+    from dexhand_gym.watch.page import Page
+
+    return Page(env, speed)
+
+
+def check_viewing(cfg: EnvConfig) -> None:
+    """Raises RuntimeError, one line that says what to install, where there can be neither window nor page; ValueError if
+    the page cannot be where `cfg` says."""
+    if has_display():
+        return
+    if find_spec("viser") is None:
+        raise RuntimeError(
+            "no display for a window, and a page in the browser needs viser: pip install 'dexhand-gym[view]'"
+        )
+    from dexhand_gym.watch.gate import listen
+
+    listen(cfg.render_host, cfg.render_port).close()
 
 
 def check_watching(cfg: EnvConfig, shown: bool) -> None:
@@ -20,11 +55,9 @@ def check_watching(cfg: EnvConfig, shown: bool) -> None:
     try:
         if shown and mujoco:
             with contextlib.suppress(*(() if cfg.render else (ImportError, RuntimeError))):
-                from dexhand_gym.viewer import check_viewing
-
                 check_viewing(cfg)
         if cfg.record_video:
-            from dexhand_gym.video import check_recording
+            from dexhand_gym.watch.video import check_recording
 
             check_recording(draw=mujoco)
     except ImportError as error:
@@ -44,7 +77,7 @@ def watched(env: Any, shown: bool, speed: str, folder: Path) -> Iterator[Callabl
     if not env.cfg.env.record_video:
         yield lambda name: None
         return
-    from dexhand_gym.video import Recorder
+    from dexhand_gym.watch.video import Recorder
 
     with Recorder(env, folder) as recorder:
         yield recorder.start

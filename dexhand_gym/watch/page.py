@@ -10,19 +10,16 @@ import io
 import logging
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import mujoco
 import numpy as np
 import trimesh
 import viser
 
-from dexhand_gym.gate import is_public, listen, open_server
 from dexhand_gym.sim.mjcf import build_model
-from dexhand_gym.viewer import FORCE_COLOR, SPEEDS, Frame, Viewer
-
-if TYPE_CHECKING:
-    from dexhand_gym.envs.vec_env import DexHandVecEnv
+from dexhand_gym.watch.gate import is_public, listen, open_server
+from dexhand_gym.watch.viewer import FORCE_COLOR, SPEEDS, Frame, Viewer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ STYLE = "font-size: 0.85em; line-height: 1.4; padding: 0 0.8em; font-variant-num
 class Page(Viewer):
     """A page for the browser, served by viser."""
 
-    def __init__(self, env: DexHandVecEnv, speed: str):
+    def __init__(self, env: Any, speed: str):
         super().__init__(env, speed)
         host, port = env.cfg.env.render_host, env.cfg.env.render_port
         listener = listen(host, port)

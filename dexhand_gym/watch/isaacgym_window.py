@@ -5,14 +5,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isaacgym import gymapi
 
-from dexhand_gym.viewer import SPEED_NAMES, SPEEDS, Viewer
-
-if TYPE_CHECKING:
-    from dexhand_gym.envs.vec_env import DexHandVecEnv
+from dexhand_gym.watch.viewer import SPEED_NAMES, SPEEDS, Viewer
 
 _KEYS = {
     gymapi.KEY_SPACE: "pause",
@@ -30,7 +27,7 @@ class IsaacGymWindow(Viewer):
 
     where = "a window"
 
-    def __init__(self, env: DexHandVecEnv, speed: str):
+    def __init__(self, env: Any, speed: str):
         sim: Any = env.sim
         if not sim.view.window:
             raise RuntimeError(

@@ -1,31 +1,18 @@
-"""Watching an environment while it runs: a window where there is a display, else a page for the browser."""
-
-# mujoco fills its namespace from compiled modules, which the type checker does not see:
-# pyright: reportAttributeAccessIssue=false
+"""What a window and a page share."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-import os
-import threading
 import time
-import warnings
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 import torch
 
-from dexhand_gym.envs.config import EnvConfig, check_name
+from dexhand_gym.fields import check_name
 from dexhand_gym.hand import CONTACT_BODIES, PAD_BODIES
-from dexhand_gym.sim import load_triton
-from dexhand_gym.sim.base import draws_itself
-
-# MuJoCo is imported where it draws: Isaac Gym has a window of its own, and its Python no MuJoCo.
-if TYPE_CHECKING:
-    from dexhand_gym.envs.vec_env import DexHandVecEnv
 
 log = logging.getLogger(__name__)
 
@@ -34,56 +21,6 @@ SPEED_NAMES = list(SPEEDS)
 FRAME_TIME = 1 / 30  # s between two drawn frames
 FORCE_SCALE = 0.02  # m of arrow per N
 FORCE_COLOR = (38, 217, 89)
-
-
-def open_viewer(env: DexHandVecEnv, speed: str = "1x") -> Viewer:
-    """A window or a page that shows `env` from now on. Raises RuntimeError where there can be neither, ValueError if the
-    page cannot be where it is to be."""
-    if draws_itself(env.sim):
-        from dexhand_gym.isaacgym_window import IsaacGymWindow
-
-        return IsaacGymWindow(env, speed)
-    check_viewing(env.cfg.env)
-    if has_display():
-        return Window(env, speed)
-    from dexhand_gym.page import Page
-
-    return Page(env, speed)
-
-
-def check_viewing(cfg: EnvConfig) -> None:
-    """Raises RuntimeError, one line that says what to install, where there can be neither window nor page; ValueError if
-    the page cannot be where `cfg` says."""
-    if has_display():
-        return
-    if find_spec("viser") is None:
-        raise RuntimeError(
-            "no display for a window, and a page in the browser needs viser: pip install 'dexhand-gym[view]'"
-        )
-    from dexhand_gym.gate import listen
-
-    listen(cfg.render_host, cfg.render_port).close()
-
-
-def has_display() -> bool:
-    """Whether a window with OpenGL can be opened: tried, for a DISPLAY that is set says little (ssh, CI)."""
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return False
-    load_triton()
-    try:
-        import glfw
-    except ImportError:
-        return False
-    with warnings.catch_warnings(), contextlib.suppress(glfw.GLFWError):  # it warns or raises, as it is set
-        warnings.simplefilter("ignore", glfw.GLFWError)
-        if glfw.init():
-            glfw.window_hint(glfw.VISIBLE, glfw.FALSE)
-            window = glfw.create_window(64, 64, "", None, None)
-            glfw.default_window_hints()
-            if window:
-                glfw.destroy_window(window)
-                return True
-    return False
 
 
 class Frame(NamedTuple):
@@ -136,7 +73,7 @@ class Viewer:
     picked = Choice(lambda viewer, value: int(min(max(value, 0), viewer.env.num_envs - 1)))
     shown = Choice(lambda viewer, value: int(min(max(value, 1), viewer.most_shown)))
 
-    def __init__(self, env: DexHandVecEnv, speed: str):
+    def __init__(self, env: Any, speed: str):
         check_name("speed", speed, SPEEDS)
         self.env, self.most_shown = env, min(env.num_envs, 64)
         self.paused, self.steps_to_go, self.speed = False, 0, speed
@@ -205,7 +142,7 @@ class Viewer:
 
     def _fetch(self) -> Frame:
         """One transfer from the device."""
-        from dexhand_gym.render import coordinates
+        from dexhand_gym.watch.render import coordinates
 
         env, picked, k = self.env, self.picked, self.shown
         first = picked // k * k
@@ -249,93 +186,3 @@ class Viewer:
     def close(self) -> None:
         """Ends the show."""
         raise NotImplementedError
-
-
-class Window(Viewer):
-    """MuJoCo's own window. Keys: space pauses, right steps, up and down change the speed, . and , pick an environment,
-    enter takes up a newer policy."""
-
-    where = "a window"
-
-    def __init__(self, env: DexHandVecEnv, speed: str):
-        import mujoco.viewer
-
-        from dexhand_gym.render import aim
-        from dexhand_gym.sim.mjcf import build_model
-
-        super().__init__(env, speed)
-        self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
-        self._data = mujoco.MjData(self._model)
-        self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
-        before = set(threading.enumerate())
-        self._window = mujoco.viewer.launch_passive(
-            self._model, self._data, key_callback=self._on_key, show_left_ui=False, show_right_ui=False
-        )
-        self._threads = set(threading.enumerate()) - before
-        with self._window.lock():
-            aim(self._window.cam, env.cfg.env.camera)
-            self._looked_at = self._window.cam.lookat.copy()
-            self._window.cam.distance += 0.6 * (self.shown > 1)
-
-    def _follow(self, hand: np.ndarray) -> None:
-        """Moves the camera, which the user may have turned, along with the hand."""
-        if self.env.cfg.env.camera.follow:
-            self._window.cam.lookat[:] += hand - self._looked_at
-        self._looked_at = hand.copy()
-
-    def _on_key(self, key: int) -> None:
-        import glfw
-
-        faster = {glfw.KEY_UP: 1, glfw.KEY_DOWN: -1}.get(key, 0)
-        self.speed = SPEED_NAMES[min(max(SPEED_NAMES.index(self.speed) + faster, 0), len(SPEEDS) - 1)]
-        self.picked = (self.picked + {glfw.KEY_PERIOD: 1, glfw.KEY_COMMA: -1}.get(key, 0)) % self.env.num_envs
-        if key == glfw.KEY_SPACE:
-            self.paused = not self.paused
-        elif key == glfw.KEY_RIGHT:
-            self.paused, self.steps_to_go = True, self.steps_to_go + 1
-        elif key == glfw.KEY_ENTER:
-            self.reload_wanted = True
-
-    def watched(self) -> bool:
-        """See Viewer.watched: until the window is closed."""
-        return self._window.is_running()
-
-    def draw(self, frame: Frame) -> None:
-        """The picked environment in the middle, its neighbours around it."""
-        import mujoco
-
-        from dexhand_gym.render import middle_of_hand, pose
-
-        index = frame.picked - frame.rows.start
-        middle = frame.places[index]
-        with self._window.lock():
-            scene: Any = self._window.user_scn
-            scene.ngeom = 0
-            for i, place in enumerate(frame.places):
-                if i == index:
-                    continue
-                pose(self._model, self._data, frame.coordinates[i])
-                first = scene.ngeom
-                what = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
-                mujoco.mjv_addGeoms(self._model, self._data, self._options, self._perturbation, what, scene)
-                for geom in scene.geoms[first : scene.ngeom]:
-                    geom.pos += place - middle
-            for start, end in self.arrows(frame) - middle:
-                arrow = scene.geoms[scene.ngeom]
-                color = np.array((*FORCE_COLOR, 255), np.float32) / 255
-                mujoco.mjv_initGeom(arrow, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), np.zeros(3), np.zeros(9), color)
-                mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.004, start, end)
-                scene.ngeom += 1
-            pose(self._model, self._data, frame.coordinates[index])
-            self._follow(middle_of_hand(self._data))
-        names = ["environment", "speed", "episode", "success"]
-        values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]
-        values.append(f"{frame.successes} of {frame.episodes}")
-        self._window.set_texts((None, None, "\n".join(names), "\n".join(values)))
-        self._window.sync()
-
-    def close(self) -> None:
-        """See Viewer.close."""
-        self._window.close()
-        for thread in self._threads:  # the process must not end while it draws
-            thread.join(timeout=30)
