@@ -113,6 +113,15 @@ def test_mistakes_are_named(fields, error, message):
         make(**fields)
 
 
+def test_an_ending_pays_nothing_unless_a_weight_says_so():
+    assert "termination_success" not in BaseTaskConfig.__dataclass_fields__["reward_weights"].default_factory()
+    paid = {**BaseTaskConfig().reward_weights, "termination_timeout_penalty": 3.0}
+    env = make("DexHand/BaseTask-v0", num_envs=1, reward_weights=paid)
+    endings = [name for name in env.reward_weights if name.startswith("termination_")]
+    assert [env.reward_weights[name] for name in endings] == [0.0, 0.0, -3.0]
+    assert endings == ["termination_success", "termination_failure_penalty", "termination_timeout_penalty"]
+
+
 def test_gymnasium_make_is_one_environment():
     for name in ("num_envs", "env.num_envs"):
         with pytest.raises(

@@ -1,10 +1,10 @@
 """Imports point one way."""
 
 import ast
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from graphlib import CycleError, TopologicalSorter
 
 ROOT = Path(__file__).parent.parent
 

@@ -28,9 +28,6 @@ class BaseTaskConfig(TaskConfig):
             "hand_acceleration": 0.05,
             "hand_angular_acceleration": 0.05,
             "contact_stability": 0.2,
-            "termination_success": 0.0,
-            "termination_failure_penalty": 0.0,
-            "termination_timeout_penalty": 0.0,
         }
     )
     """Weight of each reward term and ending."""

@@ -115,8 +115,6 @@ class BoxGraspingConfig(TaskConfig):
             "hand_to_object": 0.0,
             "grasp_duration": 0.0,
             "termination_success": 10000.0,  # more than going on to hold the cube could pay
-            "termination_failure_penalty": 0.0,
-            "termination_timeout_penalty": 0.0,
         }
     )
     """Weight of each reward term and ending."""

@@ -15,6 +15,10 @@ Speed = Annotated[float, Range(0, 1000, above=True)]
 Deviation = Annotated[float, Range(0, 1000)]
 
 
+ENDINGS = ("termination_success", "termination_failure_penalty", "termination_timeout_penalty")
+"""Entries of reward_weights that are no terms."""
+
+
 @dataclass
 class CameraConfig:
     """From where pictures, videos and a window show an environment."""
@@ -176,8 +180,12 @@ class TaskConfig:
     """Failures that end an episode; empty: all the task has."""
     randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     reward_weights: Dict[str, float] = field(default_factory=dict)
-    """Weight of each reward term, and of the endings: termination_success, termination_failure_penalty,
+    """Weight of each reward term, and of the endings, 0 by default: termination_success, termination_failure_penalty,
     termination_timeout_penalty (penalties are positive and subtracted)."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reward_weights, dict):  # else check() says so
+            self.reward_weights = {**self.reward_weights, **{k: self.reward_weights.get(k, 0.0) for k in ENDINGS}}
 
     @property
     def num_actions(self) -> int:

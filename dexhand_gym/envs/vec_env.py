@@ -29,7 +29,7 @@ from dexhand_gym.envs.checks import (
     unchanged,
     warn_of_misspelt,
 )
-from dexhand_gym.envs.config import Config, TaskConfig
+from dexhand_gym.envs.config import ENDINGS, Config, TaskConfig
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
 from dexhand_gym.fields import check_name, shortened
@@ -37,8 +37,6 @@ from dexhand_gym.sim import Scene, View, make_sim
 from dexhand_gym.sim.base import draws_itself
 
 log = logging.getLogger(__name__)
-
-ENDING_WEIGHTS = ("termination_success", "termination_failure_penalty", "termination_timeout_penalty")
 
 
 class DexHandVecEnv(VectorEnv):
@@ -83,7 +81,7 @@ class DexHandVecEnv(VectorEnv):
     train_defaults: ClassVar[Dict[str, Any]] = {}
 
     def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
-        """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows what goes on (viewer.py).
+        """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows what goes on (dexhand_gym.watch).
         Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot run or nothing can be
         drawn."""
         if not isinstance(cfg, Config):
@@ -281,11 +279,9 @@ class DexHandVecEnv(VectorEnv):
         for name in self._terms:
             check_name("reward term without a weight in task.reward_weights", name, weights)
         for name in weights:
-            check_name("weight in task.reward_weights without a reward term", name, [*self._terms, *ENDING_WEIGHTS])
-        for name in ENDING_WEIGHTS:
-            check_name("ending without a weight in task.reward_weights", name, weights)
+            check_name("weight in task.reward_weights without a reward term", name, [*self._terms, *ENDINGS])
         self.reward_weights = {name: weights[name] for name in self._terms}
-        self.reward_weights.update({name: sign * weights[name] for name, sign in zip(ENDING_WEIGHTS, (1, -1, -1))})
+        self.reward_weights.update({name: sign * weights.get(name, 0.0) for name, sign in zip(ENDINGS, (1, -1, -1))})
         """What each row of `reward_terms` counts."""
         self._weights = self._constant([*self.reward_weights.values()])
         self.reward_terms = self._weights.new_zeros(len(self._weights), self.num_envs)
