@@ -12,8 +12,8 @@ PYTHON38 ?= python3.8
 VENV38 ?= .venv38
 TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor isaacgym plot ppo workspace)
 
-# As many tests at a time as there are cores.
-PARALLEL ?= -n auto --dist worksteal
+# As many tests at a time as there are cores; each takes up to 1 GB.
+PARALLEL ?= -n auto --maxprocesses=6 --dist worksteal
 # What some tests draw with and look at: a browser, a virtual display, OpenGL without a screen.
 ALL_THERE = [ "$$(dpkg -s $(DEBIAN) 2>/dev/null | grep -c 'ok installed')" = $(words $(DEBIAN)) ]
 DEBIAN := chromium chromium-driver xvfb xauth libegl1 libegl-mesa0 libosmesa6
