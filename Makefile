@@ -14,8 +14,8 @@ TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor isaacgym plot ppo 
 
 # As many tests at a time as there are cores; each takes up to 1 GB.
 PARALLEL ?= -n auto --maxprocesses=6 --dist worksteal
-# What some tests draw with and look at: a browser, a virtual display, OpenGL without a screen.
 ALL_THERE = [ "$$(dpkg -s $(DEBIAN) 2>/dev/null | grep -c 'ok installed')" = $(words $(DEBIAN)) ]
+# What some tests draw with and look at: a browser, a virtual display, OpenGL without a screen.
 DEBIAN := chromium chromium-driver xvfb xauth libegl1 libegl-mesa0 libosmesa6
 
 .PHONY: train test test38 fast lint debian clean

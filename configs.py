@@ -1,7 +1,7 @@
 """What a run is made of, and every way to say it: flags, key=value, presets, YAML files.
 
-All of them are first written as settings, {full name of a field: its words}, of which the later win; tyro then turns the
-words into the values of a RunConfig.
+All of them are first written as settings (dexhand_gym/settings.py), of which the later win, and then become the values of a
+RunConfig.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The language of settings: --num-envs 64, task.episodeLength=400, a tree of YAML -> {full name of a field: its words} -> values.
+"""The language of settings: --num-envs 64, task.episodeLength=400 or a tree of YAML -> {full name: its words} -> values.
 
 It knows the names that people use for the fields of a run, but no task.
 """

@@ -11,14 +11,14 @@ from .text import printable
 
 
 def explain(error: BaseException, ours: Collection[Path], packages: Collection[str]) -> str:
-    """One line: what is wrong, and for an error in code that is not ours, where in it. ours: files and folders. packages: those
-    of users, which may be installed."""
+    """One line: what is wrong, and for an error in code that is not ours, where in it. ours: files and folders. packages:
+    those of users, which may be installed."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [
         frame for frame in frames if not is_in(frame.filename, ours) and not is_library(frame.filename, packages)
     ]
-    message = printable(error) if is_in(frames[-1].filename, ours) else ""
-    if message and is_in(frames[-1].filename, ours) and isinstance(error, (ValueError, RuntimeError, OSError)):
+    told = isinstance(error, (ValueError, RuntimeError, OSError)) and is_in(frames[-1].filename, ours)
+    if told and (message := printable(error)):
         return message
     if foreign:
         return f"{in_words(error)} (in {foreign[-1].filename}:{foreign[-1].lineno}, {foreign[-1].name})"

@@ -70,6 +70,11 @@ def test_a_run_of_before_goes_on_and_is_tested(tmp_path, monkeypatch):
     assert new["frame"] == old["frame"] + 2 * 8
 
 
+def test_a_policy_of_another_task_is_told(caplog):
+    configs.parse(["--test", "--checkpoint", str(OLD), "--task", "BaseTask"])
+    assert "is a policy of BoxGrasping, not of BaseTask" in caplog.text
+
+
 def test_a_config_of_before_is_read():
     cfg = configs.parse(["--config", str(OLD / "config.yaml")])
     assert (cfg.task_name, cfg.train.units, cfg.task.randomize.action_delay) == ("BoxGrasping", (16, 8), (0, 2))

@@ -113,6 +113,11 @@ def test_mistakes_are_named(fields, error, message):
         make(**fields)
 
 
+def test_options_of_a_reset_are_a_dict():
+    with pytest.raises(ValueError, match="options = 3: allowed is a dict, such as {'reset_mask': mask}"):
+        make("DexHand/BaseTask-v0", num_envs=1).reset(options=3)
+
+
 def test_an_ending_pays_nothing_unless_a_weight_says_so():
     assert "termination_success" not in BaseTaskConfig.__dataclass_fields__["reward_weights"].default_factory()
     paid = {**BaseTaskConfig().reward_weights, "termination_timeout_penalty": 3.0}

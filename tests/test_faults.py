@@ -134,6 +134,45 @@ def test_a_mistake_in_a_task_is_one_line(mine, capsys, body, words):
     refused("--task Mine", capsys, *words)
 
 
+FIELDS = """
+from dataclasses import dataclass, field
+from dexhand_gym.envs.base_task import BaseTask, BaseTaskConfig
+@dataclass
+class Config(BaseTaskConfig):
+    {field}
+class Mine(BaseTask):
+    config = Config
+"""
+
+
+def test_a_dict_without_types_is_one_line(mine, capsys):
+    mine(FIELDS.format(field="extra: dict = field(default_factory=lambda: {'a': 1.0})"))
+    refused("--task Mine", capsys, "task.extra: its type is ", "allowed is one such as Dict[str, float]")
+
+
+def test_a_field_may_have_the_name_of_one_of_ours(mine):
+    mine(FIELDS.format(field="device: str = 'a motor'"))
+    assert (
+        train_ppo.main(
+            [
+                "--task",
+                "Mine",
+                "--env.backend",
+                "none",
+                "--num-envs",
+                "4",
+                "--max-iterations",
+                "1",
+                "--train.horizon-length",
+                "8",
+                "--train.num-minibatches",
+                "2",
+            ]
+        )
+        == 0
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -1,5 +1,5 @@
-"""Watching an environment while it runs: a window where there is a display, else a page for the browser; and filming it. All
-here knows the environment, which only asks for a viewer or a picture."""
+"""Watching an environment while it runs: a window where there is a display, else a page for the browser; and filming it.
+All here knows the environment, which only asks for a viewer or a picture."""
 
 from __future__ import annotations
 
