@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import gymnasium
+import pytest
 import torch
 
 import dexhand_gym
@@ -57,6 +58,7 @@ def test_files_that_the_readme_links_exist():
         assert link.startswith("http") or (ROOT / link).exists(), link
 
 
+@pytest.mark.slow
 def test_scripts_start_as_the_documentation_says():
     for script in ("examples/scripted_grasp.py", "benchmarks/env_step.py"):
         done = subprocess.run(

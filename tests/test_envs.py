@@ -530,7 +530,7 @@ def test_weights_and_endings_add_up_to_the_reward():
 # --- The hand at work ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("physics", list(PHYSICS))
+@pytest.mark.parametrize("physics", [pytest.param(x, marks=[pytest.mark.slow] * (x == "accurate")) for x in PHYSICS])
 def test_scripted_grasp_lifts_the_box(physics):
     assert success_rate(scripted_env(40, seed=1, physics=physics)) >= 0.95
 

@@ -236,6 +236,7 @@ def test_blind_grasping_starts_anywhere_clear_of_everything():
 # --- The policy that comes with the package --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["BoxGrasping", "BlindGrasping"])
 def test_pretrained_policy_grasps(task):
     env, agent = load(task, 64, seed=123)

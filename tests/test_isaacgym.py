@@ -147,6 +147,7 @@ def test_each_check_fails_when_what_it_is_about_is_broken():
 # --- Without it ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "path", "message"),
     [
@@ -162,6 +163,7 @@ def test_why_it_cannot_be_used(code, path, message):
     assert message in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "environment", "message"),
     [
@@ -176,6 +178,7 @@ def test_a_command_without_it_costs_one_line(tmp_path, path, environment, messag
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.mujoco
 def test_on_another_python_than_its_own_mujoco_trains(tmp_path):
     """Isaac Gym is there and raises RuntimeError."""

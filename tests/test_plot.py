@@ -136,6 +136,7 @@ def test_a_name_is_no_formula(tmp_path):
     assert plot.main([str(run), "--out", str(tmp_path / "out")]) == 0
 
 
+@pytest.mark.slow
 def test_it_knows_nothing_of_hands():
     code = "import sys, ppo.plot; print([name for name in sys.modules if name.startswith('dexhand')])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

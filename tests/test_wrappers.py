@@ -11,7 +11,7 @@ from gymnasium.wrappers import vector
 
 import dexhand_gym  # noqa: F401
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 PAGE = (Path(__file__).parent.parent / "docs" / "wrappers.md").read_text()
 TABLE = {
