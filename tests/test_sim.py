@@ -24,7 +24,7 @@ if "isaacgym" in sys.modules:
     DEVICE, PHYSICS_DT, LAG = {"isaacgym": "cpu"}, SimConfig().dt / SimConfig().physx.substeps, 0.0
 
 
-@pytest.fixture(params=["mujoco", pytest.param("mjwarp", marks=pytest.mark.slow)])
+@pytest.fixture(params=[pytest.param(x, marks=[pytest.mark.slow] * (x == "mjwarp")) for x in DEVICE])
 def engine(request):
     """Name of the engine; new tensors are on its device."""
     with torch.device(DEVICE[request.param]):
