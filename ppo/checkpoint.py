@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Callable
 import torch
 from torch import nn
 
+from .adam import Adam
 from .text import printable
 
 TEMPORARY_NAME = ".checkpoint.tmp"  # one per folder: what a killed process leaves is overwritten by the next save
@@ -52,7 +53,7 @@ class SaveError(OSError):
 def save(
     path: str | Path,
     agent: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     *,
     epoch: int,
     frame: int,
@@ -88,14 +89,13 @@ def split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, critic
 
 
-def split_optimizer(optimizer: torch.optim.Optimizer, first: int) -> list[dict[str, Any]]:
+def split_optimizer(optimizer: Adam, first: int) -> list[dict[str, Any]]:
     """Adam's state as rl_games stores it: of the `first` parameters, the model's, and of the others."""
     adam = optimizer.state_dict()
     parts = []
     for indices in (range(first), range(first, len(adam["param_groups"][0]["params"]))):
         state = {i - indices.start: adam["state"][i] for i in indices if i in adam["state"]}
-        # The learning rate as a tensor and `capturable` serve CUDA graphs; rl_games writes a float and False.
-        group = {**adam["param_groups"][0], "params": list(range(len(indices))), "capturable": False}
+        group = {**adam["param_groups"][0], "params": list(range(len(indices)))}  # its rate is a float in rl_games' files
         parts.append({"state": state, "param_groups": [{**group, "lr": float(group["lr"])}]})
     return parts
 
@@ -304,26 +304,23 @@ def dtypes(model: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {key: str(x.dtype).replace("torch.", "") for key, x in model.items()}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+def load_optimizer(optimizer: Adam, content: dict[str, Any]) -> None:
     """Adam's moments and the learning rate, if the file has them; other options remain those of `optimizer`."""
     if content["optimizer"] is None:
         return
-    group, learning_rate = optimizer.param_groups[0], optimizer.param_groups[0]["lr"]
     try:
         saved_group, state = content["optimizer"]["param_groups"][0], dict(content["optimizer"]["state"])
         critic = content["assymetric_vf_optimizer"]
         if critic is not None:
             first = len(saved_group["params"])
             state.update((first + i, moments) for i, moments in critic["state"].items())
-        state = {i: checked_moments(moments, group["params"][i]) for i, moments in state.items()}
+        state = {i: checked_moments(moments, optimizer.param_groups[0]["params"][i]) for i, moments in state.items()}
         rate = number(saved_group["lr"])
         if not 0 <= rate <= 1:
             raise ValueError(f"its lr is {rate}, allowed is 0 to 1")
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        learning_rate.fill_(rate)
+        optimizer.load_state_dict({"state": state, "param_groups": [{"lr": rate}]})
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint's optimizer does not fit its model ({error!r})") from error
-    optimizer.param_groups[0]["lr"] = learning_rate  # load_state_dict has put a copy in its place
 
 
 def checked_moments(moments: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from dexhand_gym.fields import Annotated, Length, Matching, Range, check
 
 from . import checkpoint as checkpoints
 from . import distributed, signals, workspace
+from .adam import Adam
 from .text import printable
 
 log = logging.getLogger(__name__)
@@ -548,7 +549,7 @@ def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, 
 
 
 def minibatch_step(
-    agent: Agent, optimizer: torch.optim.Optimizer, batch: Batch, cfg: PPOConfig, loss_of: Callable = minibatch_loss
+    agent: Agent, optimizer: Adam, batch: Batch, cfg: PPOConfig, loss_of: Callable = minibatch_loss
 ) -> Tensor:
     """One optimizer step on the M rows of `batch` (of every rank's); returns LOSSES as a tensor. Shapes and addresses never
     change."""
@@ -577,7 +578,7 @@ def schedule_learning_rate(lr: Tensor, kl: Tensor, iteration: Tensor, cfg: PPOCo
 
 def update(
     agent: Agent,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     batch: Batch,
     iteration: Tensor,
     cfg: PPOConfig,
@@ -604,7 +605,7 @@ class Learner:
     """What an iteration does after its rollout: the batch made, all its updates. On a GPU their ten thousand kernels
     are one CUDA graph: run when first asked for, captured the second time, replayed from then on."""
 
-    def __init__(self, agent: Agent, optimizer: torch.optim.Adam, store: Rollout, cfg: PPOConfig):
+    def __init__(self, agent: Agent, optimizer: Adam, store: Rollout, cfg: PPOConfig):
         self.agent, self.optimizer, self.store, self.cfg = agent, optimizer, store, cfg
         self.last_value, self.iteration = torch.zeros_like(store.rewards[0]), torch.zeros_like(store.rewards[0, 0])
         self.loss_of = minibatch_loss
@@ -637,11 +638,10 @@ class Learner:
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-def make_optimizer(agent: Agent, cfg: PPOConfig) -> torch.optim.Adam:
+def make_optimizer(agent: Agent, cfg: PPOConfig) -> Adam:
     """Adam whose learning rate is a tensor beside the weights (see schedule_learning_rate)."""
     lr = torch.tensor(cfg.learning_rate, dtype=torch.float32, device=agent.action_low.device)
-    options: dict[str, Any] = {"weight_decay": cfg.weight_decay, "fused": True, "capturable": lr.is_cuda}
-    return torch.optim.Adam(agent.parameters(), lr=lr, eps=1e-8, **options)
+    return Adam(agent.parameters(), lr, cfg.weight_decay)
 
 
 def iterate(env: VectorEnv, learner: Learner, progress: Progress) -> dict[str, float]:
@@ -764,7 +764,7 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
 
 
 def save(
-    path: Path, env: VectorEnv | None, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
+    path: Path, env: VectorEnv | None, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig
 ) -> None:
     """Writes a checkpoint that rl_games reads and from which resume() goes on. Without `env` it is much smaller, and
     training can go on from it with new episodes only. Of several ranks only the first writes."""
@@ -810,7 +810,7 @@ def load_agent(path: str | Path, agent: Agent, cfg: PPOConfig) -> dict[str, Any]
 
 
 def resume(
-    path: str | Path, env: VectorEnv, agent: Agent, optimizer: torch.optim.Adam, progress: Progress, cfg: PPOConfig
+    path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig
 ) -> None:
     """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
     rl_games gives weights, optimizer, counters and best reward; a policy without an optimizer only its weights."""

@@ -33,6 +33,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from . import checkpoint as checkpoints
 from . import distributed
+from .adam import Adam
 from .ppo import GAMES_TO_TRACK, Agent, PPOConfig, begin, learn
 from .rl_games_params import batch_fields, convert, missing, ppo_fields
 
@@ -252,7 +253,7 @@ class Algorithm:
     epoch_num, frame, total_time, last_lr = 0, 0, 0.0, math.nan
     mean_rewards = -1e9  # until an episode has ended
 
-    def __init__(self, runner: Runner, env: Any, folder: Path, model: Agent, optimizer: torch.optim.Adam):
+    def __init__(self, runner: Runner, env: Any, folder: Path, model: Agent, optimizer: Adam):
         self.name, self.config, self.model, self.optimizer = "run", runner.config, model, optimizer
         self.num_actors, self.horizon_length = runner.num_envs, runner.cfg.horizon_length
         self.experiment_name, self.experiment_dir, self.train_dir = folder.name, str(folder), str(folder.parent)

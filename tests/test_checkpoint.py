@@ -113,7 +113,6 @@ def test_reads_rl_games(path, best, lr, model_sum, moment_sum):
     moments = [state["exp_avg"].double().abs().sum().item() for state in optimizer.state.values()]
     assert sum(moments) == pytest.approx(moment_sum, rel=1e-12)
     assert optimizer.param_groups[0]["lr"].item() == pytest.approx(lr)
-    assert optimizer.param_groups[0]["fused"]
 
 
 def test_reading_leaves_no_permissions_behind():
