@@ -162,7 +162,7 @@ def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
     """A task's own configuration."""
     cls = task_class(find_task(task_name))
     for name in cls.train_defaults:
-        check_name(f"task '{task_name}': train_defaults", name, [item.name for item in dataclasses.fields(TrainConfig)])
+        check_name(f"task '{task_name}': train_defaults", name, [item.name for item in dataclasses.fields(PPOConfig)])
     return RunConfig(task=cls.config(), task_name=task_name, train=TrainConfig(**cls.train_defaults))
 
 
@@ -327,17 +327,18 @@ def train_config(given: Settings, start: Settings) -> Settings:
     path = Path(only_word("train_config", given.pop("train_config")))
     params = rl_games_params.read_params(path if path.suffix else path.with_suffix(".yaml"))
     config = params["config"]
+    fields = rl_games_params.ppo_fields(params)
     for key in ("env_config", "env_info", "vec_env", "train_dir"):
         if config.get(key):
             raise ValueError(f"params.config.{key} = {config[key]!r}: here the command line says that, leave it out")
     names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
-    name = str(config.get("env_name", ""))
+    name = config.get("env_name") or ""
     if "task_name" not in given and name in tasks():
         settings["task_name"] = [name]
     elif name and not {"task_name"} & {*start, *given}:
         check_name("params.config.env_name (or say --task)", name, tasks())
-    settings.update(flatten({"train": rl_games_params.ppo_fields(params)}))
+    settings.update(flatten({"train": fields}))
 
     def word(name: str, default: Any) -> str:
         return " ".join({**start, **settings, **given}.get(name, [str(default)])).lower()
@@ -394,6 +395,10 @@ def show_help(argv: Sequence[str]) -> None:
     if "--help-all" not in argv:
         return print(help_text(), end="")
     cfg = parse([word for word in argv if word not in ("--help-all", "--help", "-h")])
+    short = [f"--{name.replace('_', '-')}" for name in SHORT_NAMES]
+    print(
+        f"All settings by their full names. Those with a short name too ({', '.join(short)}) are told of by --help.\n"
+    )
     with contextlib.suppress(SystemExit):
         tyro.cli(RunConfig, default=cfg, args=["--help"], prog=COMMAND, config=(tyro.conf.FlagConversionOff,))
 

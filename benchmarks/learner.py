@@ -63,7 +63,7 @@ class Data(NamedTuple):
 class Learner:
     refill: Callable[[], Any]  # writes the rollout into the library's storage
     update: Callable[[], Any]  # one PPO update; returns the mean loss of the policy
-    optimizer: torch.optim.Optimizer
+    optimizer: Any
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ __all__ = ["Annotated", "Length", "Matching", "Range", "check", "check_name", "d
 
 LARGEST = {int: 2**63 - 1, float: 3e38}
 """Tensors are int64 and float32: what does not fit there is not a value."""
-WORDS = {bool: "True, False", int: "a whole number", float: "a finite number", str: "one line of text"}
+WORDS: Dict[Any, str] = {bool: "True, False", int: "a whole number", float: "a finite number", str: "one line of text"}
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,14 @@ def check(config: Any, prefix: str = "") -> None:
 
 def field_types(cls: type) -> Dict[str, Any]:
     """Name -> type of every field. Who gives a field another default and its plain type (`episode_length: int = 500`) keeps
-    the bounds that it had."""
+    the bounds that it had. Raises ValueError, one line, if a type's name is unknown at run time."""
     types: Dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        for name, hint in get_type_hints(base, include_extras=True).items():
+        try:
+            hints = get_type_hints(base, include_extras=True)
+        except NameError as error:
+            raise ValueError(f"{base.__name__}: the type of a field cannot be read, {error}") from None
+        for name, hint in hints.items():
             bounded = get_origin(types.get(name)) is Annotated and get_args(types[name])[0] == hint
             types[name] = types[name] if bounded else hint
     return types
@@ -116,9 +120,21 @@ def field_types(cls: type) -> Dict[str, Any]:
 def _checked(name: str, value: Any, hint: Any) -> Any:
     """`value` as one of the type `hint`. Raises ValueError, one line."""
     try:
-        return conform(value, hint)
+        value = conform(value, hint)
     except (ValueError, TypeError, OverflowError):
         raise refusal(name, value, hint) from None
+    if not plain(value):
+        allowed = "what a file can hold: a number, a text, True, None, and tuples, lists, dicts of them"
+        raise ValueError(f"{name} = {shortened(repr(value))}: allowed is {allowed}")
+    return value
+
+
+def plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple, set)):
+        return all(plain(x) for x in value)
+    if isinstance(value, dict):
+        return all(plain(x) for pair in value.items() for x in pair)
+    return dataclasses.is_dataclass(value) or type(value) in (bool, int, float, str, bytes, type(None))
 
 
 def refusal(name: str, value: Any, hint: Any) -> ValueError:
@@ -159,7 +175,7 @@ def conform(value: Any, hint: Any) -> Any:
     elif hint is str:
         value, good = str(value), isinstance(value, str) and ONE_LINE.allows(value)
     else:
-        good = not isinstance(origin or hint, type) or isinstance(value, origin or hint)
+        good = hint is Any or not isinstance(origin or hint, type) or isinstance(value, origin or hint)
     if not good:
         raise ValueError
     return value

@@ -37,8 +37,8 @@ class Adam:
             return
         states = [self.state.get(parameter) or self.begin(parameter) for parameter in moved]
         first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-        torch._foreach_add_(steps, 1)
-        torch._fused_adam_(
+        torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
+        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
             moved,
             [parameter.grad for parameter in moved],
             first,

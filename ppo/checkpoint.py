@@ -95,7 +95,10 @@ def split_optimizer(optimizer: Adam, first: int) -> list[dict[str, Any]]:
     parts = []
     for indices in (range(first), range(first, len(adam["param_groups"][0]["params"]))):
         state = {i - indices.start: adam["state"][i] for i in indices if i in adam["state"]}
-        group = {**adam["param_groups"][0], "params": list(range(len(indices)))}  # its rate is a float in rl_games' files
+        group = {
+            **adam["param_groups"][0],
+            "params": list(range(len(indices))),
+        }  # its rate is a float in rl_games' files
         parts.append({"state": state, "param_groups": [{**group, "lr": float(group["lr"])}]})
     return parts
 
@@ -304,8 +307,9 @@ def dtypes(model: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {key: str(x.dtype).replace("torch.", "") for key, x in model.items()}
 
 
-def load_optimizer(optimizer: Adam, content: dict[str, Any]) -> None:
-    """Adam's moments and the learning rate, if the file has them; other options remain those of `optimizer`."""
+def load_optimizer(optimizer: Adam, content: dict[str, Any], path: str | Path = "the checkpoint") -> None:
+    """Adam's moments and the learning rate, if the file has them; other options remain those of `optimizer`. Raises
+    CheckpointError, one line that names `path`, if they do not fit."""
     if content["optimizer"] is None:
         return
     try:
@@ -320,7 +324,7 @@ def load_optimizer(optimizer: Adam, content: dict[str, Any]) -> None:
             raise ValueError(f"its lr is {rate}, allowed is 0 to 1")
         optimizer.load_state_dict({"state": state, "param_groups": [{"lr": rate}]})
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint's optimizer does not fit its model ({error!r})") from error
+        raise CheckpointError(f"{path}: its optimizer does not fit its model ({error!r})") from error
 
 
 def checked_moments(moments: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:

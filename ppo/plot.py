@@ -75,6 +75,10 @@ def read_run(folder: Path) -> Run:
     """Raises ValueError, one line, where there is nothing to plot."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such run")
+    try:
+        str(folder.resolve()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{folder}: TensorBoard reads no folder whose name is not UTF-8, allowed is another") from None
     events = EventAccumulator(str(folder / "summaries"), size_guidance={"scalars": 0})
     names = {tag: name for name, tag in TENSORBOARD_TAGS.items()}
     scalars: Scalars = {}
@@ -86,7 +90,7 @@ def read_run(folder: Path) -> Run:
     if not scalars:
         raise ValueError(f"{folder}: it has no TensorBoard events to plot")
     if not set(CURVES) & set(scalars):
-        raise ValueError(f"{folder}: no episode has ended in it, so there are no curves to plot")
+        raise ValueError(f"{folder}: its events tell of no finished episode, so there are no curves to plot")
     result = folder / "result.json"
     if result.is_file():
         read_json(result)  # a mistake in it is told before anything is written

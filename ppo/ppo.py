@@ -763,9 +763,7 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
         threading.excepthook = before
 
 
-def save(
-    path: Path, env: VectorEnv | None, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig
-) -> None:
+def save(path: Path, env: VectorEnv | None, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig) -> None:
     """Writes a checkpoint that rl_games reads and from which resume() goes on. Without `env` it is much smaller, and
     training can go on from it with new episodes only. Of several ranks only the first writes."""
     if not distributed.is_main():
@@ -809,9 +807,7 @@ def load_agent(path: str | Path, agent: Agent, cfg: PPOConfig) -> dict[str, Any]
     return saved
 
 
-def resume(
-    path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig
-) -> None:
+def resume(path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig) -> None:
     """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
     rl_games gives weights, optimizer, counters and best reward; a policy without an optimizer only its weights."""
     saved = load_agent(path, agent, cfg)
@@ -822,7 +818,7 @@ def resume(
     if saved["optimizer"] is None:
         log.info("a new training begins with the weights of %s, which holds a policy and no training", printable(path))
         return
-    checkpoints.load_optimizer(optimizer, saved)
+    checkpoints.load_optimizer(optimizer, saved, path)
     checkpoints.sweep(Path(path).parent)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
     progress.best_reward = float(saved["last_mean_rewards"])

@@ -128,13 +128,17 @@ def keys(section: str, names: str) -> List[str]:
     return [section + name for name in names.split()]
 
 
-USED = [
-    *keys("config.", "lr_schedule value_bootstrap max_epochs max_frames minibatch_size minibatch_size_per_env"),
-    *keys("config.", "num_actors env_name env_config env_info vec_env device train_dir full_experiment_name"),
-    *keys("config.", "print_stats"),
-    *keys("config.player.", "games_num deterministic print_stats env_config render"),
-]
-"""Keys that ppo_fields() or Runner read themselves."""
+USED = {
+    "config.lr_schedule": object,
+    "config.value_bootstrap": bool,
+    **dict.fromkeys(keys("config.", "max_epochs max_frames minibatch_size minibatch_size_per_env num_actors"), int),
+    **dict.fromkeys(keys("config.", "env_name device train_dir full_experiment_name"), str),
+    **dict.fromkeys(keys("config.", "env_config player.env_config"), dict),
+    **dict.fromkeys(keys("config.", "env_info vec_env"), object),
+    **dict.fromkeys(keys("config.", "print_stats player.print_stats player.deterministic player.render"), bool),
+    "config.player.games_num": int,
+}
+"""Keys that ppo_fields() or Runner read themselves, with their types; None is as good as leaving one out."""
 
 IGNORED = [
     *keys("", "load_checkpoint load_path torch_threads network.normalization"),
@@ -171,8 +175,8 @@ def read_params(path: Path) -> Dict[str, Any]:
         del config["env_name"]
     config.setdefault("name", PPOConfig.name)
     refuse_unsupported(flatten(params))
-    limit = flatten(params).get("env.clip_observations")
-    if isinstance(limit, (int, float)) and limit < math.inf:
+    limit = convert("env.clip_observations", flatten(params).get("env.clip_observations", math.inf), float)
+    if limit < math.inf:
         log.warning("params.env.clip_observations = %s is left aside: observations are clipped once normalised", limit)
     return params
 
@@ -236,6 +240,9 @@ def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
     for key, value in given.items():
         if is_reference(value):
             raise ValueError(f"params.{key} = {value!r}: allowed is a value, not a reference for Hydra to resolve")
+    for key in USED.keys() & given.keys():
+        if given[key] is not None:
+            convert(key, given[key], USED[key])
     fields: Dict[str, Any] = {}
     for key, default in DEFAULTS.items():
         name = key.rpartition(".")[2]
@@ -323,13 +330,19 @@ def missing(*keys: str) -> NoReturn:
 
 
 FIELD_TYPES = get_type_hints(PPOConfig)
-WORDS = {bool: "True or False", int: "a whole number", float: "a number", Tuple[int, ...]: "a list of whole numbers"}
+WORDS: Dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    dict: "names and values",
+    Tuple[int, ...]: "a list of whole numbers",
+}
 
 
 def convert(key: str, value: Any, hint: Any) -> Any:
     """YAML's value as a field's type; YAML reads 3e-4 as a text."""
     try:
-        if hint is bool and isinstance(value, bool):
+        if hint in (bool, dict, object) and isinstance(value, hint):
             return value
         if hint is int and float(value) == int(float(value)):
             return int(float(value))
@@ -337,7 +350,7 @@ def convert(key: str, value: Any, hint: Any) -> Any:
             return float(value)
         if get_origin(hint) is tuple:
             return tuple(convert(key, x, get_args(hint)[0]) for x in value)
-        if hint not in (bool, int, float) and isinstance(value, str):
+        if hint not in (bool, int, float, dict) and isinstance(value, str):
             return value
     except (TypeError, ValueError, OverflowError):
         pass

@@ -58,7 +58,7 @@ class Runner:
 
     def load(self, yaml_config: Dict[str, Any]) -> None:
         """`yaml_config` is the whole file, {"params": ...}. Raises ValueError, one line that names the key."""
-        if not isinstance(yaml_config.get("params"), dict):
+        if not (isinstance(yaml_config, dict) and isinstance(yaml_config.get("params"), dict)):
             raise ValueError("params is missing: allowed is the tree of an rl_games YAML file, {'params': ...}")
         self.load_config(yaml_config["params"])
 
@@ -211,7 +211,9 @@ OBSERVER_METHODS = ("before_init", "after_init", "process_infos", "after_steps",
 
 
 def tell(observer: Any, method: str, *args: Any) -> None:
-    getattr(observer, method, lambda *_: None)(*args)
+    hook = getattr(observer, method, None)
+    if hook is not None:
+        hook(*args)
 
 
 class NoFactory:
@@ -294,7 +296,10 @@ class Player:
     def __init__(self, env: Any, cfg: PPOConfig, config: Dict[str, Any]):
         self.env = env
         self.agent = Agent(env.single_observation_space, env.single_action_space, cfg)
-        self.games_num = config.get("games_num", 10**9)
+        games = config.get("games_num")
+        self.games_num = 10**9 if games is None else convert("config.player.games_num", games, int)
+        if self.games_num < 1:
+            raise ValueError(f"params.config.player.games_num = {games!r}: allowed is 1 or more")
         self.is_deterministic = config.get("deterministic", True)
         self.print_stats = config.get("print_stats", True)
 

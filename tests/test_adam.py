@@ -16,7 +16,9 @@ def pair(weight_decay=0.0):
     models[1].load_state_dict(models[0].state_dict())
     unused = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
     ours = Adam([*models[0].parameters(), unused[0]], torch.tensor(1e-2), weight_decay)
-    theirs = torch.optim.Adam([*models[1].parameters(), unused[1]], torch.tensor(1e-2), weight_decay=weight_decay, fused=True)
+    theirs = torch.optim.Adam(
+        [*models[1].parameters(), unused[1]], torch.tensor(1e-2), weight_decay=weight_decay, fused=True
+    )
     return models, (ours, theirs)
 
 

@@ -468,8 +468,8 @@ def test_moments_that_are_none(tmp_path, name, value):
     before = {
         i: {key: x.clone() for key, x in moments.items()} for i, moments in optimizer.state_dict()["state"].items()
     }
-    with pytest.raises(CheckpointError, match="the checkpoint's optimizer does not fit its model"):
-        checkpoint.load_optimizer(optimizer, content)
+    with pytest.raises(CheckpointError, match="a.pth: its optimizer does not fit its model"):
+        checkpoint.load_optimizer(optimizer, content, "a.pth")
     assert same(before, optimizer.state_dict()["state"])
 
 

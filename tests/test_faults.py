@@ -125,6 +125,7 @@ def refused(line: str, capsys, *words: str) -> None:
         ("remembered = (3,)", ["Mine.remembered = (3,)"]),
         ("train_defaults = ['gamma']", ["Mine.train_defaults is a list"]),
         ("train_defaults = {'gama': 0.9}", ["train_defaults", "did you mean 'gamma'"]),
+        ("train_defaults = {'checkpoint': 'pretrained'}", ["train_defaults: unknown name 'checkpoint'"]),
         ("config = type('C', (BaseTaskConfig,), {'OBSERVATIONS': {'x': '3'}})", ["C.OBSERVATIONS['x'] = '3'"]),
         ("def scene(self):\n        return None", ["scene() returns a NoneType: allowed is a Scene"]),
     ],
@@ -143,6 +144,23 @@ class Config(BaseTaskConfig):
 class Mine(BaseTask):
     config = Config
 """
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("x: 'Decimal' = 3", "Config: the type of a field cannot be read, name 'Decimal' is not defined"),
+        (
+            "x: torch.Tensor = field(default_factory=lambda: torch.zeros(3))",
+            "task.x = tensor([0., 0., 0.]): allowed is",
+        ),
+        ("x: Any = field(default_factory=object)", "allowed is what a file can hold"),
+        ("x: int = 'five'", "task.x = 'five': allowed is a whole number"),
+    ],
+)
+def test_a_field_that_no_file_can_hold_is_one_line(mine, capsys, field, message):
+    mine("import torch\nfrom typing import Any\n" + FIELDS.format(field=field))
+    refused("--task Mine", capsys, message)
 
 
 def test_a_dict_without_types_is_one_line(mine, capsys):

@@ -110,6 +110,8 @@ def test_what_stands_for_a_value_becomes_one():
         ({"policy_observation_keys": ("hand_vel", "hand_vel")}, "task.policy_observation_keys = .* is there twice"),
         ({"render_port": 70000}, "env.render_port = 70000"),
         ({"render_host": "a\0b"}, r"env.render_host = 'a\\x00b'"),
+        ({"cfg": 3}, "cfg = 3: allowed is a dexhand_gym.envs.config.Config"),
+        ({"task": 3}, "task '3': allowed is package.module:Class"),
         ({"cone": "eliptic"}, "sim.solver.cone: unknown name 'eliptic'; did you mean 'elliptic'"),
     ],
 )

@@ -1,6 +1,7 @@
 """Plots and reports, from event files made here with known numbers."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,8 +98,18 @@ def test_mistakes_cost_one_line(tmp_path, capsys, monkeypatch):
     with SummaryWriter(str(tmp_path / "short" / "summaries")) as writer:
         writer.add_scalar("losses/entropy", 1.0, 1000)
     assert plot.main(["short"]) == 2
-    assert capsys.readouterr().err == "error: short: no episode has ended in it, so there are no curves to plot\n"
+    assert (
+        capsys.readouterr().err
+        == "error: short: its events tell of no finished episode, so there are no curves to plot\n"
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "short"}
+
+
+def test_a_folder_that_tensorboard_cannot_name(tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    assert plot.main([str(folder)]) == 2
+    assert "TensorBoard reads no folder whose name is not UTF-8" in capsys.readouterr().err
 
 
 def test_files_of_a_run_that_are_damaged_cost_one_line(tmp_path, capsys):

@@ -77,11 +77,44 @@ def test_file_of_isaac_lab(caplog):
     assert (cfg.env.num_envs, cfg.train.num_minibatches, cfg.train.mixed_precision) == (64, 32, True)
     assert "params.env.clip_observations = 5.0 is left aside" in caplog.text
     caplog.clear()
+    write("lab.yaml", sample(env={"clip_observations": "a"}))
+    with pytest.raises(ValueError, match="params.env.clip_observations = 'a': allowed is a number"):
+        parse("--train-config lab.yaml --task BaseTask")
     write("lab.yaml", sample(env={"clip_observations": math.inf}, config__num_actors=-1))
     assert parse("--train-config lab.yaml --device cpu").env.num_envs == configs.EnvConfig.num_envs
     assert not caplog.text
     with pytest.raises(ValueError, match=r"params.config.num_actors = -1: allowed is 1 or more"):
         Runner().load(tree)  # there it is the script that says it
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("config.num_actors", [8], "a whole number"),
+        ("config.num_actors", "many", "a whole number"),
+        ("config.device", ["cpu"], "a word"),
+        ("config.full_experiment_name", {}, "a word"),
+        ("config.env_name", 5, "a word"),
+        ("config.env_config", 5, "names and values"),
+        ("config.value_bootstrap", "no", "True or False"),
+        ("config.print_stats", "no", "True or False"),
+        ("config.player.games_num", "two", "a whole number"),
+        ("config.player.deterministic", 2, "True or False"),
+    ],
+)
+def test_values_of_another_type(key, value, allowed):
+    tree = sample(**{key.replace(".", "__"): value})
+    write("typed.yaml", tree)
+    message = re.escape(f"params.{key} = {value!r}: allowed is {allowed}")
+    for load in (lambda: Runner().load(tree), lambda: parse("--train-config typed.yaml --task BaseTask")):
+        with pytest.raises(ValueError, match=message):
+            load()
+
+
+@pytest.mark.parametrize("tree", [None, [], "params", {"params": 5}])
+def test_what_is_no_file_of_rl_games(tree):
+    with pytest.raises(ValueError, match="params is missing"):
+        Runner().load(tree)
 
 
 def test_file_of_the_original():

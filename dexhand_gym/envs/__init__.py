@@ -6,13 +6,13 @@ import importlib
 from typing import Any, Optional, Type
 
 from dexhand_gym.envs.config import Config, TaskConfig, override
-from dexhand_gym.fields import check_name
+from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import import_isaacgym
 
 
 def task_class(entry: str) -> Type:
     """The environment class behind "package.module:Class". Raises ValueError, one line, if there is none."""
-    name, _, attribute = entry.partition(":")
+    name, _, attribute = str(entry).partition(":")
     if not all(part.isidentifier() for part in (*name.split("."), attribute)):
         raise ValueError(f"task '{entry}': allowed is package.module:Class")
     try:
@@ -47,6 +47,8 @@ def make_vec_env(
     render_mode: None, "rgb_array" or "human". fields: device, backend and any other config field, by its full name (with
     ** and a dict) or its last part.
     """
+    if cfg is not None and not isinstance(cfg, Config):
+        raise ValueError(f"cfg = {shortened(repr(cfg))}: allowed is a dexhand_gym.envs.config.Config")
     given = cfg.env.backend if cfg else "auto"
     import_isaacgym(fields.get("backend", fields.get("env.backend", given)))  # before the task's module imports torch
     cls = task_class(task)
