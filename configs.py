@@ -121,7 +121,7 @@ class RunConfig(Config):
     def validate(self) -> None:
         super().validate()
         self.train.validate(self.env.num_envs)
-        if not self.task.num_actions:
+        if not (self.task.policy_controls_base or self.task.policy_controls_fingers):
             names = "task.policy_controls_base, task.policy_controls_fingers"
             raise ValueError(f"{names} = False, False: allowed is one True at least, else there is nothing to learn")
 
@@ -139,7 +139,7 @@ LEARNING = tuple(
     if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
 )
 """What the numbers of a training depend on."""
-TASK = ("task_name", "task.", "sim.", "env.box.", "env.hand_height")
+TASK = ("task_name", "task.", "sim.", "env.box.", "env.hand")
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
@@ -199,8 +199,10 @@ def refuse_code(command_line: Settings, given: Settings, modules: List[str]) -> 
     """To read a file runs nothing: what is to be imported stands in the command itself."""
     code = {f"--import {name}": name for name in elements(given.get("imports", [])) if name not in modules}
     task = " ".join(given.get("task_name", []))
-    if ":" in task and "task_name" not in command_line:
-        code[f"--task {task}"] = task
+    hand = " ".join(given.get("env.hand", []))
+    for option, name, value in (("--task", "task_name", task), ("--env.hand", "env.hand", hand)):
+        if ":" in value and name not in command_line:
+            code[f"{option} {value}"] = value
     for option, name in code.items():
         raise ValueError(f"config = '{command_line['config'][0]}': {name!r} is code; to import it say {option}")
 
@@ -295,6 +297,9 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
     if "task_name" not in given and (":" in task or (modules and task not in tasks())):
         option = f"--task {task}" if ":" in task else f"--import {' '.join(modules)}"
         raise ValueError(f"{file}: its task {task!r} is code; to import it say {option}")
+    hand = settings.get("env.hand", ["right"])[0]
+    if ":" in hand and "env.hand" not in given:
+        raise ValueError(f"{file}: its hand {hand!r} is code; to import it say --env.hand {hand}")
     along = (*NETWORK, *LEARNING) if goes_on else NETWORK
     settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
     settings.pop("sim.threads", None)
@@ -304,6 +309,15 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
             settings.update({"env.num_envs": [str(len(rows))]} if isinstance(rows, Tensor) else {})
     log.info("settings of %s: task, physics%s", file, ", network and PPO" if goes_on else " and network")
     return file, settings
+
+
+def hand_of(checkpoint: Path) -> str:
+    """Name of the hand with which a policy has learned; the right one where its run does not say."""
+    file = workspace.run_of(checkpoint) / "config.yaml"
+    try:
+        return read_yaml(file).get("env.hand", ["right"])[0] if file.is_file() else "right"
+    except ValueError:  # that has been told
+        return "right"
 
 
 def network_of(checkpoint: Path, given: Settings) -> Settings:

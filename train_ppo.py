@@ -29,6 +29,7 @@ from rich.console import Console
 import dexhand_gym
 from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.mirror import images
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
 from dexhand_gym.watch import check_watching, watched
@@ -39,6 +40,7 @@ if TYPE_CHECKING or not __package__:
     from ppo import checkpoint as checkpoints
     from ppo import distributed, logs, mistakes, ppo, visitors, wandb_logger, workspace
     from ppo.evaluation import evaluate, result_table
+    from ppo.mirror import Image, mirror
     from ppo.progress import ProgressDisplay, as_text, progress_of
     from ppo.signals import exit_status, stopping_signals
     from ppo.text import printable, write_anything
@@ -48,6 +50,7 @@ else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.ppo import checkpoint as checkpoints
     from dexhand_gym.ppo import distributed, logs, mistakes, ppo, visitors, wandb_logger, workspace
     from dexhand_gym.ppo.evaluation import evaluate, result_table
+    from dexhand_gym.ppo.mirror import Image, mirror
     from dexhand_gym.ppo.progress import ProgressDisplay, as_text, progress_of
     from dexhand_gym.ppo.signals import exit_status, stopping_signals
     from dexhand_gym.ppo.text import printable, write_anything
@@ -73,7 +76,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return 0
         cfg = check(configs.parse(argv))
         env = make_env(cfg)
-        begun = None if cfg.train.test else ppo.begin(env, cfg.train, cfg.train.checkpoint)
+        begun = None if cfg.train.test else begin(cfg, env)
         folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
@@ -138,6 +141,24 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if distributed.launched():
         log.info("%d ranks, each with as many environments", distributed.world_size())
     return env
+
+
+def begin(cfg: RunConfig, env: DexHandVecEnv) -> Begun:
+    """All that a training has before its first iteration. A policy of the other hand is mirrored: a training begins."""
+    checkpoint = cfg.train.checkpoint
+    learner, progress = ppo.begin(env, cfg.train, checkpoint)
+    if checkpoint and needs_mirror(cfg, Path(checkpoint)):
+        mirror(learner.agent, learner.optimizer, *(Image(*image) for image in images(env)))
+        progress.best_reward, progress.best_success = -1e9, 0.0
+    return learner, progress
+
+
+def needs_mirror(cfg: RunConfig, checkpoint: Path) -> bool:
+    """Whether a policy has learned with the hand that is the mirror image of ours. Of another it is told."""
+    hand = configs.hand_of(checkpoint)
+    if hand not in (cfg.env.hand, cfg.hand.mirror_image):
+        log.warning("%s is a policy of the hand %s, not of %s", printable(checkpoint), printable(hand), cfg.env.hand)
+    return hand == cfg.hand.mirror_image != ""
 
 
 def open_run(cfg: RunConfig) -> Path:
@@ -250,7 +271,7 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, fil
         loaded = time.monotonic()
         try:
             newer = workspace.best_checkpoint(path.parent)
-            iteration = ppo.load_agent(newer, agent, cfg.train)["epoch"]
+            iteration = load_weights(env, agent, cfg, newer)
             path = newer
         except (ValueError, OSError) as error:  # deleted, or not yet whole: its writer may be another program
             log.warning("goes on with the policy it has: %s", error)
@@ -278,7 +299,15 @@ def asked_to_show(cfg: RunConfig) -> bool:
 def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agent, int]:
     """The policy of a checkpoint and its iteration. Raises CheckpointError if it does not fit."""
     agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg.train).to(env.device)
-    return agent, ppo.load_agent(path, agent, cfg.train)["epoch"]
+    return agent, load_weights(env, agent, cfg, path)
+
+
+def load_weights(env: DexHandVecEnv, agent: ppo.Agent, cfg: RunConfig, path: Path) -> int:
+    """Those of a checkpoint, of whose iteration it tells; mirrored if they are of the other hand."""
+    epoch = ppo.load_agent(path, agent, cfg.train)["epoch"]
+    if needs_mirror(cfg, path):
+        mirror(agent, None, *(Image(*image) for image in images(env)))
+    return epoch
 
 
 def measure(

@@ -19,9 +19,10 @@ from importlib.metadata import entry_points
 from gymnasium.envs.registration import register, registry
 
 from dexhand_gym.fields import unknown_name
+from dexhand_gym.hands import hands, register_hand
 
 __version__ = "0.1.0"
-__all__ = ["find_task", "register_task", "tasks"]
+__all__ = ["find_task", "hands", "register_hand", "register_task", "tasks"]
 
 
 def register_task(id: str, task: str) -> None:
@@ -86,10 +87,10 @@ register_task("DexHand/BoxGrasping-v0", "dexhand_gym.envs.box_grasping:BoxGraspi
 register_task("DexHand/BlindGrasping-v0", "dexhand_gym.envs.blind_grasping:BlindGrasping")
 
 _found = entry_points()
-for _entry in (
-    _found.select(group="dexhand_gym.tasks") if hasattr(_found, "select") else _found.get("dexhand_gym.tasks", ())
-):
-    try:
-        register_task(_entry.name, _entry.value)
-    except Exception as _error:  # another package's mistake must not keep this one from being imported
-        warnings.warn(f"the entry point {_entry.name!r} makes no task: {_error}", stacklevel=2)
+for _what, _register in (("tasks", register_task), ("hands", register_hand)):
+    _group = f"dexhand_gym.{_what}"
+    for _entry in _found.select(group=_group) if hasattr(_found, "select") else _found.get(_group, ()):
+        try:
+            _register(_entry.name, _entry.value)
+        except Exception as _error:  # another package's mistake must not keep this one from being imported
+            warnings.warn(f"the entry point {_entry.name!r} makes none of {_group}: {_error}", stacklevel=2)

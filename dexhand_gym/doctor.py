@@ -18,7 +18,7 @@ ENGINE = """
 import torch
 from dexhand_gym.envs import make_vec_env
 env = make_vec_env("dexhand_gym.envs.box_grasping:BoxGrasping", 2, backend="{backend}")
-assert torch.isfinite(env.step(torch.zeros(2, 18, device=env.device))[0]).all(), "observations are not finite"
+assert torch.isfinite(env.step(torch.zeros(env.action_space.shape, device=env.device))[0]).all(), "observations are not finite"
 print(f"steps BoxGrasping on {{env.device}}")
 """
 NEEDS_MUJOCO = """

@@ -29,12 +29,12 @@ except (ImportError, RuntimeError, OSError) as error:
 import numpy as np
 import torch
 
-from dexhand_gym import hand
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
+from dexhand_gym.hands.mjcf import numbers
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
-from dexhand_gym.sim.asset import numbers, read_links
 
 ROOT = Path(__file__).resolve().parent.parent
-GRAVITY, DECIMATION, HANDS = 9.81, 2, len(hand.BODY_NAMES)
+GRAVITY, DECIMATION, HANDS = 9.81, 2, len(HAND.body_names)
 STEP = SimConfig().dt * DECIMATION  # s
 Result = Tuple[bool, str]
 
@@ -104,7 +104,7 @@ def masses(sim: Any) -> Result:
     """Of the bodies that the file gives one."""
     names = sim.gym.get_actor_rigid_body_names(sim.envs[0], 0)
     bodies = dict(zip(names, sim.gym.get_actor_rigid_body_properties(sim.envs[0], 0)))
-    wanted = {link.name: float(link.inertial["mass"]) for link in read_links() if link.inertial}
+    wanted = {link.name: float(link.inertial["mass"]) for link in HAND.links if link.inertial}
     worst = max(abs(bodies[name].mass / mass - 1) for name, mass in wanted.items())
     return worst < 1e-3, f"the hand's differ from the file's by {worst:.1e} at most"
 
@@ -113,7 +113,7 @@ def inertias(sim: Any) -> Result:
     """Centres of mass and principal moments. Which axes the engine gives inertias in is not documented."""
     names = sim.gym.get_actor_rigid_body_names(sim.envs[0], 0)
     bodies = dict(zip(names, sim.gym.get_actor_rigid_body_properties(sim.envs[0], 0)))
-    links = [link for link in read_links() if link.inertial]
+    links = [link for link in HAND.links if link.inertial]
     centres, moments = [], []
     for link in links:
         com, rows = bodies[link.name].com, bodies[link.name].inertia
@@ -127,18 +127,17 @@ def inertias(sim: Any) -> Result:
 
 def drives(sim: Any) -> Result:
     names = sim.gym.get_actor_dof_names(sim.envs[0], 0)
-    found = sim.gym.get_actor_dof_properties(sim.envs[0], 0)[[names.index(name) for name in hand.DOF_NAMES]]
-    joints = {link.joint["name"]: link.joint for link in read_links() if link.joint}
-    own = [np.array([float(joints[name][key]) for name in hand.DOF_NAMES]) for key in ("damping", "armature")]
+    found = sim.gym.get_actor_dof_properties(sim.envs[0], 0)[[names.index(name) for name in HAND.dof_names]]
+    own = [np.array([float(HAND.joints[name][key]) for name in HAND.dof_names]) for key in ("damping", "armature")]
     wanted = {
         "driveMode": np.full(len(found), int(gymapi.DOF_MODE_POS)),
-        "stiffness": hand.STIFFNESS,
-        "damping": hand.DAMPING + own[0],
-        "effort": hand.EFFORT,
+        "stiffness": [HAND.drives[name]["stiffness"] for name in HAND.dof_names],
+        "damping": [HAND.drives[name]["damping"] for name in HAND.dof_names] + own[0],
+        "effort": [HAND.drives[name]["effort"] for name in HAND.dof_names],
         "armature": own[1],
         "hasLimits": np.ones(len(found)),
-        "lower": hand.DOF_LOWER,
-        "upper": hand.DOF_UPPER,
+        "lower": HAND.dof_lower,
+        "upper": HAND.dof_upper,
     }
     wrong = [name for name, values in wanted.items() if not np.allclose(found[name], values, rtol=1e-3, atol=1e-7)]
     return not wrong, f"{', '.join(wrong)} is not as set" if wrong else f"{', '.join(wanted)} are as set"
@@ -148,7 +147,7 @@ def round_trip(sim: Any) -> Result:
     """A state that is written comes out of the engine again after one step in which nothing pulls at it."""
     put_box(sim, 1.0)
     pose = torch.rand_like(sim.dof_state[..., 0]) * 0.2 + 0.02
-    pose[:, hand.DOF_NAMES.index("r_f_joint3_1")] = 0.0
+    pose[:, HAND.dof_names.index("r_f_joint3_1")] = 0.0
     sim.dof_state[..., 0], sim.dof_state[..., 1] = pose, 0.0
     sim.write_state(every_row(sim))
     sim.step(pose)
@@ -160,7 +159,7 @@ def kinematics(sim: Any) -> Result:
     """Our bodies against the engine's own, which are fresh after a step."""
     put_box(sim, 1.0)
     sim.dof_state[..., 0] += 0.1
-    sim.dof_state[:, hand.DOF_NAMES.index("r_f_joint3_1"), 0] = 0.0
+    sim.dof_state[:, HAND.dof_names.index("r_f_joint3_1"), 0] = 0.0
     sim.write_state(every_row(sim))
     hold(sim, 1)
     sim.gym.refresh_rigid_body_state_tensor(sim.sim)
@@ -239,7 +238,7 @@ def friction(sim: Any) -> Result:
 def reached_targets(sim: Any) -> Result:
     put_box(sim)
     targets = sim.dof_state[..., 0] + 0.1
-    targets[:, hand.DOF_NAMES.index("r_f_joint3_1")] = 0.0
+    targets[:, HAND.dof_names.index("r_f_joint3_1")] = 0.0
     for _ in range(100):
         sim.step(targets)
     worst = (sim.dof_state[..., 0] - targets).abs().max().item()
@@ -257,7 +256,7 @@ def weightless_hand(sim: Any) -> Result:
 def no_self_collision(sim: Any) -> Result:
     put_box(sim)
     fist = sim.dof_state[..., 0].clone()
-    fist[:, 6:] = torch.tensor(hand.DOF_UPPER[6:], device=sim.device)
+    fist[:, 6:] = torch.tensor(HAND.dof_upper[6:], device=sim.device)
     for _ in range(100):
         sim.step(fist)
     force = sim.net_contact_force[:, :HANDS].abs().max().item()

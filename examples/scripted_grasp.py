@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 import dexhand_gym  # noqa: F401  (registers the tasks)
-from dexhand_gym.envs.box_grasping import PRE_GRASP, BoxGraspingConfig
+from dexhand_gym.envs.box_grasping import BoxGraspingConfig
 from dexhand_gym.envs.config import Config
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT
 from dexhand_gym.sim import PHYSICS
 
 FINGERS_CLOSED = (1.88, 0.81, 0.71, 0.02, 1.07, 1.20, 0.57, 1.25, 0.86, 0.41, 0.88, 0.81)
@@ -33,7 +34,8 @@ LIFT = 0.22  # m
 
 def scripted_grasp(device: torch.device) -> Callable[[Dict[str, Tensor]], Tensor]:
     """The rule: targets [N, 18] at each environment's episode time. To the pre-grasp pose, close, hold still, raise."""
-    pre_grasp, closed = torch.tensor([PRE_GRASP, PRE_GRASP[:6] + FINGERS_CLOSED], device=device)
+    open_hand = DEXHAND021_RIGHT.pre_grasp
+    pre_grasp, closed = torch.tensor([open_hand, open_hand[:6] + FINGERS_CLOSED], device=device)
     raised = closed.clone()
     raised[2] += LIFT
 

@@ -126,7 +126,6 @@ def refused(line: str, capsys, *words: str) -> None:
         ("train_defaults = ['gamma']", ["Mine.train_defaults is a list"]),
         ("train_defaults = {'gama': 0.9}", ["train_defaults", "did you mean 'gamma'"]),
         ("train_defaults = {'checkpoint': 'pretrained'}", ["train_defaults: unknown name 'checkpoint'"]),
-        ("config = type('C', (BaseTaskConfig,), {'OBSERVATIONS': {'x': '3'}})", ["C.OBSERVATIONS['x'] = '3'"]),
         ("def scene(self):\n        return None", ["scene() returns a NoneType: allowed is a Scene"]),
     ],
 )

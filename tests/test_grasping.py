@@ -69,7 +69,7 @@ def test_the_critic_sees_the_policys_observation_and_more():
         obs, _, _, truncated, info = env.step(torch.zeros(8, 18))
     assert truncated.all()
     assert torch.equal(info["final_critic_obs"][:, : obs.shape[1]], info["final_obs"])
-    time = sum(env.task.OBSERVATIONS[key] for key in keys[: keys.index("episode_time")]) + obs.shape[1]
+    time = sum(env.observations()[key].shape[1] for key in keys[: keys.index("episode_time")]) + obs.shape[1]
     assert info["final_critic_obs"][:, time].tolist() == pytest.approx([0.06] * 8)
     assert info["critic_obs"][:, time].tolist() == [0.0] * 8, "of the next episode"
     blind = make(critic_observation_keys=())

@@ -1,6 +1,5 @@
 """The hand's model file and `hand.py` against the published figures in data/dexhand021.json."""
 
-import ast
 import json
 from pathlib import Path
 
@@ -8,17 +7,21 @@ import mujoco
 import numpy as np
 import pytest
 
-from dexhand_gym import hand
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
+from dexhand_gym.sim.mjcf import hand_and_ground
 
 FIGURES = json.loads((Path(__file__).parent / "data" / "dexhand021.json").read_text())
 BODIES = FIGURES["bodies"]
 JOINTS = [body["joint"] for body in BODIES if "joint" in body]
-COUPLING = np.array(hand.COUPLING)
+COUPLING = np.array(HAND.coupling)
+STIFFNESS, DAMPING, EFFORT = (
+    [HAND.drives[name][what] for name in HAND.dof_names] for what in ("stiffness", "damping", "effort")
+)
 
 
 @pytest.fixture
 def model():
-    return mujoco.MjModel.from_xml_path(str(hand.HAND_XML))
+    return mujoco.MjModel.from_xml_path(str(HAND.file))
 
 
 def rotation(quat_wxyz):
@@ -49,25 +52,31 @@ def names(model, kind, count):
 
 
 def test_names_and_order(model):
-    assert list(hand.BODY_NAMES) == [body["name"] for body in BODIES]
-    assert list(hand.DOF_NAMES) == [joint["name"] for joint in JOINTS]
-    assert list(hand.ACTION_NAMES[6:]) == list(FIGURES["coupling"]["finger_actions"])
-    assert hand.ACTION_NAMES[:6] == hand.BASE_DOFS == hand.DOF_NAMES[:6]
-    assert names(model, mujoco.mjtObj.mjOBJ_BODY, model.nbody) == ["world", *hand.BODY_NAMES]
-    assert names(model, mujoco.mjtObj.mjOBJ_JOINT, model.njnt) == list(hand.DOF_NAMES)
-    assert names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, model.nu) == list(hand.DOF_NAMES)
+    assert list(HAND.body_names) == [body["name"] for body in BODIES]
+    assert list(HAND.dof_names) == [joint["name"] for joint in JOINTS]
+    assert list(HAND.action_names[6:]) == list(FIGURES["coupling"]["finger_actions"])
+    assert HAND.action_names[:6] == HAND.base == HAND.dof_names[:6]
+    assert names(model, mujoco.mjtObj.mjOBJ_BODY, model.nbody) == ["world", *HAND.body_names]
+    assert names(model, mujoco.mjtObj.mjOBJ_JOINT, model.njnt) == list(HAND.dof_names)
+    assert names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, model.nu) == list(HAND.dof_names)
     assert model.actuator_trnid[:, 0].tolist() == list(range(26))
-    for group in (hand.TIP_BODIES, hand.PAD_BODIES, hand.CONTACT_BODIES):
-        assert [name for name in hand.BODY_NAMES if name in group] == list(group) and len(group) == 5
-    for finger, (tip, pad) in enumerate(zip(hand.TIP_BODIES, hand.PAD_BODIES)):
+    for group in (
+        [finger.tip for finger in HAND.fingers],
+        [finger.pad for finger in HAND.fingers],
+        [finger.contact for finger in HAND.fingers],
+    ):
+        assert [name for name in HAND.body_names if name in group] == list(group) and len(group) == 5
+    for finger, (tip, pad) in enumerate(
+        zip([finger.tip for finger in HAND.fingers], [finger.pad for finger in HAND.fingers])
+    ):
         parents = [model.body(model.body(name).parentid[0]).name for name in (tip, pad)]
-        assert parents == [hand.CONTACT_BODIES[finger]] * 2
-    assert hand.PALM in hand.BODY_NAMES
+        assert parents == [[finger.contact for finger in HAND.fingers][finger]] * 2
+    assert HAND.palm in HAND.body_names
 
 
 def test_limits(model):
     ranges = [joint["range"] for joint in JOINTS]
-    np.testing.assert_array_equal(np.transpose([hand.DOF_LOWER, hand.DOF_UPPER]), ranges)
+    np.testing.assert_array_equal(np.transpose([HAND.dof_lower, HAND.dof_upper]), ranges)
     np.testing.assert_array_equal(model.jnt_range, ranges)
     np.testing.assert_array_equal(model.actuator_ctrlrange, ranges)
     assert model.jnt_limited.all() and model.actuator_ctrllimited.all()
@@ -116,13 +125,13 @@ def test_collision_shapes(model):
 
 
 def test_gains(model):
-    np.testing.assert_array_equal(model.actuator_gainprm[:, 0], hand.STIFFNESS)
-    np.testing.assert_array_equal(model.actuator_biasprm[:, 1], -np.array(hand.STIFFNESS))
-    np.testing.assert_array_equal(model.actuator_biasprm[:, 2], -np.array(hand.DAMPING))
-    np.testing.assert_array_equal(model.actuator_forcerange, np.transpose([-np.array(hand.EFFORT), hand.EFFORT]))
-    assert (hand.STIFFNESS[0], hand.STIFFNESS[3], hand.STIFFNESS[6]) == (1000, 20, 3)
-    assert (hand.DAMPING[0], hand.DAMPING[3], hand.DAMPING[6]) == (80, 1.6, 0.1)
-    assert (hand.EFFORT[0], hand.EFFORT[3], hand.EFFORT[6]) == (500, 100, 0.5)
+    np.testing.assert_array_equal(model.actuator_gainprm[:, 0], STIFFNESS)
+    np.testing.assert_array_equal(model.actuator_biasprm[:, 1], -np.array(STIFFNESS))
+    np.testing.assert_array_equal(model.actuator_biasprm[:, 2], -np.array(DAMPING))
+    np.testing.assert_array_equal(model.actuator_forcerange, np.transpose([-np.array(EFFORT), EFFORT]))
+    assert (STIFFNESS[0], STIFFNESS[3], STIFFNESS[6]) == (1000, 20, 3)
+    assert (DAMPING[0], DAMPING[3], DAMPING[6]) == (80, 1.6, 0.1)
+    assert (EFFORT[0], EFFORT[3], EFFORT[6]) == (500, 100, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -137,37 +146,41 @@ def test_gains(model):
     ],
 )
 def test_coupling_columns(action, driven):
-    column = COUPLING[:, hand.ACTION_NAMES.index(action)]
-    assert {hand.DOF_NAMES[i]: column[i] for i in np.flatnonzero(column)} == driven
+    column = COUPLING[:, HAND.action_names.index(action)]
+    assert {HAND.dof_names[i]: column[i] for i in np.flatnonzero(column)} == driven
 
 
 def test_coupling():
     assert COUPLING.shape == (26, 18)
     for action, driven in FIGURES["coupling"]["finger_actions"].items():
-        column = COUPLING[:, hand.ACTION_NAMES.index(action)]
-        assert {hand.DOF_NAMES[i]: column[i] for i in np.flatnonzero(column)} == driven
+        column = COUPLING[:, HAND.action_names.index(action)]
+        assert {HAND.dof_names[i]: column[i] for i in np.flatnonzero(column)} == driven
     sources = (COUPLING != 0).sum(axis=1)  # every dof follows exactly one action, but for the fixed joint
-    assert [hand.DOF_NAMES[i] for i in np.flatnonzero(sources != 1)] == ["r_f_joint3_1"]
-    assert not COUPLING[hand.DOF_NAMES.index("r_f_joint3_1")].any()
+    assert [HAND.dof_names[i] for i in np.flatnonzero(sources != 1)] == ["r_f_joint3_1"]
+    assert not COUPLING[HAND.dof_names.index("r_f_joint3_1")].any()
 
 
 def test_action_range_fills_the_dof_range():
     """The bounds map onto the joints' limits exactly: a wider range would leave them, a narrower one waste travel."""
-    free = np.array(hand.DOF_NAMES) != "r_f_joint3_1"
-    np.testing.assert_allclose((COUPLING @ hand.ACTION_LOWER)[free], np.array(hand.DOF_LOWER)[free])
-    np.testing.assert_allclose((COUPLING @ hand.ACTION_UPPER)[free], np.array(hand.DOF_UPPER)[free])
+    free = np.array(HAND.dof_names) != "r_f_joint3_1"
+    np.testing.assert_allclose((COUPLING @ HAND.action_lower)[free], np.array(HAND.dof_lower)[free])
+    np.testing.assert_allclose((COUPLING @ HAND.action_upper)[free], np.array(HAND.dof_upper)[free])
 
 
 def test_mount(model):
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    palm = data.body(hand.PALM)
-    np.testing.assert_allclose(palm.xquat[[1, 2, 3, 0]], hand.PALM_MOUNT_QUAT, atol=1e-12)
-    np.testing.assert_allclose(hand.PALM_MOUNT_QUAT, [0, 0.70710678, 0, 0.70710678], atol=1e-8)
-    for knuckle, tip in zip(("r_f_link2_1", "r_f_link3_1", "r_f_link4_1", "r_f_link5_1"), hand.TIP_BODIES[1:]):
+    palm = data.body(HAND.palm)
+    np.testing.assert_allclose(palm.xquat[[1, 2, 3, 0]], HAND.palm_mount, atol=1e-12)
+    np.testing.assert_allclose(HAND.palm_mount, [0, 0.70710678, 0, 0.70710678], atol=1e-8)
+    for knuckle, tip in zip(
+        ("r_f_link2_1", "r_f_link3_1", "r_f_link4_1", "r_f_link5_1"), [finger.tip for finger in HAND.fingers][1:]
+    ):
         reach = data.body(tip).xpos - data.body(knuckle).xpos
         assert reach[0] > 0.99 * np.linalg.norm(reach)
-    for distal, pad in zip(hand.CONTACT_BODIES[1:], hand.PAD_BODIES[1:]):  # palm down: pads face the ground
+    for distal, pad in zip(
+        [finger.contact for finger in HAND.fingers][1:], [finger.pad for finger in HAND.fingers][1:]
+    ):  # palm down: pads face the ground
         data.qpos[model.joint(distal.replace("link", "joint")).qposadr[0]] = 1.0
         before = data.body(pad).xpos[2]
         mujoco.mj_forward(model, data)
@@ -177,7 +190,7 @@ def test_mount(model):
 @pytest.mark.parametrize("seed", range(5))
 def test_kinematics(model, seed):
     data = mujoco.MjData(model)
-    data.qpos[:] = np.random.default_rng(seed).uniform(hand.DOF_LOWER, hand.DOF_UPPER)
+    data.qpos[:] = np.random.default_rng(seed).uniform(HAND.dof_lower, HAND.dof_upper)
     mujoco.mj_forward(model, data)
     for name, (pos, rot) in ((name, frame) for name, frame in kinematics(data.qpos).items() if name):
         np.testing.assert_allclose(data.body(name).xpos, pos, atol=1e-6, err_msg=name)
@@ -185,7 +198,7 @@ def test_kinematics(model, seed):
 
 
 def test_no_self_collision():
-    fist = [upper if dof in hand.FINGER_DOFS else 0 for dof, upper in zip(hand.DOF_NAMES, hand.DOF_UPPER)]
+    fist = [upper if dof in HAND.dof_names[6:] else 0 for dof, upper in zip(HAND.dof_names, HAND.dof_upper)]
 
     def contacts(spec):
         model = spec.compile()
@@ -194,7 +207,7 @@ def test_no_self_collision():
         mujoco.mj_forward(model, data)
         return data.ncon
 
-    spec = mujoco.MjSpec.from_file(str(hand.HAND_XML))
+    spec = mujoco.MjSpec.from_file(str(HAND.file))
     assert contacts(spec) == 0
     for geom in spec.geoms:
         geom.conaffinity = geom.contype
@@ -202,14 +215,14 @@ def test_no_self_collision():
 
 
 def test_scene_keeps_names_options_and_contacts(model):
-    spec = mujoco.MjSpec.from_file(str(hand.SCENE_XML))
+    spec = mujoco.MjSpec.from_string(hand_and_ground(HAND))
     spec.body("floating_base_root").pos = [0, 0, 0.05]
     box = spec.worldbody.add_body(name="box", pos=[0, 0, 0.0245])
     box.add_freejoint()
     box.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.025] * 3, contype=2, conaffinity=3)
     scene = spec.compile()
-    assert names(scene, mujoco.mjtObj.mjOBJ_BODY, scene.nbody) == ["world", *hand.BODY_NAMES, "box"]
-    assert names(scene, mujoco.mjtObj.mjOBJ_ACTUATOR, scene.nu) == list(hand.DOF_NAMES)
+    assert names(scene, mujoco.mjtObj.mjOBJ_BODY, scene.nbody) == ["world", *HAND.body_names, "box"]
+    assert names(scene, mujoco.mjtObj.mjOBJ_ACTUATOR, scene.nu) == list(HAND.dof_names)
     assert scene.camera("watch") and scene.geom("ground")
     for m in (model, scene):
         opt = m.opt
@@ -224,8 +237,8 @@ def test_scene_keeps_names_options_and_contacts(model):
     data.qpos[[11, 15, 19, 23]] = 0.3
     mujoco.mj_forward(scene, data)
     bodies = {frozenset(scene.body(scene.geom_bodyid[g]).name for g in pair) for pair in data.contact.geom}
-    assert {frozenset(("world", "box")), frozenset((hand.PALM, "box"))} <= bodies
-    assert any("world" in pair and pair & set(hand.CONTACT_BODIES) for pair in bodies)
+    assert {frozenset(("world", "box")), frozenset((HAND.palm, "box"))} <= bodies
+    assert any("world" in pair and pair & {finger.contact for finger in HAND.fingers} for pair in bodies)
 
 
 def test_visuals_are_free_of_physics(model):
@@ -237,7 +250,7 @@ def test_visuals_are_free_of_physics(model):
 def test_hand_is_weightless(model):
     """Gravity compensation is exact: without any drive force the hand hovers."""
     data = mujoco.MjData(model)
-    data.qpos[:] = data.ctrl[:] = np.random.default_rng(0).uniform(hand.DOF_LOWER, hand.DOF_UPPER)
+    data.qpos[:] = data.ctrl[:] = np.random.default_rng(0).uniform(HAND.dof_lower, HAND.dof_upper)
     start = data.qpos.copy()
     mujoco.mj_step(model, data, 100)
     np.testing.assert_allclose(data.qpos, start, atol=1e-9)
@@ -252,8 +265,8 @@ def test_drives_are_calm(model, timestep, step):
     """A step of every finger's target ends at the target without overshoot, even at the drives' force limit."""
     model.opt.timestep = timestep
     data = mujoco.MjData(model)
-    fingers = np.array([dof in hand.FINGER_DOFS and dof != "r_f_joint3_1" for dof in hand.DOF_NAMES])
-    data.ctrl[fingers] = np.minimum(step, np.array(hand.DOF_UPPER)[fingers])
+    fingers = np.array([dof in HAND.dof_names[6:] and dof != "r_f_joint3_1" for dof in HAND.dof_names])
+    data.ctrl[fingers] = np.minimum(step, np.array(HAND.dof_upper)[fingers])
     path = []
     for _ in range(round(0.5 / timestep)):
         mujoco.mj_step(model, data)
@@ -261,7 +274,3 @@ def test_drives_are_calm(model, timestep, step):
     assert (np.array(path) - data.ctrl[fingers]).max() < 1e-3
     np.testing.assert_allclose(data.qpos, data.ctrl, atol=1e-3)
     assert abs(data.qvel).max() < 0.05
-
-
-def test_runs_on_python_38():
-    ast.parse(Path(hand.__file__).read_text(), feature_version=(3, 8))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexhand_gym import hand
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
+from dexhand_gym.hands.mjcf import write_plain_mjcf
 from dexhand_gym.sim import choose_engine, import_isaacgym
-from dexhand_gym.sim.asset import read_links, write_plain_mjcf
 from dexhand_gym.sim.kinematics import Kinematics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,16 +45,16 @@ def run_tests(file, *options, **environment):
 @pytest.fixture(params=["ours", "plain"])
 def model(request, tmp_path):
     """Of our file, and of the one that is written for Isaac Gym."""
-    write_plain_mjcf(tmp_path / "hand.xml")
-    return mujoco.MjModel.from_xml_path(str(hand.HAND_XML if request.param == "ours" else tmp_path / "hand.xml"))
+    write_plain_mjcf(HAND.links, tmp_path / "hand.xml")
+    return mujoco.MjModel.from_xml_path(str(HAND.file if request.param == "ours" else tmp_path / "hand.xml"))
 
 
 @pytest.mark.mujoco
 def test_kinematics_are_mujocos(model):
     torch.manual_seed(0)
-    low, high = torch.tensor(hand.DOF_LOWER), torch.tensor(hand.DOF_UPPER)
+    low, high = torch.tensor(HAND.dof_lower), torch.tensor(HAND.dof_upper)
     state = torch.stack((low + torch.rand(32, 26) * (high - low), torch.randn(32, 26)), -1)
-    found = Kinematics(read_links(), torch.device("cpu"))(state).double().numpy()
+    found = Kinematics(HAND.links, torch.device("cpu"))(state).double().numpy()
     data, motion = mujoco.MjData(model), np.zeros(6)
     for row, bodies in zip(state.double().numpy(), found):
         data.qpos[:], data.qvel[:] = row[:, 0], row[:, 1]
@@ -68,9 +68,9 @@ def test_kinematics_are_mujocos(model):
 
 @pytest.mark.mujoco
 def test_the_plain_file_is_the_same_hand(model):
-    ours = mujoco.MjModel.from_xml_path(str(hand.HAND_XML))
-    assert [model.body(i).name for i in range(1, model.nbody)] == list(hand.BODY_NAMES)
-    assert [model.joint(i).name for i in range(model.njnt)] == list(hand.DOF_NAMES)
+    ours = mujoco.MjModel.from_xml_path(str(HAND.file))
+    assert [model.body(i).name for i in range(1, model.nbody)] == list(HAND.body_names)
+    assert [model.joint(i).name for i in range(model.njnt)] == list(HAND.dof_names)
     np.testing.assert_allclose(model.jnt_range, ours.jnt_range)
     np.testing.assert_allclose(model.dof_armature, ours.dof_armature)
     heavy = ours.body_mass > 0  # the others must weigh something for PhysX

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexhand_gym import hand
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
 from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, make_sim
-from dexhand_gym.sim.mjcf import build_model, weights
+from dexhand_gym.sim.mjcf import build_model, hand_and_ground, weights
 
 N, DECIMATION, GRAVITY = 4, 2, 9.81
 CONTROL_DT, PHYSICS_DT = SimConfig().dt * DECIMATION, SimConfig().dt / SimConfig().substeps
@@ -106,8 +106,8 @@ def assert_bodies_match(sim, row, ctrl, force_tolerance):
 
 
 def test_names_and_shapes(sim):
-    assert tuple(sim.dof_names) == hand.DOF_NAMES
-    assert sim.body_names == [*hand.BODY_NAMES, "box"]
+    assert tuple(sim.dof_names) == HAND.dof_names
+    assert sim.body_names == [*HAND.body_names, "box"]
     assert sim.actor_names == ["hand", "box"]
     assert sim.root_state.shape == (N, 2, 13)
     assert sim.dof_state.shape == (N, 26, 2)
@@ -155,7 +155,7 @@ def test_spinning_box_off_the_axis(sim):
 
 def test_written_state_is_read_back_with_fresh_kinematics(sim):
     torch.manual_seed(0)
-    low, high = torch.tensor(hand.DOF_LOWER), torch.tensor(hand.DOF_UPPER)
+    low, high = torch.tensor(HAND.dof_lower), torch.tensor(HAND.dof_upper)
     sim.dof_state[..., 0] = low + torch.rand(N, 26) * (high - low)
     sim.dof_state[:, 2, 0] = 0.9  # high above the box: a hand inside it would be pushed by forces of no meaning
     sim.dof_state[..., 1] = torch.randn(N, 26)
@@ -213,7 +213,7 @@ def test_a_write_leaves_neighbours_alone(sim, engine):
 def test_drives_hold_a_written_pose_and_reach_their_targets(sim):
     pose = torch.zeros(N, 26)
     pose[:, 2], pose[:, 6:] = 0.1, 0.2
-    pose[:, hand.DOF_NAMES.index("r_f_joint3_1")] = 0.0
+    pose[:, HAND.dof_names.index("r_f_joint3_1")] = 0.0
     sim.dof_state[..., 0], sim.dof_state[..., 1] = pose, 0.0
     sim.write_state(every_row())
     for _ in range(10):
@@ -222,7 +222,7 @@ def test_drives_hold_a_written_pose_and_reach_their_targets(sim):
     for _ in range(100):
         sim.step(pose + 0.05)
     reached = sim.dof_state[..., 0] - pose - 0.05
-    reached[:, hand.DOF_NAMES.index("r_f_joint3_1")] = 0.0  # fixed
+    reached[:, HAND.dof_names.index("r_f_joint3_1")] = 0.0  # fixed
     assert reached.abs().max() < 2e-3
 
 
@@ -300,7 +300,7 @@ def test_unknown_backend_names_the_nearest():
 def test_pulling_at_the_boxes_is_gravity_for_a_compensated_hand():
     """The engines leave gravity and its compensation out and pull at the boxes; a model with both moves alike."""
     light = build_model(SCENE, SimConfig())
-    spec = mujoco.MjSpec.from_file(str(hand.SCENE_XML))  # bodies of the hand have gravcomp="1"
+    spec = mujoco.MjSpec.from_string(hand_and_ground(HAND))  # bodies of the hand have gravcomp="1"
     spec.body("floating_base_root").pos = (0, 0, SCENE.hand_height)
     body = spec.worldbody.add_body(name="box", pos=(0, 0, 0.025))
     body.add_freejoint()

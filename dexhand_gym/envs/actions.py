@@ -3,13 +3,13 @@ that a user may replace:
 
 | stage               | signature                                              | default                            |
 |---------------------|--------------------------------------------------------|------------------------------------|
-| pre_action_rule     | (measured) -> baseline [N, 18]                         | the start pose of the episode      |
+| pre_action_rule     | (measured) -> baseline [N, T]                          | the start pose of the episode      |
 | action_rule         | (actions, previous, baseline, limits) -> targets [N, A]| position or position_delta         |
-| post_action_filters | each (targets, previous, limits) -> targets [N, 18]    | clamp_velocity, clamp_position     |
-| coupling            | (targets [N, 18]) -> dof targets [N, 26]               | the hand's coupling matrix         |
+| post_action_filters | each (targets, previous, limits) -> targets [N, T]     | clamp_velocity, clamp_position     |
+| coupling            | (targets [N, T]) -> dof targets [N, D]                 | the hand's coupling matrix         |
 
-The 18 targets are hand.ACTION_NAMES: base displacements (m, rad), then finger angles (rad). The action rule sees the
-columns that the policy controls (A of 18); the other columns are the baseline. `measured` holds the quantities of the
+The T targets are hand.action_names: base displacements (m, rad), then finger angles (rad). The action rule sees the
+columns that the policy controls (A of T); the other columns are the baseline. `measured` holds the quantities of the
 newest observation. Where an action or what a stage returns is not finite, the drives keep their targets and the episode
 ends as `nonfinite`.
 """

@@ -34,7 +34,7 @@ class BaseTaskConfig(TaskConfig):
 
 
 class BaseTask(DexHandVecEnv):
-    """The hand alone over the ground, for testing and as a starting point.
+    """The hand alone over the ground, for testing and as a starting point. Sizes are those of the DexHand021.
 
     **Actions** Box(-1, 1, (18,)): speed of the targets as a share of the limits (`control_mode="position_delta"`).
 
@@ -44,7 +44,7 @@ class BaseTask(DexHandVecEnv):
     | 3-5     | base rotation about x y z                                                                  | 1.5 rad/s |
     | 6-17    | th_rot th_mcp th_dip ff_spr ff_mcp ff_dip mf_mcp mf_dip rf_mcp rf_dip lf_mcp lf_dip        | 1.0 rad/s |
 
-    **Observations** the names and widths are `BaseTaskConfig.OBSERVATIONS`; `policy_observation_keys` picks and orders.
+    **Observations** `policy_observation_keys` picks and orders any of quantities.HAND_QUANTITIES.
 
     **Rewards** (|.| is the Euclidean norm; dv the change over one control step)
 
@@ -70,7 +70,7 @@ class BaseTask(DexHandVecEnv):
         """Unweighted terms, see the class's table."""
         norm = torch.linalg.vector_norm
         finger_pos, finger_vel, hand_vel = m["all_finger_dof_pos"], m["all_finger_dof_vel"], m["hand_vel"]
-        lower, upper = m["dof_lower"][6:], m["dof_upper"][6:]
+        lower, upper = m["dof_lower"][cfg.hand.num_base :], m["dof_upper"][cfg.hand.num_base :]
         normalised = (2.0 * finger_pos - lower - upper) / (upper - lower)
         hand_change = hand_vel - m["prev_hand_vel"]
         return {

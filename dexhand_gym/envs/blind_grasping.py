@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Dict
+from typing import Dict
 
 import torch
 from torch import Tensor
 
 from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig, Way, distance
 from dexhand_gym.envs.config import Config
+from dexhand_gym.envs.mirror import SAME
 from dexhand_gym.fields import Annotated, Range
 
 STAGES = ("pre_grasp", "grasp", "lift")
@@ -18,8 +19,6 @@ STAGES = ("pre_grasp", "grasp", "lift")
 @dataclass
 class BlindGraspingConfig(BoxGraspingConfig):
     """Blind search, grasp and lift of a cube."""
-
-    OBSERVATIONS: ClassVar[Dict[str, int]] = {**BoxGraspingConfig.OBSERVATIONS, "stage": len(STAGES)}
 
     episode_length: int = 750
     """Control steps until time-out (15 s)."""
@@ -84,13 +83,17 @@ class BlindGrasping(BoxGrasping):
         "stage": stage,
     }
 
+    mirrors = {**BoxGrasping.mirrors, "stage": SAME}
+
     def sample_start(self) -> Dict[str, Tensor]:
         """Cube near the origin, hand anywhere above it."""
         start, task = super().sample_start(), self.task
-        hand = start["hand"]
-        hand[:, 2] = self._pre_grasp[2] + task.start_height + self.uniform(0.0, task.hand_position_noise, 1)[:, 0]
-        lower, upper = self._limits.lower[6:], self._limits.upper[6:]
-        hand[:, 6:] = lower + (upper - lower) * self.uniform(0.0, task.finger_noise, 12)
+        hand, lift, base = start["hand"], self.hand.lift, self.hand.num_base
+        if lift >= 0:
+            height = self._pre_grasp[lift] + task.start_height
+            hand[:, lift] = height + self.uniform(0.0, task.hand_position_noise, 1)[:, 0]
+        lower, upper = self._limits.lower[base:], self._limits.upper[base:]
+        hand[:, base:] = lower + (upper - lower) * self.uniform(0.0, task.finger_noise, len(lower))
         return start
 
     @staticmethod

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Dict, Tuple
+from typing import Dict, Tuple
 
 import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
 from dexhand_gym.envs.config import Config, TaskConfig
+from dexhand_gym.envs.mirror import HAND_MIRRORS, QUATERNION, SAME, VECTOR, VELOCITY
 from dexhand_gym.envs.quantities import HAND_QUANTITIES
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.sim import Scene
-
-# Open hand around the cube, found by hand: base x y z (m) and rotation (rad), then the twelve finger actions (rad).
-PRE_GRASP = (-0.13, 0, -0.05, -0.02, 0.57, -0.01) + (
-    0.98, 0.33, 0.11, 0.03, 0.30, 0.27, 0.27, 0.17, 0.46, 0.22, 0.17, 0.23
-)  # fmt: skip
-
 
 Way = Annotated[float, Range(0, 10)]
 Height = Annotated[float, Range(-10, 10)]
@@ -29,19 +24,6 @@ Height = Annotated[float, Range(-10, 10)]
 @dataclass
 class BoxGraspingConfig(TaskConfig):
     """Blind grasp and lift of a cube."""
-
-    OBSERVATIONS: ClassVar[Dict[str, int]] = {
-        **TaskConfig.OBSERVATIONS,
-        "first_three_fingerpad_centroid": 3,
-        "fingerpad_distances": 10,
-        "object_pos": 3,
-        "object_quat": 4,
-        "object_vel": 6,
-        "finger_to_object_distances": 5,
-        "hand_to_object_distance": 1,
-        "finger_box_contact": 5,
-        "grasp_duration": 1,
-    }
 
     episode_length: int = 500
     """Control steps until time-out (10 s)."""
@@ -121,14 +103,14 @@ class BoxGraspingConfig(TaskConfig):
 
 
 def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
-    """Distance of each finger pad to the cube's surface [N, 5], m; 0 inside."""
+    """Distance of each finger pad to the cube's surface [N, F], m; 0 inside."""
     box = m["box"].unsqueeze(1)
     local = rotations.rotate_inverse(box[..., 3:7], m["pads"][..., :3] - box[..., :3])
     return torch.linalg.vector_norm(local.abs_().sub_(m["box_size"].unsqueeze(2) / 2).clamp_(min=0.0), dim=-1)
 
 
 def finger_box_contact(m: Dict[str, Tensor], cfg: Config) -> Tensor:
-    """1 where a finger's distal link is pressed and its pad is within 2 cm of the cube (else it is the ground) [N, 5]."""
+    """1 where a finger's distal link is pressed and its pad is within 2 cm of the cube (else it is the ground) [N, F]."""
     return m["contact_binary"] * (m["pads_to_surface"] < 0.02)
 
 
@@ -139,10 +121,10 @@ def held_high(m: Dict[str, Tensor], cfg: Config) -> Tensor:
 
 
 def pad_pair_distances(m: Dict[str, Tensor], cfg: Config) -> Tensor:
-    """Distances between pads 1-2, 1-3, 1-4, 1-5, 2-3, ... 4-5 [N, 10]."""
+    """Distances between pads 1-2, 1-3, 1-4, 1-5, 2-3, ... 4-5 [N, F (F - 1) / 2]."""
     pads = m["pads"][..., :3]
     table = distance(pads.unsqueeze(2), pads.unsqueeze(1))
-    return torch.cat([table[:, i, i + 1 :] for i in range(4)], 1)
+    return torch.cat([table[:, i, i + 1 :] for i in range(pads.shape[1] - 1)], 1)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -203,6 +185,14 @@ class BoxGrasping(DexHandVecEnv):
         "push": lambda m, cfg: distance(m["object_pos"][:, :2], m["start_box"][:, :2]),
     }
     timers = {**DexHandVecEnv.timers, "grasp_duration": "held_high"}
+    mirrors = {
+        **HAND_MIRRORS,
+        **dict.fromkeys(("object_pos", "first_three_fingerpad_centroid"), VECTOR),
+        "object_quat": QUATERNION,
+        "object_vel": VELOCITY,
+        **dict.fromkeys(("fingerpad_distances", "finger_to_object_distances", "hand_to_object_distance"), SAME),
+        **dict.fromkeys(("finger_box_contact", "grasp_duration"), SAME),
+    }
     train_defaults = {
         "max_iterations": 500,
         "learning_rate": 1e-3,
@@ -227,15 +217,19 @@ class BoxGrasping(DexHandVecEnv):
 
     @cached_property
     def _pre_grasp(self) -> Tensor:
-        return torch.tensor(PRE_GRASP, dtype=torch.float32, device=self.device)
+        open_hand = self.hand.pre_grasp or (0.0,) * self.hand.num_actions
+        pose = torch.tensor(open_hand, dtype=torch.float32, device=self.device)
+        return pose.clamp(self._limits.lower, self._limits.upper)
 
     def sample_start(self) -> Dict[str, Tensor]:
         """Cube near the origin, hand near the pre-grasp pose."""
         task = self.task
+        slides, turns = self.hand.num_slides, self.hand.num_base - self.hand.num_slides
         hand = self._pre_grasp.repeat(self.num_envs, 1)
-        hand[:, 2] += task.start_height
-        hand[:, :3] += self.uniform(-task.hand_position_noise, task.hand_position_noise, 3)
-        hand[:, 3:6] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, 3)
+        if self.hand.lift >= 0:
+            hand[:, self.hand.lift] += task.start_height
+        hand[:, :slides] += self.uniform(-task.hand_position_noise, task.hand_position_noise, slides)
+        hand[:, slides : slides + turns] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, turns)
         position = self.uniform(-task.box_position_noise, task.box_position_noise, 3)
         position[:, 2:] = self._raw["box_size"] / 2
         yaw = self.uniform(-torch.pi, torch.pi, 1)[:, 0]

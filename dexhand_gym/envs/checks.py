@@ -30,6 +30,7 @@ MEMBERS = [
     "quantities",
     "timers",
     "remembered",
+    "mirrors",
     "train_defaults",
 ]
 """What a task may say."""
@@ -42,8 +43,8 @@ def check_class(cls: type) -> None:
     for owner, table, what, fits in (
         (task, "quantities", "a function (measured, cfg)", lambda x: callable(x) and takes_two(x)),
         (task, "timers", text, lambda x: isinstance(x, str)),
+        (task, "mirrors", "a pattern of signed places", lambda x: isinstance(x, (str, tuple))),
         (task, "train_defaults", "a value", lambda x: True),
-        (task.config, "OBSERVATIONS", "a whole number, -1 or more", lambda x: type(x) is int and x >= -1),
     ):
         where, entries = f"{owner.__name__}.{table}", getattr(owner, table)
         if not isinstance(entries, dict):
@@ -56,14 +57,13 @@ def check_class(cls: type) -> None:
         raise ValueError(f"{cls.__name__}.remembered = {shortened(repr(names))}: allowed is a tuple, each {text}")
 
 
-def check_table_names(task: Any, observations: Iterable[str], known: Iterable[str]) -> None:
+def check_table_names(task: Any, known: Iterable[str]) -> None:
     """Raises ValueError, one line, unless what the tables of a task's class name is a quantity."""
     name, known = type(task).__name__, list(known)
     for timer, source in task.timers.items():
         check_name(f"{name}.timers[{timer!r}]", source, known)
-    for what, names in (("remembered", task.remembered), ("config.OBSERVATIONS", observations)):
-        for quantity in names:
-            check_name(f"{name}.{what}", quantity, known)
+    for quantity in task.remembered:
+        check_name(f"{name}.remembered", quantity, known)
 
 
 def takes_two(function: Any) -> bool:

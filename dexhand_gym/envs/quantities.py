@@ -5,39 +5,38 @@ The environment puts in the raw ones:
 
 | name                          | shape        | content (world frame, SI, xyzw)                                      |
 |-------------------------------|--------------|----------------------------------------------------------------------|
-| dof_pos, dof_vel              | [N, 26]      | positions and velocities in the order of hand.DOF_NAMES              |
-| dof_lower, dof_upper          | [26]         | limits                                                               |
+| dof_pos, dof_vel              | [N, D]       | positions and velocities in the order of hand.dof_names              |
+| dof_lower, dof_upper          | [D]          | limits                                                               |
 | palm_mount                    | [4]          | the palm's orientation at zero base rotation                         |
-| dof_targets                   | [N, 26]      | where the drives pull                                                |
-| targets, rule_targets         | [N, 18]      | action targets in force, and what the pre-action rule proposed       |
+| dof_targets                   | [N, D]       | where the drives pull                                                |
+| targets, rule_targets         | [N, T]       | action targets in force, and what the pre-action rule proposed       |
 | prev_actions                  | [N, A]       | the newest action                                                    |
 | bodies, body_forces           | [N, B, 13/3] | rigid body states and net contact forces                             |
 | <actor>, start_<actor>        | [N, 13 / 7]  | root state now; pose at the start of the episode                     |
 | <box>_size                    | [N, 1]       | edge length of a box                                                 |
-| start_hand                    | [N, 18]      | action targets at the start of the episode                           |
+| start_hand                    | [N, T]       | action targets at the start of the episode                           |
 | prev_<name>                   | as <name>    | a quantity in the task's `remembered`, one control step ago          |
 | <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |
 | episode_step                  | [N]          | control steps since the episode began                                |
 
-and everything else is a function of others, in a table name -> function(measured, config). An episode in which one of
-them is not finite ends as `nonfinite`.
+and everything else is a function of others, in a table name -> function(measured, config), in which `config.hand` is the
+hand. An episode in which one of them is not finite ends as `nonfinite`.
+
+Sizes: D dofs, T action targets (26 and 18 of the DexHand021), A actions of the policy, F fingers, B bodies.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.hand import BODY_NAMES, PALM
+from dexhand_gym.hands.hand import Rows
 
-_PALM = BODY_NAMES.index(PALM)
-_FINGERS = BODY_NAMES.index("r_f_link1_1")  # from here on the bodies stand finger by finger, six each:
-_DISTAL, _TIP, _PAD = 3, 4, 5
 Quantity = Callable[[Dict[str, Tensor], Any], Tensor]
 
 
@@ -65,19 +64,20 @@ def finite(*values: Tensor) -> Tensor:
         return torch.from_numpy(np.isfinite(sum(x.numpy().sum(1) for x in rows)))
 
 
-def per_finger(bodies: Tensor) -> Tensor:
-    """[N, B, k] -> [N, 5 fingers, 6 bodies, k], a view."""
-    return bodies[:, _FINGERS : _FINGERS + 30].unflatten(1, (5, 6))
+_INDICES: Dict[Tuple[Rows, torch.device], Tensor] = {}
 
 
-def active_fingers(fingers: Tensor) -> Tensor:
-    """[N, 20] finger dofs -> [N, 12], one per finger action: the joint that it drives with factor 1, the first of two."""
-    thumb, index = fingers[:, 0:3], fingers[:, 4:7]
-    return torch.cat((thumb, index, fingers[:, 9:11], fingers[:, 13:15], fingers[:, 17:19]), 1)
+def pick(x: Tensor, rows: Rows) -> Tensor:
+    """Some of [N, B, ...], as a view if they are evenly spaced."""
+    if isinstance(rows, slice):
+        return x[:, rows]
+    if (rows, x.device) not in _INDICES:  # a CUDA graph cannot make it
+        _INDICES[rows, x.device] = torch.tensor(rows, device=x.device)
+    return x.index_select(1, _INDICES[rows, x.device])
 
 
 def in_hand_frame(m: Dict[str, Tensor], poses: Tensor) -> Tensor:
-    """World poses [N, 5, 7] as seen from the palm [N, 5, 7]."""
+    """World poses [N, F, 7] as seen from the palm [N, F, 7]."""
     palm = m["hand_pose"].unsqueeze(1)
     position = rotations.rotate_inverse(palm[..., 3:], poses[..., :3] - palm[..., :3])
     quat = rotations.multiply(rotations.conjugate(palm[..., 3:]), poses[..., 3:])
@@ -85,29 +85,28 @@ def in_hand_frame(m: Dict[str, Tensor], poses: Tensor) -> Tensor:
 
 
 def remove_mount(m: Dict[str, Tensor], cfg: Any) -> Tensor:
-    """hand_pose with the palm's 90-degree mount taken out: identity at zero base rotation."""
+    """hand_pose with the palm's mount taken out: identity at zero base rotation."""
     position, quat = m["hand_pose"][:, :3], m["hand_pose"][:, 3:]
     unmount = rotations.conjugate(m["palm_mount"]).expand_as(quat)
     return torch.cat((position, rotations.multiply(quat, unmount)), -1)
 
 
 HAND_QUANTITIES: Dict[str, Quantity] = {
-    "episode_time": lambda m, cfg: (m["episode_step"].float() * cfg.control_dt).unsqueeze(1),
-    "base_dof_pos": lambda m, cfg: m["dof_pos"][:, :6],
-    "base_dof_vel": lambda m, cfg: m["dof_vel"][:, :6],
-    "base_dof_target": lambda m, cfg: m["targets"][:, :6],
-    "all_finger_dof_pos": lambda m, cfg: m["dof_pos"][:, 6:],
-    "all_finger_dof_vel": lambda m, cfg: m["dof_vel"][:, 6:],
-    "all_finger_dof_target": lambda m, cfg: m["dof_targets"][:, 6:],
-    "active_finger_dof_pos": lambda m, cfg: active_fingers(m["all_finger_dof_pos"]),
-    "active_finger_dof_vel": lambda m, cfg: active_fingers(m["all_finger_dof_vel"]),
-    "active_finger_dof_target": lambda m, cfg: m["targets"][:, 6:],
-    "hand_pose": lambda m, cfg: m["bodies"][:, _PALM, :7],
+    "base_dof_pos": lambda m, cfg: m["dof_pos"][:, : cfg.hand.num_base],
+    "base_dof_vel": lambda m, cfg: m["dof_vel"][:, : cfg.hand.num_base],
+    "base_dof_target": lambda m, cfg: m["targets"][:, : cfg.hand.num_base],
+    "all_finger_dof_pos": lambda m, cfg: m["dof_pos"][:, cfg.hand.num_base :],
+    "all_finger_dof_vel": lambda m, cfg: m["dof_vel"][:, cfg.hand.num_base :],
+    "all_finger_dof_target": lambda m, cfg: m["dof_targets"][:, cfg.hand.num_base :],
+    "active_finger_dof_pos": lambda m, cfg: pick(m["all_finger_dof_pos"], cfg.hand.active_dofs),
+    "active_finger_dof_vel": lambda m, cfg: pick(m["all_finger_dof_vel"], cfg.hand.active_dofs),
+    "active_finger_dof_target": lambda m, cfg: m["targets"][:, cfg.hand.num_base :],
+    "hand_pose": lambda m, cfg: m["bodies"][:, cfg.hand.palm_index, :7],
     "hand_pose_arr_aligned": remove_mount,
-    "hand_vel": lambda m, cfg: m["bodies"][:, _PALM, 7:],
-    "tips": lambda m, cfg: per_finger(m["bodies"])[:, :, _TIP, :7],
-    "pads": lambda m, cfg: per_finger(m["bodies"])[:, :, _PAD, :7],
-    "finger_forces": lambda m, cfg: per_finger(m["body_forces"])[:, :, _DISTAL],
+    "hand_vel": lambda m, cfg: m["bodies"][:, cfg.hand.palm_index, 7:],
+    "tips": lambda m, cfg: pick(m["bodies"], cfg.hand.tips)[..., :7],
+    "pads": lambda m, cfg: pick(m["bodies"], cfg.hand.pads)[..., :7],
+    "finger_forces": lambda m, cfg: pick(m["body_forces"], cfg.hand.contacts),
     "contact_forces": lambda m, cfg: m["finger_forces"].flatten(1),
     "contact_force_magnitude": lambda m, cfg: torch.linalg.vector_norm(m["finger_forces"], dim=-1),
     "contact_binary": lambda m, cfg: (m["contact_force_magnitude"] > cfg.task.contact_binary_threshold).float(),
@@ -115,4 +114,5 @@ HAND_QUANTITIES: Dict[str, Quantity] = {
     "fingertip_poses_hand": lambda m, cfg: in_hand_frame(m, m["tips"]).flatten(1),
     "fingerpad_poses_world": lambda m, cfg: m["pads"].flatten(1),
     "fingerpad_poses_hand": lambda m, cfg: in_hand_frame(m, m["pads"]).flatten(1),
+    "episode_time": lambda m, cfg: (m["episode_step"].float() * cfg.control_dt).unsqueeze(1),
 }

@@ -35,7 +35,7 @@ def draw_boxes(
 
 
 class Delay:
-    """Hands on dof targets [N, 26] some control steps late, in each environment by a number of its own."""
+    """Hands on dof targets [N, D] some control steps late, in each environment by a number of its own."""
 
     def __init__(self, steps: np.ndarray, targets: Tensor):
         num_envs, dofs = targets.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple, Type
 
@@ -14,7 +15,6 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 import dexhand_gym.envs.actions as stages
-from dexhand_gym import hand
 from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import (
     NUMBERS,
@@ -30,6 +30,7 @@ from dexhand_gym.envs.checks import (
     warn_of_misspelt,
 )
 from dexhand_gym.envs.config import ENDINGS, Config, TaskConfig
+from dexhand_gym.envs.mirror import HAND_MIRRORS
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
 from dexhand_gym.fields import check_name, shortened
@@ -44,15 +45,16 @@ class DexHandVecEnv(VectorEnv):
 
     | member                    | what it says                                                                         |
     |---------------------------|--------------------------------------------------------------------------------------|
-    | `config`                  | its TaskConfig: lengths, limits, weights, observation keys and widths, criteria      |
+    | `config`                  | its TaskConfig: lengths, limits, weights, observation keys, criteria                 |
     | `scene()`                 | what stands in an environment besides the hand                                       |
-    | `sample_start()`          | random start: {"hand": action targets [N, 18], actor: pose [N, 7], ...}              |
+    | `sample_start()`          | random start: {"hand": action targets [N, T], actor: pose [N, 7], ...}               |
     | `rewards(m, cfg)`        | {term: [N]} unweighted                                                               |
     | `successes(m, cfg)`      | {criterion: [N] bool}                                                                |
     | `failures(m, cfg)`       | {criterion: [N] bool}                                                                |
     | `quantities`              | {name: function(measured, cfg)}: observations and whatever rewards and endings read       |
     | `timers`                  | {name: boolean quantity}: seconds that it has held without a break                   |
     | `remembered`              | quantities whose value one control step ago is wanted, as prev_<name>                |
+    | `mirrors`                 | {observation: what a mirror makes of it} (mirror.py), for policies of the other hand |
     | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
 
     Tensors live on the simulator's device. Finished environments restart within the same step (SAME_STEP): `step`
@@ -78,6 +80,7 @@ class DexHandVecEnv(VectorEnv):
     quantities: ClassVar[Dict[str, Quantity]] = HAND_QUANTITIES
     timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
     remembered: ClassVar[Tuple[str, ...]] = ()
+    mirrors: ClassVar[Dict[str, Any]] = HAND_MIRRORS
     train_defaults: ClassVar[Dict[str, Any]] = {}
 
     def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
@@ -93,7 +96,8 @@ class DexHandVecEnv(VectorEnv):
         self.render_mode = render_mode
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
-        scene, env = check_scene(self.scene()), cfg.env
+        self.hand, env = cfg.hand, cfg.env
+        scene = dataclasses.replace(check_scene(self.scene()), hand=self.hand)
         random = np.random.default_rng(seed)
         boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
         cameras = self.num_envs if render_mode == "rgb_array" else int(env.record_video)
@@ -120,7 +124,7 @@ class DexHandVecEnv(VectorEnv):
                 raise ValueError(f"sample_start()'s {name!r} is not finite")
         self._observe()
         self._init_terms()
-        self._check_observations()
+        self._check_quantities()
         self._obs_size, more = (
             sum(self.measured[key][0].numel() for key in keys)
             for keys in (self.task.policy_observation_keys, self.task.critic_observation_keys)
@@ -130,7 +134,7 @@ class DexHandVecEnv(VectorEnv):
         """Of a row of info["critic_obs"], if there is that."""
         if more:
             self.single_critic_space = gym.spaces.Box(-np.inf, np.inf, (self._obs_size + more,), np.float32)
-        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.task.num_actions,), np.float32)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self._prev_actions.shape[1],), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.watchers: List[Callable[[Dict[str, Any]], None]] = []
@@ -155,7 +159,7 @@ class DexHandVecEnv(VectorEnv):
         return Scene(self.cfg.env.hand_height, spacing=self.cfg.env.spacing)
 
     def sample_start(self) -> Dict[str, Tensor]:
-        """Start of an episode, drawn for every environment: {"hand": action targets [N, 18], actor: pose [N, 7]}."""
+        """Start of an episode, drawn for every environment: {"hand": action targets [N, T], actor: pose [N, 7]}."""
         return {"hand": torch.zeros_like(self._targets)}
 
     @staticmethod
@@ -183,18 +187,20 @@ class DexHandVecEnv(VectorEnv):
 
     def _init_actions(self) -> None:
         task, dt = self.task, self.control_dt
-        speed = [task.max_linear_velocity] * 3 + [task.max_angular_velocity] * 3 + [task.max_finger_velocity] * 12
-        table = self._constant([hand.ACTION_LOWER, hand.ACTION_UPPER, [s * dt for s in speed]])
+        hand, base = self.hand, self.hand.num_base
+        speeds = (task.max_linear_velocity, task.max_angular_velocity, task.max_finger_velocity)
+        counts = (hand.num_slides, base - hand.num_slides, hand.num_actions - base)
+        most = [speed * dt for speed, count in zip(speeds, counts) for _ in range(count)]
+        table = self._constant([hand.action_lower, hand.action_upper, most])
         self._limits = stages.Limits(*table)
-        base, fingers = task.policy_controls_base, task.policy_controls_fingers
-        self._controlled = slice(0 if base else 6, 18 if fingers else 6)
-        if not base and not fingers:
-            self._controlled = slice(0, 0)
+        self._controlled = slice(
+            0 if task.policy_controls_base else base, hand.num_actions if task.policy_controls_fingers else base
+        )
         self._policy_limits = stages.Limits(*table[:, self._controlled])
         # Every dof has one action or none (scale 0), so that a gather says it all. A product with the matrix would wake
         # BLAS threads, whose waiting takes cores from the physics. NumPy: a maximum in torch starts threads, after which
         # the process cannot be forked.
-        coupling = np.array(hand.COUPLING)
+        coupling = np.array(hand.coupling)
         scale, action = self._constant(coupling.max(1)), torch.from_numpy(coupling.argmax(1)).to(self.device)
         self.pre_action_rule: Callable[[Dict[str, Tensor]], Tensor] = lambda m: m["start_hand"]
         self.action_rule = getattr(stages, task.control_mode)
@@ -210,10 +216,14 @@ class DexHandVecEnv(VectorEnv):
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
 
-        self._start: Dict[str, Tensor] = {"hand": zeros(18), **{name: zeros(7) for name in self.sim.actor_names[1:]}}
-        self._targets, self._rule_targets = zeros(18), zeros(18)
-        self._dof_targets = zeros(26)
-        self._prev_actions = zeros(self.task.num_actions)
+        targets, dofs = self.hand.num_actions, len(self.hand.dof_names)
+        self._start: Dict[str, Tensor] = {
+            "hand": zeros(targets),
+            **{name: zeros(7) for name in self.sim.actor_names[1:]},
+        }
+        self._targets, self._rule_targets = zeros(targets), zeros(targets)
+        self._dof_targets = zeros(dofs)
+        self._prev_actions = zeros(len(self._policy_limits.lower))
         self._refused = zeros(dtype=torch.bool)  # where the newest action, or what a stage made of it, is not finite
         self._timers: Dict[str, Tensor] = {}
         self._previous: Dict[str, Tensor] = {}
@@ -228,9 +238,9 @@ class DexHandVecEnv(VectorEnv):
         self._raw: Dict[str, Tensor] = {
             "dof_pos": sim.dof_state[..., 0],
             "dof_vel": sim.dof_state[..., 1],
-            "dof_lower": self._constant(hand.DOF_LOWER),
-            "dof_upper": self._constant(hand.DOF_UPPER),
-            "palm_mount": self._constant(hand.PALM_MOUNT_QUAT),
+            "dof_lower": self._constant(self.hand.dof_lower),
+            "dof_upper": self._constant(self.hand.dof_upper),
+            "palm_mount": self._constant(self.hand.palm_mount),
             "dof_targets": self._dof_targets,
             "targets": self._targets,
             "rule_targets": self._rule_targets,
@@ -243,7 +253,11 @@ class DexHandVecEnv(VectorEnv):
         }
         sizes = [f"{box.name}_size" for box in scene.boxes]
         known = [*self._raw, *sizes, *self.quantities, *self.timers, *(f"prev_{name}" for name in self.remembered)]
-        check_table_names(self, self.task.OBSERVATIONS, known)
+        check_table_names(self, known)
+        names = dict.fromkeys((*self.quantities, *self.timers, *known))
+        for field in ("policy_observation_keys", "critic_observation_keys"):
+            for key in getattr(self.task, field):
+                check_name(f"task.{field}", key, names)
 
     def _init_randomization(
         self, scene: Scene, boxes: Optional[Dict[str, np.ndarray]], random: np.random.Generator
@@ -305,14 +319,15 @@ class DexHandVecEnv(VectorEnv):
         self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._steps = 0
 
-    def _check_observations(self) -> None:
-        m = self.measured
-        check_quantities(m, [*self.quantities, *self.task.OBSERVATIONS], self.num_envs, self.device)
-        for name, width in self.task.OBSERVATIONS.items():
-            want = self.task.num_actions if width < 0 else width
-            found = m[name].numel() // self.num_envs
-            if found != want:
-                raise ValueError(f"observation '{name}' is {found} wide, its config says {want}")
+    def _check_quantities(self) -> None:
+        check_quantities(self.measured, [*self.quantities, *self.timers], self.num_envs, self.device)
+        for key in (*self.task.policy_observation_keys, *self.task.critic_observation_keys):
+            if key not in self.observable():
+                raise ValueError(f"observation {key!r}: allowed is a quantity with a row for each environment")
+
+    def observable(self) -> List[str]:
+        """Names of the quantities that can be observed: those with a row for each environment."""
+        return [name for name in {**self.quantities, **self._raw} if self.measured[name].shape[:1] == (self.num_envs,)]
 
     # The loop ---------------------------------------------------------------------------------------------------------
 
@@ -382,7 +397,7 @@ class DexHandVecEnv(VectorEnv):
             self._prev_actions, self._targets[:, columns], baseline[:, columns], self._policy_limits
         )
         check_shape("action_rule", targets, self._prev_actions.shape)
-        if targets.shape[1] < 18:
+        if targets.shape != shape:
             controlled, targets = targets, baseline.clone()
             targets[:, columns] = controlled
         for post_filter in self.post_action_filters:
@@ -543,9 +558,9 @@ class DexHandVecEnv(VectorEnv):
         return copies(rows[:, : self._obs_size]), {name: rows}
 
     def observations(self) -> Dict[str, Tensor]:
-        """Every observation of the newest instant by name, each [N, width], policy's and privileged."""
+        """Every quantity of the newest instant by name, each [N, width]: what policy and critic may be given to see."""
         m = self.measured
-        return {name: m[name].reshape(self.num_envs, -1).clone() for name in self.task.OBSERVATIONS}
+        return {name: m[name].reshape(self.num_envs, -1).clone() for name in self.observable()}
 
     def memory(self) -> Dict[str, Tensor]:
         """All that outlives a step, as views [N, ...] by name. A task that remembers more adds it here."""
@@ -567,7 +582,9 @@ class DexHandVecEnv(VectorEnv):
 
     def get_state(self) -> Dict[str, Any]:
         """A copy of memory(), the random numbers' state and the task's name; for set_state() and torch.save."""
-        state = {"task": type(self).__name__, "steps": self._steps, "generator": self._generator.get_state()}
+        hand = "" if self.cfg.env.hand == "right" else f" with the hand {self.cfg.env.hand}"
+        task = type(self).__name__ + hand
+        state = {"task": task, "steps": self._steps, "generator": self._generator.get_state()}
         return {**state, **{name: value.clone() for name, value in self.memory().items()}}
 
     @torch.inference_mode()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Dict, List, Literal, Protocol, Tuple
 
 from dexhand_gym.fields import Annotated, Matching, Range
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT
+from dexhand_gym.hands.hand import Hand
 
 if TYPE_CHECKING:
     import torch
@@ -147,6 +149,8 @@ class Scene:
     boxes: Tuple[Box, ...] = ()
     spacing: float = 0.6
     """Distance between neighbouring environments where an engine or a viewer shows them side by side, m."""
+    hand: Hand = DEXHAND021_RIGHT
+    """The environment puts env.hand here."""
 
 
 @dataclass
@@ -181,6 +185,7 @@ class Simulator(Protocol):
 
     device: torch.device
     num_envs: int
+    scene: Scene
     actor_names: List[str]
     dof_names: List[str]
     body_names: List[str]

@@ -27,8 +27,8 @@ import torch
 # isort: on
 from torch import Tensor
 
-from dexhand_gym import hand
-from dexhand_gym.sim.asset import numbers, read_links, write_plain_mjcf
+from dexhand_gym.hands.hand import Hand
+from dexhand_gym.hands.mjcf import numbers, write_plain_mjcf
 from dexhand_gym.sim.base import REPORTED, Box, PhysxConfig, Scene, SimConfig, View
 from dexhand_gym.sim.kinematics import Kinematics
 
@@ -54,7 +54,7 @@ class IsaacGymSimulator:
         view: View,
     ):
         self.device = torch.device(device)
-        self.num_envs, self.num_substeps, self.view = num_envs, decimation, view
+        self.num_envs, self.num_substeps, self.scene, self.view = num_envs, decimation, scene, view
         self._asked = False
         nominal = {
             name: [[getattr(box, name) for box in scene.boxes]] * num_envs for name in ("size", "mass", "friction")
@@ -81,10 +81,10 @@ class IsaacGymSimulator:
 
         boxes = [box.name for box in scene.boxes]
         self.actor_names = ["hand", *boxes]
-        self.dof_names, self.body_names = list(hand.DOF_NAMES), [*hand.BODY_NAMES, *boxes]
-        self._actor_bodies = self._indices([0, *range(len(hand.BODY_NAMES), len(self.body_names))])
-        links = read_links()
-        links[0] = links[0]._replace(pos=(0.0, 0.0, scene.hand_height))
+        hand = scene.hand
+        self.dof_names, self.body_names = list(hand.dof_names), [*hand.body_names, *boxes]
+        self._actor_bodies = self._indices([0, *range(len(hand.body_names), len(self.body_names))])
+        links = [hand.links[0]._replace(pos=(0.0, 0.0, scene.hand_height)), *hand.links[1:]]
         self._kinematics = Kinematics(links, self.device)
         self._wrap(scene.hand_height)
 
@@ -121,11 +121,11 @@ class IsaacGymSimulator:
 
         options = asset_options(physx, fix_base_link=True, disable_gravity=True)  # the hand is gravity-compensated
         with tempfile.TemporaryDirectory() as folder:
-            write_plain_mjcf(Path(folder) / "hand.xml")
+            write_plain_mjcf(scene.hand.links, Path(folder) / "hand.xml")
             hand_asset = succeeded(gym.load_asset(sim, folder, "hand.xml", options), "load_asset")
-        self._dof_order = self._order(gym.get_asset_dof_names(hand_asset), hand.DOF_NAMES, "dofs")
-        self._body_order = self._order(gym.get_asset_rigid_body_names(hand_asset), hand.BODY_NAMES, "bodies")
-        dof_properties = self._dof_properties(gym.get_asset_dof_properties(hand_asset))
+        self._dof_order = self._order(gym.get_asset_dof_names(hand_asset), scene.hand.dof_names, "dofs")
+        self._body_order = self._order(gym.get_asset_rigid_body_names(hand_asset), scene.hand.body_names, "bodies")
+        dof_properties = self._dof_properties(scene.hand, gym.get_asset_dof_properties(hand_asset))
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
         self.envs, self._cameras = [], []
         hands, boxes = [], []  # indices of actors
@@ -157,16 +157,15 @@ class IsaacGymSimulator:
             raise RuntimeError(f"Isaac Gym imported other {what} than the hand has: {', '.join(found)}")
         return self._indices([found.index(name) for name in wanted])
 
-    def _dof_properties(self, properties: Any) -> Any:
+    def _dof_properties(self, hand: Hand, properties: Any) -> Any:
         """The hand's drives. PhysX knows one damping, so that of the joint joins that of the drive."""
-        joints = {link.joint["name"]: link.joint for link in read_links() if link.joint}
-        for i, name in zip(self._dof_order.tolist(), hand.DOF_NAMES):
-            dof, joint = hand.DOF_NAMES.index(name), joints[name]
+        for i, name in zip(self._dof_order.tolist(), hand.dof_names):
+            drive, joint = hand.drives[name], hand.joints[name]
             properties["driveMode"][i] = gymapi.DOF_MODE_POS
-            properties["stiffness"][i] = hand.STIFFNESS[dof]
-            properties["damping"][i] = hand.DAMPING[dof] + float(joint["damping"])
-            properties["effort"][i] = hand.EFFORT[dof]
-            properties["armature"][i] = float(joint["armature"])
+            properties["stiffness"][i] = drive["stiffness"]
+            properties["damping"][i] = drive["damping"] + float(joint.get("damping", 0))
+            properties["effort"][i] = drive["effort"]
+            properties["armature"][i] = float(joint.get("armature", 0))
             properties["lower"][i], properties["upper"][i] = numbers(joint["range"])
         properties["hasLimits"], properties["friction"], properties["velocity"] = True, 0.0, 1000.0
         return properties
@@ -212,7 +211,7 @@ class IsaacGymSimulator:
         self.rigid_body_state, self.net_contact_force = zeros(bodies, 13), zeros(bodies, 3)
         self.nonfinite, self._written = zeros(dtype=torch.bool), zeros(dtype=torch.bool)
         self._our_dofs = self._dof_order.argsort()  # in the engine's order
-        self._body_order = torch.cat((self._body_order, self._indices(range(len(hand.BODY_NAMES), bodies))))
+        self._body_order = torch.cat((self._body_order, self._indices(range(len(self.scene.hand.body_names), bodies))))
         self._refresh()
         # Positions count from an environment's own origin, as far as others rely on it; the hand's root reveals it.
         self._origins = self._roots[:, :1, :3] - torch.tensor(

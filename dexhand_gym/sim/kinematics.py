@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.hand import DOF_NAMES
-from dexhand_gym.sim.asset import Link, numbers
+from dexhand_gym.hands.mjcf import Link, numbers
 
 
 class Kinematics:
@@ -38,7 +37,8 @@ class Kinematics:
             for kind in ("slide", "hinge")
         )
         self._slide, self._hinge = axes * slides.unsqueeze(1), axes * hinges.unsqueeze(1)
-        self._dof = torch.tensor([DOF_NAMES.index(joint["name"]) if joint else 0 for joint in joints], device=device)
+        dofs = [joint["name"] for joint in joints if joint]
+        self._dof = torch.tensor([dofs.index(joint["name"]) if joint else 0 for joint in joints], device=device)
 
     def __call__(self, dof_state: Tensor) -> Tensor:
         """dof_state [N, dofs, 2] -> states of the bodies [N, bodies, 13], as Simulator.rigid_body_state."""

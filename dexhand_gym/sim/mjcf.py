@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Dict, List
 
 import mujoco
 import numpy as np
 
-from dexhand_gym import hand
+from dexhand_gym.hands.hand import Hand
+from dexhand_gym.hands.mjcf import read_tree
 from dexhand_gym.sim.base import Scene, SimConfig
 
+SCENE_XML = Path(__file__).resolve().parent.parent / "assets" / "scene.xml"
 STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 """MuJoCo's arrays that the next step of such a model depends on."""
 TURNING_FRICTION = (0.005, 0.0001)
@@ -31,9 +35,13 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     Without `visuals` the shapes that only please the eye are left out: same physics, faster. With `sensors` every body
     that can touch anything gets one for the sum of its contact forces.
     """
-    spec = mujoco.MjSpec.from_file(str(hand.SCENE_XML))
+    spec = mujoco.MjSpec.from_string(hand_and_ground(scene.hand))
     spec.compiler.discardvisual = not visuals
-    spec.body("floating_base_root").pos = (0.0, 0.0, scene.hand_height)
+    spec.body(scene.hand.root).pos = (0.0, 0.0, scene.hand_height)
+    for name in scene.hand.body_names:  # meets scene objects (conaffinity 3), never itself
+        for geom in spec.body(name).geoms:
+            if geom.contype or geom.conaffinity:
+                geom.contype, geom.conaffinity = 1, 0
     for box in scene.boxes:
         body = spec.worldbody.add_body(name=box.name, pos=(0.0, 0.0, box.size / 2))
         body.add_freejoint(name=box.name)
@@ -60,6 +68,9 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     for body in spec.bodies:
         body.gravcomp = 0.0
     option = spec.option
+    option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    option.solver, option.jacobian = mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtJacobian.mjJAC_DENSE
+    option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     option.timestep = cfg.dt / cfg.substeps
     option.gravity = (0.0, 0.0, 0.0)  # see weights()
     option.iterations = cfg.solver.iterations
@@ -67,6 +78,20 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     option.impratio = cfg.solver.impratio
     option.cone = getattr(mujoco.mjtCone, f"mjCONE_{cfg.solver.cone.upper()}")
     return spec.compile()
+
+
+def hand_and_ground(hand: Hand) -> str:
+    """One MJCF of the hand's file and scene.xml, in which files are found wherever the program runs."""
+    root = read_tree(hand.file)
+    compiler = root.find("compiler")
+    if compiler is None:
+        compiler = ElementTree.SubElement(root, "compiler")
+    for key in ("meshdir", "texturedir"):
+        compiler.set(key, str(hand.file.parent / compiler.get(key, compiler.get("assetdir", ""))))
+    for keyframes in root.findall("keyframe"):  # of the hand alone
+        root.remove(keyframes)
+    root.extend(ElementTree.parse(SCENE_XML).getroot())
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:

@@ -19,7 +19,6 @@ import warp as wp
 from torch import Tensor
 
 import dexhand_gym.sim.warp_kernels as kernels
-from dexhand_gym.hand import DOF_NAMES
 from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
 from dexhand_gym.sim.mjcf import STATE, box_fields, build_model, weights
 
@@ -48,13 +47,13 @@ class WarpSimulator:
         own_boxes: Dict[str, np.ndarray] | None = None,
     ):
         self.device = torch.device(device)
-        self.num_envs = num_envs
+        self.num_envs, self.scene = num_envs, scene
         self.num_substeps = cfg.substeps * decimation
         self.model = mjm = build_model(scene, cfg)
         mjm.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # Warp never does, and knows no such flag
         boxes = [box.name for box in scene.boxes]
         self.actor_names = ["hand", *boxes]
-        self.dof_names = list(DOF_NAMES)
+        self.dof_names = list(scene.hand.dof_names)
         self.body_names = [mjm.body(i).name for i in range(1, mjm.nbody)]
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -82,7 +81,7 @@ class WarpSimulator:
             self._bodies, self._forces = wp.from_torch(self.rigid_body_state), wp.from_torch(self.net_contact_force)
             self._nonfinite, self._waiting = wp.from_torch(self.nonfinite), wp.from_torch(self._pending)
             self._everywhere = wp.from_torch(torch.ones_like(self.nonfinite))
-            self._actors = wp.array([self.body_names.index(n) for n in ("floating_base_root", *boxes)], dtype=int)
+            self._actors = wp.array([self.body_names.index(n) for n in (scene.hand.root, *boxes)], dtype=int)
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
         self.root_state[:, 1:, 6] = 1.0

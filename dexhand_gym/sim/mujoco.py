@@ -21,7 +21,6 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.hand import DOF_NAMES
 from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
 from dexhand_gym.sim.mjcf import STATE, box_fields, build_model, weights
 
@@ -40,7 +39,7 @@ class MuJoCoSimulator:
         own_boxes: Dict[str, np.ndarray] | None = None,
     ):
         self.device = torch.device("cpu")
-        self.num_envs = num_envs
+        self.num_envs, self.scene = num_envs, scene
         self.num_substeps = cfg.substeps * decimation
         self.model = model = build_model(scene, cfg, sensors=True)
         threads = min(cfg.threads or len(os.sched_getaffinity(0)), num_envs)
@@ -48,9 +47,8 @@ class MuJoCoSimulator:
 
         boxes = [box.name for box in scene.boxes]
         self.actor_names = ["hand", *boxes]
-        self.dof_names = [name for name in (model.joint(i).name for i in range(model.njnt)) if name not in boxes]
+        self.dof_names = list(scene.hand.dof_names)
         self.body_names = [model.body(i).name for i in range(1, model.nbody)]
-        assert tuple(self.dof_names) == DOF_NAMES, "the MJCF and hand.py disagree"
 
         self.root_state = torch.zeros(num_envs, len(self.actor_names), 13, dtype=torch.float32)
         self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2, dtype=torch.float32)
@@ -59,7 +57,7 @@ class MuJoCoSimulator:
         self.nonfinite = torch.zeros(num_envs, dtype=torch.bool)
 
         self._bind()
-        self._actor_bodies = torch.tensor([self.body_names.index(name) for name in ("floating_base_root", *boxes)])
+        self._actor_bodies = torch.tensor([self.body_names.index(name) for name in (scene.hand.root, *boxes)])
         self._tree_root = torch.tensor(model.body_rootid[1:]).long()
         touchable = [model.body(i).name for i in model.sensor_objid]
         self._touchable = torch.tensor([self.body_names.index(name) for name in touchable])

@@ -7,7 +7,6 @@ from typing import Dict
 import torch
 from torch import Tensor
 
-from dexhand_gym.hand import BODY_NAMES, DOF_NAMES
 from dexhand_gym.sim.base import REPORTED, Scene
 
 
@@ -17,9 +16,9 @@ class StillSimulator:
     def __init__(self, scene: Scene, num_envs: int):
         boxes = [box.name for box in scene.boxes]
         self.device = torch.device("cpu")
-        self.num_envs = num_envs
-        self.actor_names, self.dof_names = ["hand", *boxes], list(DOF_NAMES)
-        self.body_names = [*BODY_NAMES, *boxes]
+        self.num_envs, self.scene = num_envs, scene
+        self.actor_names, self.dof_names = ["hand", *boxes], list(scene.hand.dof_names)
+        self.body_names = [*scene.hand.body_names, *boxes]
         self.root_state = torch.zeros(num_envs, len(self.actor_names), 13, dtype=torch.float32)
         self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2, dtype=torch.float32)
         self.rigid_body_state = torch.zeros(num_envs, len(self.body_names), 13, dtype=torch.float32)

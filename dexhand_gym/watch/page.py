@@ -39,7 +39,7 @@ class Page(Viewer):
         self.where = f"http://{f'[{host}]' if ':' in host else host}:{self._server.get_port()}"
         self._server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         self._bodies: List[Tuple[Any, List[int]]] = []
-        self._nominal = [box.size for box in env.scene().boxes]
+        self._nominal = [box.size for box in env.sim.scene.boxes]
         self._is_built = False
 
     def watched(self) -> bool:
@@ -166,7 +166,7 @@ class Page(Viewer):
             head_length=0.012,
             visible=False,
         )
-        model = build_model(self.env.scene(), self.env.cfg.sim, visuals=True)
+        model = build_model(self.env.sim.scene, self.env.cfg.sim, visuals=True)
         for i, (mesh, bodies) in enumerate(meshes(model)):
             handle = scene.add_batched_meshes_trimesh(
                 f"/bodies/{i}",

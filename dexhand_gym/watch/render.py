@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.config import CameraConfig, check_name
-from dexhand_gym.hand import BODY_NAMES, PALM
+from dexhand_gym.hands import Hand
 from dexhand_gym.sim import load_triton
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.watch.display import has_display
@@ -34,8 +34,8 @@ class Renderer:
 
     def __init__(self, env: Any, size: Tuple[int, int]):
         width, height = size
-        self._follow = env.cfg.env.camera.follow
-        self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
+        self._follow, self._hand = env.cfg.env.camera.follow, env.hand
+        self._model = build_model(env.sim.scene, env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
         self._camera = mujoco.MjvCamera()
         aim(self._camera, env.cfg.env.camera)
@@ -49,7 +49,7 @@ class Renderer:
         """The picture, uint8 [height, width, 3], of one row of coordinates()."""
         pose(self._model, self._data, coordinates)
         if self._follow:
-            self._camera.lookat[:] = middle_of_hand(self._data)
+            self._camera.lookat[:] = middle_of_hand(self._data, self._hand)
         what = mujoco.mjtCatBit.mjCAT_ALL
         scene = (self._options, self._perturbation, self._camera, what, self._scene)
         mujoco.mjv_updateScene(self._model, self._data, *scene)
@@ -88,10 +88,10 @@ def aim(camera: Any, cfg: CameraConfig) -> None:
     camera.lookat[:] = 0.0, 0.0, 0.12
 
 
-def middle_of_hand(data: mujoco.MjData) -> np.ndarray:
-    """Of the palm and what hangs on it [3], m."""
-    first = data.model.body(PALM).id
-    return data.xpos[first : first + len(BODY_NAMES) - BODY_NAMES.index(PALM)].mean(0)
+def middle_of_hand(data: mujoco.MjData, hand: Hand) -> np.ndarray:
+    """Of the palm and what follows it in the hand's file [3], m."""
+    first = data.model.body(hand.palm).id
+    return data.xpos[first : first + len(hand.body_names) - hand.palm_index].mean(0)
 
 
 def check_drawing() -> None:

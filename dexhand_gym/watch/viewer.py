@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from dexhand_gym.fields import check_name
-from dexhand_gym.hand import CONTACT_BODIES, PAD_BODIES
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class Frame(NamedTuple):
     places: np.ndarray  # [k, 3] m
     coordinates: np.ndarray  # [k, Q + boxes] see render.coordinates
     poses: np.ndarray  # [k, B, 7] of the bodies, xyzw
-    forces: np.ndarray  # [k, 5, 3] N, on the fingers
+    forces: np.ndarray  # [k, F, 3] N, on the fingers
     terms: np.ndarray  # [terms] of the picked environment's reward, unweighted
     time: float  # s since its episode began
     successes: int
@@ -84,8 +83,9 @@ class Viewer:
         self._seen: Any = None
         self._last_step = self._next_frame = 0.0
         self._counts = torch.zeros(2, device=env.device)
-        self._pads = [env.sim.body_names.index(name) for name in PAD_BODIES]
-        self._distal = torch.tensor([env.sim.body_names.index(name) for name in CONTACT_BODIES], device=env.device)
+        names = env.sim.body_names
+        self._pads = [names.index(finger.pad) for finger in env.hand.fingers]
+        self._contacts = torch.tensor([names.index(finger.contact) for finger in env.hand.fingers], device=env.device)
         env.watchers.append(self._after_step)
 
     def _after_step(self, info: Dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ class Viewer:
         parts = [
             coordinates(env, shown),
             env.sim.rigid_body_state[shown, :, :7],
-            env.sim.net_contact_force[shown].index_select(1, self._distal),
+            env.sim.net_contact_force[shown].index_select(1, self._contacts),
             env.reward_terms[:, picked],
             env.measured["episode_time"][picked],
             self._counts,

@@ -25,7 +25,7 @@ class Window(Viewer):
 
     def __init__(self, env: Any, speed: str):
         super().__init__(env, speed)
-        self._model = build_model(env.scene(), env.cfg.sim, visuals=True)
+        self._model = build_model(env.sim.scene, env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         before = set(threading.enumerate())
@@ -84,7 +84,7 @@ class Window(Viewer):
                 mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.004, start, end)
                 scene.ngeom += 1
             pose(self._model, self._data, frame.coordinates[index])
-            self._follow(middle_of_hand(self._data))
+            self._follow(middle_of_hand(self._data, self.env.hand))
         names = ["environment", "speed", "episode", "success"]
         values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]
         values.append(f"{frame.successes} of {frame.episodes}")

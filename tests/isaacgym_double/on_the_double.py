@@ -1,6 +1,7 @@
 """What test_isaacgym.py runs where isaacgym is the stand-in: our engine beyond the contract, and the stand-in's strictness."""
 
 import sys
+from pathlib import Path
 
 import gymnasium
 import isaacgym
@@ -10,11 +11,11 @@ import torch
 from isaacgym import gymapi, gymtorch
 
 import dexhand_gym
-from dexhand_gym import hand
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
 from dexhand_gym.sim import PHYSICS, Box, PhysxConfig, Scene, SimConfig, View, make_sim
-from dexhand_gym.sim.asset import read_links
 
 N = 3
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 
 @pytest.fixture
@@ -32,6 +33,20 @@ def simulators(boxes=None, view=None, **fields):
 def hold(sim, steps=1):
     for _ in range(steps):
         sim.step(sim.dof_state[..., 0].clone())
+
+
+def test_hands_of_others():
+    """A gripper is imported as its file says; its task runs."""
+    env = gymnasium.make_vec(
+        "DexHand/BoxGrasping-v0", num_envs=N, hand="hands_of_others:GRIPPER", backend="isaacgym", device="cpu"
+    ).unwrapped
+    env.reset(seed=0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    assert env.sim.dof_names == ["move_x", "move_z", "close_left", "close_right"]
+    palm = env.measured["hand_pose"]
+    torch.testing.assert_close(palm[:, 0], env.sim.dof_state[:, 0, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(palm[:, 2], 0.25 + env.sim.dof_state[:, 1, 0], atol=1e-5, rtol=0)
 
 
 # --- The engine ------------------------------------------------------------------------------------------------------
@@ -128,14 +143,18 @@ def test_more_frictions_than_physx_has_materials(monkeypatch):
 def test_drives_are_those_of_the_hand(sim):
     properties = sim.envs[0].actors[0].dof_properties
     names = sim.envs[0].actors[0].asset.dof_names
-    joints = {link.joint["name"]: link.joint for link in read_links() if link.joint}
-    for dof, name in enumerate(hand.DOF_NAMES):
+    for dof, name in enumerate(HAND.dof_names):
         row = properties[names.index(name)]
         assert row["driveMode"] == gymapi.DOF_MODE_POS
-        damping = hand.DAMPING[dof] + float(joints[name]["damping"])
-        wanted = [hand.STIFFNESS[dof], damping, hand.EFFORT[dof], float(joints[name]["armature"])]
+        damping = HAND.drives[name]["damping"] + float(HAND.joints[name]["damping"])
+        wanted = [
+            HAND.drives[name]["stiffness"],
+            damping,
+            HAND.drives[name]["effort"],
+            float(HAND.joints[name]["armature"]),
+        ]
         assert [row[key] for key in ("stiffness", "damping", "effort", "armature")] == pytest.approx(wanted)
-        assert (row["lower"], row["upper"]) == pytest.approx((hand.DOF_LOWER[dof], hand.DOF_UPPER[dof]))
+        assert (row["lower"], row["upper"]) == pytest.approx((HAND.dof_lower[dof], HAND.dof_upper[dof]))
 
 
 def test_each_box_has_its_own_weight_size_and_friction():
@@ -171,13 +190,13 @@ def test_writes_add_up_until_the_next_step_and_are_one_call(sim):
 
 
 def test_a_fist_does_not_feel_itself(sim):
-    closed = torch.tensor(hand.DOF_UPPER).repeat(N, 1)
+    closed = torch.tensor(HAND.dof_upper).repeat(N, 1)
     closed[:, :6] = 0.0
     closed[:, 2] = 0.5
     sim.dof_state[..., 0] = closed
     sim.write_state(torch.ones(N, dtype=torch.bool))
     sim.step(closed)
-    assert sim.net_contact_force[:, : len(hand.BODY_NAMES)].abs().max() == 0
+    assert sim.net_contact_force[:, : len(HAND.body_names)].abs().max() == 0
     assert (sim.dof_state[..., 0] - closed).abs().max() < 2e-3
 
 
@@ -198,7 +217,7 @@ def test_a_scene_without_boxes():
     sim.dof_state[..., 0, 0] = 0.2
     sim.write_state(torch.ones(N, dtype=torch.bool))
     hold(sim, 3)
-    assert sim.body_names == list(hand.BODY_NAMES)
+    assert sim.body_names == list(HAND.body_names)
     assert sim.dof_state[:, 0, 0].tolist() == pytest.approx([0.2] * N, abs=1e-5)
 
 
@@ -461,10 +480,10 @@ def test_pictures_without_graphics_or_out_of_order(sim):
     ],
 )
 def test_files_that_the_importer_would_misread(tmp_path, old, new, message):
-    from dexhand_gym.sim.asset import write_plain_mjcf
+    from dexhand_gym.hands.mjcf import write_plain_mjcf
 
     file = tmp_path / "hand.xml"
-    write_plain_mjcf(file)
+    write_plain_mjcf(HAND.links, file)
     gymapi.parse(file)
     file.write_text(file.read_text().replace(old, new, 1))
     with forbidden(message):

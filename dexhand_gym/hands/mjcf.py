@@ -6,8 +6,6 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
-from dexhand_gym import hand
-
 Attributes = Dict[str, str]
 _INERTIAL = {"mass": "0.0001", "pos": "0 0 0", "diaginertia": "1e-07 1e-07 1e-07"}
 """Of a body without mass, which MuJoCo allows and PhysX does not."""
@@ -35,12 +33,13 @@ class Link(NamedTuple):
     """That collide."""
 
 
-def read_links(file: Path = hand.HAND_XML) -> List[Link]:
-    """In file order, depth first, as hand.BODY_NAMES has them."""
-    root = ElementTree.parse(file).getroot()
-    classes: Dict[str, Dict[str, Attributes]] = {"": {}}
-    for default in root.findall("default"):
-        _read_default(default, "", classes)
+def read_links(file: Path) -> List[Link]:
+    """In file order, depth first. Raises ValueError or OSError, one line, for what is no such file."""
+    root = read_tree(file)
+    compiler = root.find("compiler")
+    if compiler is None or compiler.get("angle") != "radian":
+        raise ValueError(f'{file.name}: allowed is <compiler angle="radian"/>')
+    classes = _read_classes(root)
     links: List[Link] = []
 
     def walk(element: ElementTree.Element, parent: int, childclass: str) -> None:
@@ -52,6 +51,15 @@ def read_links(file: Path = hand.HAND_XML) -> List[Link]:
                 return [{**classes[item.get("class", inherited)].get(tag, {}), **item.attrib} for item in found]
 
             joint, inertial = (find(tag) + [{}] for tag in ("joint", "inertial"))
+            refuse(
+                file, body, len(joint) > 2 or body.find("freejoint") is not None, "one joint that is a slide or a hinge"
+            )
+            refuse(file, body, joint[0].get("type", "hinge") not in ("slide", "hinge"), "a slide or a hinge")
+            refuse(file, body, any(numbers(joint[0].get("pos", "0"))), "a joint at its origin")
+            refuse(file, body, {"euler", "axisangle", "xyaxes", "zaxis"} & {*body.keys()}, "its orientation as quat")
+            refuse(
+                file, body, not body.get("name") or (joint[0] and "name" not in joint[0]), "names for body and joint"
+            )
             geoms = [geom for geom in find("geom") if geom.get("contype") != "0" or geom.get("conaffinity") != "0"]
             pos, quat = numbers(body.get("pos", "0 0 0")), numbers(body.get("quat", "1 0 0 0"))
             length = sum(x * x for x in quat) ** 0.5
@@ -64,6 +72,43 @@ def read_links(file: Path = hand.HAND_XML) -> List[Link]:
     return links
 
 
+def refuse(file: Path, body: ElementTree.Element, wrong: object, allowed: str) -> None:
+    """Raises ValueError, one line."""
+    if wrong:
+        raise ValueError(f"{file.name}: body {body.get('name', '')!r}: allowed is {allowed}")
+
+
+def read_drives(file: Path) -> Dict[str, Dict[str, float]]:
+    """Joint -> stiffness, damping and effort of the `position` actuator that drives it."""
+    root = read_tree(file)
+    classes, drives = _read_classes(root), {}
+    for item in root.findall("actuator/position"):
+        drive = {**classes[item.get("class", "")].get("position", {}), **item.attrib}
+        effort = numbers(drive.get("forcerange", "0 inf"))[1]
+        stiffness, damping = float(drive.get("kp", 1)), float(drive.get("kv", 0))
+        drives[drive.get("joint", "")] = {"stiffness": stiffness, "damping": damping, "effort": effort}
+    return drives
+
+
+def read_tree(file: Path) -> ElementTree.Element:
+    """Raises ValueError or OSError, one line, for what is no MJCF in one file."""
+    try:
+        root = ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{file.name}: not XML, {error}") from None
+    if root.tag != "mujoco" or root.find(".//include") is not None:
+        raise ValueError(f"{file.name}: allowed is an MJCF, whole in one file")
+    return root
+
+
+def _read_classes(root: ElementTree.Element) -> Dict[str, Dict[str, Attributes]]:
+    """Class -> tag -> defaults; "" is no class."""
+    classes: Dict[str, Dict[str, Attributes]] = {"": {}}
+    for default in root.findall("default"):
+        _read_default(default, "", classes)
+    return classes
+
+
 def _read_default(element: ElementTree.Element, parent: str, classes: Dict[str, Dict[str, Attributes]]) -> None:
     name = element.get("class", "")
     mine = classes[name] = {tag: dict(attributes) for tag, attributes in classes[parent].items()}
@@ -74,18 +119,29 @@ def _read_default(element: ElementTree.Element, parent: str, classes: Dict[str, 
         _read_default(item, name, classes)
 
 
+def multiply(a: Tuple[float, ...], b: Tuple[float, ...]) -> Tuple[float, ...]:
+    """Of quaternions w x y z: first b, then a."""
+    (aw, ax, ay, az), (bw, bx, by, bz) = a, b
+    return (
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    )
+
+
 def numbers(text: str) -> Tuple[float, ...]:
     """ "1 0.5" -> (1.0, 0.5)"""
     return tuple(float(word) for word in text.split())
 
 
-def write_plain_mjcf(file: Path) -> None:
+def write_plain_mjcf(links: List[Link], file: Path) -> None:
     """The hand's bodies, masses, joints and colliding shapes, each attribute where it is used. What Isaac Gym's importer
     drops or misreads is not in it: classes, drives, sites, cameras, limits that go without saying."""
-    root = ElementTree.Element("mujoco", model="dexhand021_right")
+    root = ElementTree.Element("mujoco", model="hand")
     ElementTree.SubElement(root, "compiler", angle="radian", coordinate="local")
     elements = [ElementTree.SubElement(root, "worldbody")]  # by index + 1
-    for link in read_links():
+    for link in links:
         pos, quat = (" ".join(f"{x:.9g}" for x in values) for values in (link.pos, link.quat))
         body = ElementTree.SubElement(elements[link.parent + 1], "body", name=link.name, pos=pos, quat=quat)
         elements.append(body)
@@ -93,6 +149,8 @@ def write_plain_mjcf(file: Path) -> None:
         if link.joint:
             _add(body, "joint", {"type": "hinge", **link.joint}).set("limited", "true")
         for geom in link.geoms:
+            if geom.get("type") == "mesh":
+                raise ValueError(f"body {link.name!r} collides as a mesh: with Isaac Gym allowed are primitives")
             _add(body, "geom", geom)
     file.write_bytes(ElementTree.tostring(root))
 

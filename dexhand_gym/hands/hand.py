@@ -1,0 +1,225 @@
+"""A hand as a value: an MJCF and a small table. All else follows from the two, without a simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Tuple, Union
+
+from dexhand_gym.fields import check_name
+from dexhand_gym.hands.mjcf import Link, multiply, numbers, read_drives, read_links
+
+Rows = Union[slice, Tuple[int, ...]]
+"""Which of a tensor's rows; a slice where they are evenly spaced."""
+
+
+class Finger(NamedTuple):
+    """Names of bodies."""
+
+    name: str
+    tip: str
+    """At its end."""
+    pad: str
+    """Where it touches."""
+    contact: str
+    """The contact forces on it are the finger's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """| given          | what it is                                                                                     |
+    |----------------|------------------------------------------------------------------------------------------------|
+    | `file`         | MJCF: bodies, joints with their limits, a `position` drive for each joint                      |
+    | `root`         | body that stands in the world; the scene says how high                                         |
+    | `palm`         | body: x out of the palm, y towards the index finger of a right hand, z along the fingers       |
+    | `fingers`      | two at least, the thumb first                                                                  |
+    | `actions`      | finger action -> {joint: scale > 0}: joint target = scale * action target                      |
+    | `base`         | joints that move the whole hand, slides before hinges; a target is a displacement, m or rad    |
+    | `pre_grasp`    | action targets of the open hand around a 5 cm cube at the world's origin; else it starts with  |
+    |                | its base at zero and its fingers straight                                                      |
+    | `mirror_image` | name of the hand that is this one's mirror image in the palm's x-z plane, if there is one      |
+
+    The base's joints come first in the file. Dofs and bodies stand in the file's order, depth first; action targets in the
+    order of `base` and then `actions`. Quaternions are x y z w.
+    """
+
+    file: Path
+    root: str
+    palm: str
+    fingers: Tuple[Finger, ...]
+    actions: Mapping[str, Mapping[str, float]]
+    base: Tuple[str, ...] = ()
+    pre_grasp: Tuple[float, ...] = ()
+    mirror_image: str = ""
+
+    def check(self) -> None:
+        """Raises ValueError or OSError, one line, where file and table do not go together."""
+        for name in (self.root, self.palm, *(body for finger in self.fingers for body in finger[1:])):
+            check_name("body", name, self.body_names)
+        if len(self.fingers) < 2:
+            raise ValueError(f"it has {len(self.fingers)} fingers: allowed are a thumb and one more at least")
+        if self.dof_names[: len(self.base)] != tuple(self.base):
+            raise ValueError(f"base = {self.base}: allowed are the first joints of the file, {self.dof_names[:6]}")
+        kinds = [self.joints[name].get("type", "hinge") for name in self.base]
+        if kinds != sorted(kinds, reverse=True):
+            raise ValueError(f"base = {self.base}: allowed are slides first, then hinges")
+        driven = [dof for dofs in self.all_actions.values() for dof in dofs]
+        for dof in driven:
+            check_name("joint of an action", dof, self.dof_names)
+            if driven.count(dof) > 1:
+                raise ValueError(f"joint {dof} has two actions: allowed is one")
+        for action, dofs in self.actions.items():
+            if not dofs or min(dofs.values()) <= 0:
+                raise ValueError(f"action {action} = {dict(dofs)}: allowed are joints with scales above 0")
+        if tuple(self.drives) != self.dof_names:
+            raise ValueError(
+                f"position drives of {', '.join(self.drives)}: allowed is one for each joint, in their order"
+            )
+        for dof in self.dof_names:
+            if "range" not in self.joints[dof]:
+                raise ValueError(f"joint {dof} has no range")
+        if self.pre_grasp and len(self.pre_grasp) != self.num_actions:
+            raise ValueError(f"pre_grasp has {len(self.pre_grasp)} numbers: allowed are {self.num_actions}")
+
+    # From the file ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def links(self) -> List[Link]:
+        """Its bodies."""
+        return read_links(self.file)
+
+    @cached_property
+    def body_names(self) -> Tuple[str, ...]:
+        """The bodies' names."""
+        return tuple(link.name for link in self.links)
+
+    @cached_property
+    def joints(self) -> Dict[str, Dict[str, str]]:
+        """Name -> attributes, in the order of the dofs."""
+        return {link.joint["name"]: link.joint for link in self.links if link.joint}
+
+    @cached_property
+    def dof_names(self) -> Tuple[str, ...]:
+        """The joints' names."""
+        return tuple(self.joints)
+
+    @cached_property
+    def dof_lower(self) -> Tuple[float, ...]:
+        """Lower limit of each dof, m or rad."""
+        return tuple(numbers(joint["range"])[0] for joint in self.joints.values())
+
+    @cached_property
+    def dof_upper(self) -> Tuple[float, ...]:
+        """Upper limit of each dof."""
+        return tuple(numbers(joint["range"])[1] for joint in self.joints.values())
+
+    @cached_property
+    def drives(self) -> Dict[str, Dict[str, float]]:
+        """Dof -> stiffness (N/m, Nm/rad), damping (N s/m, Nm s/rad) and effort (N, Nm)."""
+        return read_drives(self.file)
+
+    @cached_property
+    def palm_mount(self) -> Tuple[float, ...]:
+        """The palm's orientation in the world where all dofs are zero."""
+        quat, i = (1.0, 0.0, 0.0, 0.0), self.body_names.index(self.palm)
+        while i >= 0:
+            quat, i = multiply(self.links[i].quat, quat), self.links[i].parent
+        return (*quat[1:], quat[0])
+
+    # Sizes and indices ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def num_base(self) -> int:
+        """Actions and dofs of the base."""
+        return len(self.base)
+
+    @cached_property
+    def num_slides(self) -> int:
+        """Of the base's, those that translate; they come first."""
+        return sum(self.joints[name].get("type") == "slide" for name in self.base)
+
+    @cached_property
+    def num_actions(self) -> int:
+        """The base's and the fingers'."""
+        return len(self.all_actions)
+
+    @cached_property
+    def lift(self) -> int:
+        """The base's action that raises the hand, -1 if there is none."""
+        vertical = [i for i, name in enumerate(self.base) if self.slides_along(name, (0.0, 0.0, 1.0))]
+        return vertical[0] if vertical else -1
+
+    def slides_along(self, dof: str, axis: Tuple[float, ...]) -> bool:
+        """Whether a joint is a slide along this axis of its body."""
+        joint = self.joints[dof]
+        return joint.get("type") == "slide" and numbers(joint.get("axis", "0 0 1")) == axis
+
+    @cached_property
+    def palm_index(self) -> int:
+        """Of the bodies."""
+        return self.body_names.index(self.palm)
+
+    @cached_property
+    def tips(self) -> Rows:
+        """Of the bodies, those at the fingers' ends."""
+        return self.rows(finger.tip for finger in self.fingers)
+
+    @cached_property
+    def pads(self) -> Rows:
+        """Of the bodies, those where the fingers touch."""
+        return self.rows(finger.pad for finger in self.fingers)
+
+    @cached_property
+    def contacts(self) -> Rows:
+        """Of the bodies, those whose contact forces are the fingers'."""
+        return self.rows(finger.contact for finger in self.fingers)
+
+    def rows(self, bodies: Iterable[str]) -> Rows:
+        """Where bodies stand."""
+        return evenly([self.body_names.index(name) for name in bodies])
+
+    @cached_property
+    def active_dofs(self) -> Rows:
+        """Of the fingers' dofs one per finger action: the first that it drives with scale 1, else the first."""
+        chosen = [
+            min(dofs, key=lambda dof: (dofs[dof] != 1.0, self.dof_names.index(dof))) for dofs in self.actions.values()
+        ]
+        return evenly([self.dof_names.index(dof) - self.num_base for dof in chosen])
+
+    # Actions ----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def all_actions(self) -> Dict[str, Mapping[str, float]]:
+        """The base's and the fingers'."""
+        return {**{name: {name: 1.0} for name in self.base}, **self.actions}
+
+    @cached_property
+    def action_names(self) -> Tuple[str, ...]:
+        """The columns of action targets."""
+        return tuple(self.all_actions)
+
+    @cached_property
+    def coupling(self) -> Tuple[Tuple[float, ...], ...]:
+        """[dofs, actions]: dof targets = coupling @ action targets."""
+        return tuple(tuple(dofs.get(dof, 0.0) for dofs in self.all_actions.values()) for dof in self.dof_names)
+
+    @cached_property
+    def action_lower(self) -> Tuple[float, ...]:
+        """The lowest action targets that keep every coupled dof inside its limits."""
+        lower = dict(zip(self.dof_names, self.dof_lower))
+        return tuple(max(lower[dof] / scale for dof, scale in dofs.items()) for dofs in self.all_actions.values())
+
+    @cached_property
+    def action_upper(self) -> Tuple[float, ...]:
+        """The highest."""
+        upper = dict(zip(self.dof_names, self.dof_upper))
+        return tuple(min(upper[dof] / scale for dof, scale in dofs.items()) for dofs in self.all_actions.values())
+
+
+def evenly(indices: List[int]) -> Rows:
+    """[2, 4, 6] -> slice(2, 7, 2)"""
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    if step > 0 and indices == list(range(indices[0], indices[-1] + 1, step)):
+        return slice(indices[0], indices[-1] + 1, step)
+    return tuple(indices)
