@@ -58,6 +58,7 @@ GROUPS = {
     "logging.": "train.",
     "experiment.": "train.experiment.",
     "reward.": "task.reward_weights.",
+    "env.box.": "env.object.",
 }
 ALIASES = {
     "max_iter": "train.max_iterations",

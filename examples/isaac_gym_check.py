@@ -41,9 +41,9 @@ Result = Tuple[bool, str]
 
 def start(num_envs: int, device: str) -> Any:
     """A hand and a box in every environment. From the first to the last, boxes grow, get lighter and get rougher."""
-    share = np.linspace(0.0, 1.0, num_envs)[:, None]
-    boxes = {"size": 0.03 + 0.05 * share, "mass": 0.2 - 0.15 * share, "friction": 0.5 + 0.5 * share}
-    sim: Any = make_sim(Scene(boxes=(Box(),)), num_envs, SimConfig(), DECIMATION, "isaacgym", device, boxes)
+    share = np.linspace(0.0, 1.0, num_envs)
+    boxes = {"box.size": 0.03 + 0.05 * share, "box.mass": 0.2 - 0.15 * share, "box.friction": 0.5 + 0.5 * share}
+    sim: Any = make_sim(Scene(objects=(Box(),)), num_envs, SimConfig(), DECIMATION, "isaacgym", device, boxes)
     sim.engines_bodies = gymtorch.wrap_tensor(sim.gym.acquire_rigid_body_state_tensor(sim.sim))
     return sim
 

@@ -6,8 +6,8 @@ import torch
 
 import dexhand_gym  # noqa: F401
 from dexhand_gym.checker import check_vector_env
-from dexhand_gym.envs.box_grasping import BoxGraspingConfig
-from dexhand_gym.envs.config import Config
+from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
+from dexhand_gym.envs.config import Config, override
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from examples.scripted_grasp import scripted_env, success_rate
 from ppo import ppo
@@ -200,3 +200,53 @@ if GPU:
         eager, fast = torch.stack(losses[:3]), torch.stack(losses[3:])
         tolerance = 5e-2 if "mixed_precision" in changes else 1e-2
         torch.testing.assert_close(fast[:, :3], eager[:, :3], rtol=tolerance, atol=tolerance)
+
+
+class Waits(BoxGrasping):
+    """A task that asks the GPU within its rewards."""
+
+    @staticmethod
+    def rewards(m, cfg):
+        terms = BoxGrasping.rewards(m, cfg)
+        scale = torch.tensor(1.0 if terms["grasp"].sum().item() >= 0 else 2.0, device=terms["grasp"].device)
+        return {**terms, "reach": terms["reach"] * scale}
+
+
+def test_a_task_that_cannot_be_captured_runs_and_is_named(caplog):
+    """On a GPU; on the CPU nothing is captured and nothing is said. Either way it computes what it says."""
+    fields = {"num_envs": 64, "backend": "mjwarp", "device": DEVICE}
+    env, plain = (cls(override(Config(task=cls.config()), fields), seed=0) for cls in (Waits, BoxGrasping))
+    env.reset(seed=1), plain.reset(seed=1)
+    for _ in range(8):
+        actions = torch.zeros(64, 18, device=DEVICE)
+        reward, other = env.step(actions)[1], plain.step(actions)[1]
+    torch.testing.assert_close(reward, other)
+    told = [record.message for record in caplog.records if "not a CUDA graph" in record.message]
+    assert len(told) == GPU
+    assert not GPU or "rewards() in " in told[0]
+    assert not GPU or "test_mjwarp.py:" in told[0]
+    assert not plain._finish._waits
+
+
+class Varied(BoxGrasping):
+    """A cube of another mass in every episode."""
+
+    def vary(self):
+        return {"box.mass": self.uniform(0.1, 0.3, 1)[:, 0]}
+
+
+def test_a_variation_of_every_episode():
+    fields = {"num_envs": 256, "backend": "mjwarp", "device": DEVICE, "episode_length": 3}
+    env = Varied(override(Config(task=Varied.config()), fields), seed=0)
+    seen = []
+    for _ in range(13):
+        seen.append(env.memory()["sim.body_mass"][:, 0].clone())
+        env.step(torch.zeros(256, 18, device=DEVICE))
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[9], seen[11]), "within an episode"
+    assert not torch.equal(seen[2], seen[3]) and not torch.equal(seen[11], seen[12])
+    for mass in seen:
+        assert 0.1 <= mass.min() < 0.11 and 0.29 < mass.max() <= 0.3
+    state = env.get_state()
+    env.reset(seed=9)
+    env.set_state(state)
+    assert torch.equal(env.memory()["sim.body_mass"][:, 0], seen[12])

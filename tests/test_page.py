@@ -195,8 +195,9 @@ def test_boxes_on_the_page_have_their_own_sizes():
     env = make(num_envs=5, render_mode="human", render_port=0, randomize={"box_size": (0.03, 0.07)})
     frame = env.viewer._fetch()
     bodies = [env.sim.body_names.index(name) for name in ("hand_base", "box")]
-    scales = scales_of(frame, bodies, env.viewer._nominal).reshape(5, 2)
-    np.testing.assert_allclose(scales, np.c_[np.ones(5), env.box_sizes / 0.05], rtol=1e-5)
+    scales = scales_of(frame, bodies, env.viewer._nominal).reshape(5, 2, 3)
+    np.testing.assert_allclose(scales[:, 0], 1.0)
+    np.testing.assert_allclose(scales[:, 1], 2 * env.object_halves[:, 0] / 0.05, rtol=1e-5)
     env.viewer.draw(frame)
     (handle,) = [handle for handle, of in env.viewer._bodies if of == bodies[1:]]
     np.testing.assert_allclose(handle.batched_scales, scales[:, 1])

@@ -12,9 +12,11 @@ from torch import Tensor
 from dexhand_gym import rotations
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.mirror import HAND_MIRRORS, QUATERNION, SAME, VECTOR, VELOCITY
-from dexhand_gym.envs.quantities import HAND_QUANTITIES
+from dexhand_gym.envs.quantities import HAND_QUANTITIES, half_extents
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.fields import Annotated, Range
+from dexhand_gym.meshes import mesh_distance
+from dexhand_gym.shapes import distance as surface_distance
 from dexhand_gym.sim import Scene
 
 Way = Annotated[float, Range(0, 10)]
@@ -103,10 +105,12 @@ class BoxGraspingConfig(TaskConfig):
 
 
 def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
-    """Distance of each finger pad to the cube's surface [N, F], m; 0 inside."""
-    box = m["box"].unsqueeze(1)
+    """Distance of each finger pad to the object's surface [N, F], m; 0 inside."""
+    box, thing = m["box"].unsqueeze(1), cfg.env.object
     local = rotations.rotate_inverse(box[..., 3:7], m["pads"][..., :3] - box[..., :3])
-    return torch.linalg.vector_norm(local.abs_().sub_(m["box_size"].unsqueeze(2) / 2).clamp_(min=0.0), dim=-1)
+    if thing.shape == "mesh":
+        return mesh_distance(local, thing.file, thing.first_size)
+    return surface_distance(thing.shape, local, m["box_half"].unsqueeze(1))
 
 
 def finger_box_contact(m: Dict[str, Tensor], cfg: Config) -> Tensor:
@@ -179,6 +183,7 @@ class BoxGrasping(DexHandVecEnv):
         "fingerpad_distances": pad_pair_distances,
         "finger_to_object_distances": lambda m, cfg: distance(m["pads"][..., :3], m["object_pos"].unsqueeze(1)),
         "hand_to_object_distance": lambda m, cfg: distance(m["hand_pose"][:, :3], m["object_pos"]).unsqueeze(1),
+        "box_half": lambda m, cfg: half_extents(m["box_size"], cfg.env.object),
         "pads_to_surface": pads_to_surface,
         "finger_box_contact": finger_box_contact,
         "held_high": held_high,
@@ -206,14 +211,17 @@ class BoxGrasping(DexHandVecEnv):
     def scene(self) -> Scene:
         """One cube."""
         env, task = self.cfg.env, self.task
-        if env.box.name != "box":
-            raise ValueError(f"env.box.name = '{env.box.name}': allowed is 'box', the name by which this task knows it")
-        start = max((env.box.size, *(task.randomize.box_size or ()))) / 2
+        thing = env.object
+        if thing.name != "box" or thing.fixed:
+            name = "fixed = True: allowed is False" if thing.fixed else f"name = '{thing.name}': allowed is 'box'"
+            raise ValueError(f"env.object.{name}, for this task lifts it and knows it by that name")
+        largest = max((max(thing.extents), *(task.randomize.box_size or ())))
+        start = thing.rest()[0] * largest / max(thing.extents)
         if task.success_height <= start:
             raise ValueError(
-                f"task.success_height = {task.success_height}: allowed is more than {start}, where a box lies"
+                f"task.success_height = {task.success_height}: allowed is more than {start}, where it lies"
             )
-        return Scene(env.hand_height, boxes=(env.box,), spacing=env.spacing)
+        return Scene(env.hand_height, objects=(thing,), spacing=env.spacing)
 
     @cached_property
     def _pre_grasp(self) -> Tensor:
@@ -231,9 +239,13 @@ class BoxGrasping(DexHandVecEnv):
         hand[:, :slides] += self.uniform(-task.hand_position_noise, task.hand_position_noise, slides)
         hand[:, slides : slides + turns] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, turns)
         position = self.uniform(-task.box_position_noise, task.box_position_noise, 3)
-        position[:, 2:] = self._raw["box_size"] / 2
-        yaw = self.uniform(-torch.pi, torch.pi, 1)[:, 0]
-        return {"hand": hand, "box": torch.cat((position, rotations.from_z_angle(yaw)), 1)}
+        thing = self.cfg.env.object
+        height, quat = thing.rest()
+        position[:, 2:] = self._raw["box_size"] * (height / max(thing.extents))
+        turn = rotations.from_z_angle(self.uniform(-torch.pi, torch.pi, 1)[:, 0])
+        if quat != (0.0, 0.0, 0.0, 1.0):
+            turn = rotations.multiply(turn, torch.tensor(quat, device=self.device).expand_as(turn))
+        return {"hand": hand, "box": torch.cat((position, turn), 1)}
 
     @staticmethod
     def rewards(m: Dict[str, Tensor], cfg: Config) -> Dict[str, Tensor]:

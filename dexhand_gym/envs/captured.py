@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import logging
-from typing import Any, Callable, Optional
+import warnings
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Optional
 
 import torch
 from torch import Tensor
@@ -16,6 +20,9 @@ class Captured:
     load and compile), the third captures it, and every later one replays the capture; otherwise it is run. Either way in
     inference mode, which saves a tenth of the cost of small operations; the tensors returned are copies free of that mode.
     `fuse` compiles the function first.
+
+    What waits for the GPU (`.item()`, `torch.tensor(...)`, shapes that depend on data) cannot be captured. The second call
+    finds that out; then the function is run at every call, and a warning names function and line.
     """
 
     def __init__(
@@ -28,6 +35,8 @@ class Captured:
         self.on_gpu = on_gpu
         self._plain = function
         self._function = torch.compile(function, dynamic=False) if on_gpu and fuse else function
+        self._fused = on_gpu and fuse
+        self._waits = False
         self._generator = generator
         self._of: tuple = ()
         self._runs = 0
@@ -37,13 +46,22 @@ class Captured:
     def again_if_changed(self, *functions: Callable) -> None:
         """Forgets the capture if these, which `function` calls, are not those of the last time."""
         if functions != self._of:
-            self._of, self._runs, self._graph = functions, 0, None
+            self._of, self._runs, self._graph, self._waits = functions, 0, None, False
 
     def __call__(self) -> Any:
-        if not self.on_gpu or self._runs < 2:
+        if not self.on_gpu or self._runs < 2 or self._waits:
             self._runs += 1
-            with torch.inference_mode():
+            watching = synchronisations() if self.on_gpu and self._runs == 2 else contextlib.nullcontext([])
+            with torch.inference_mode(), watching as found:
                 result = self._run()
+            places = [place for place in found if not (self._fused and "/torch/" in place)]  # the compiler may wait
+            if places:
+                self._waits = True
+                log.warning(
+                    "not a CUDA graph, which costs speed: %s waits for the GPU, as .item(), torch.tensor() and shapes that "
+                    "depend on data do",
+                    places[0],
+                )
             return copies(result)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
@@ -64,6 +82,36 @@ class Captured:
             log.warning("not compiled, which costs a few per cent of speed: %s", str(error).strip().splitlines()[0])
             self._function = self._plain
             return self._function()
+
+
+@contextlib.contextmanager
+def synchronisations() -> Iterator[List[str]]:
+    """Where the code within waits for the GPU, filled in at its end: "rewards() in my_task.py:12"."""
+    places: List[str] = []
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield places
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for warning in told:
+        if "synchronizing" in str(warning.message):
+            places.append(f"{function_at(warning.filename, warning.lineno)} in {warning.filename}:{warning.lineno}")
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def function_at(file: str, line: int) -> str:
+    """The innermost function that a line of a file belongs to."""
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return "code"
+    defined = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    around = [node for node in defined if node.lineno <= line <= (node.end_lineno or node.lineno)]
+    return f"{max(around, key=lambda node: node.lineno).name}()" if around else "code"
 
 
 def copies(result: Any) -> Any:

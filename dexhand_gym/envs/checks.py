@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.fields import check, check_name, shortened
+from dexhand_gym.objects import Object
 from dexhand_gym.sim import Scene
 
 log = logging.getLogger(__name__)
@@ -157,8 +158,15 @@ def check_scene(scene: Any) -> Scene:
     """What scene() returned."""
     if not isinstance(scene, Scene):
         raise ValueError(f"scene() returns a {type(scene).__name__}: allowed is a Scene")
-    for i, box in enumerate(scene.boxes):
-        check(box, f"scene().boxes[{i}].")
+    for i, thing in enumerate(scene.objects):
+        if not isinstance(thing, Object):
+            raise ValueError(f"scene().objects[{i}] is a {type(thing).__name__}: allowed is an Object, such as Box()")
+        check(thing, f"scene().objects[{i}].")
+        thing.validate(f"scene().objects[{i}].")
+    names = [thing.name for thing in scene.objects]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"scene().objects: {name!r} is there twice, allowed is a name of its own for each")
     return scene
 
 

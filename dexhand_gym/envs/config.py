@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Literal, Optional, Tuple
 
 from dexhand_gym.fields import Annotated, Length, Range, check, check_name
 from dexhand_gym.hands import Hand, find_hand
-from dexhand_gym.sim.base import Box, Friction, Mass, SimConfig, Size
+from dexhand_gym.objects import Friction, Mass, Object, Size
+from dexhand_gym.sim.base import SimConfig
 
 Side = Annotated[int, Range(2, 8192, even=True)]
 Speed = Annotated[float, Range(0, 1000, above=True)]
@@ -73,8 +75,13 @@ class EnvConfig:
     """right, left, or one of your own by the name under which it is registered, or as package.module:HAND."""
     hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
-    box: Box = field(default_factory=Box)
-    """The object to grasp (tasks that have one)."""
+    object: Object = field(default_factory=Object)
+    """The object to grasp (tasks that have one); env.box is an older name of it."""
+
+    @property
+    def box(self) -> Object:
+        """Older name of `object`."""
+        return self.object
 
 
 @dataclass
@@ -84,11 +91,11 @@ class RandomizeConfig:
     only: rewards, endings and privileged observations are those of the true state."""
 
     box_size: Optional[Tuple[Size, Size]] = None
-    """Range of the boxes' edge length, m; None: env.box.size."""
+    """Range of the objects' largest extent, m; None: env.object.size."""
     box_mass: Optional[Tuple[Mass, Mass]] = None
-    """Range of their mass, kg; None: env.box.mass."""
+    """Range of their mass, kg; None: env.object.mass."""
     box_friction: Optional[Tuple[Friction, Friction]] = None
-    """Range of their friction coefficient; None: env.box.friction."""
+    """Range of their friction coefficient; None: env.object.friction."""
     action_delay: Tuple[Annotated[int, Range(0, 100)], Annotated[int, Range(0, 100)]] = (0, 0)
     """Range of the control steps by which dof targets reach the drives late."""
     joint_position_noise: Deviation = 0.0
@@ -203,6 +210,7 @@ class Config:
         check(self)
         self.sim.validate()
         self.task.validate()
+        self.env.object.validate("env.object.")
         find_hand(self.env.hand)
         if self.control_dt > 1:
             raise ValueError(
@@ -222,6 +230,7 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
     cfg = dataclasses.replace(cfg)
     known = _fields(cfg)
     for name, value in fields.items():
+        name = re.sub(r"^(env\.)?box(?=\.|$)", "env.object", name)  # its older name
         matches = [path for path in known if path == name or path.split(".")[-1] == name]
         if len(matches) != 1:
             names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.6)

@@ -13,7 +13,7 @@ The environment puts in the raw ones:
 | prev_actions                  | [N, A]       | the newest action                                                    |
 | bodies, body_forces           | [N, B, 13/3] | rigid body states and net contact forces                             |
 | <actor>, start_<actor>        | [N, 13 / 7]  | root state now; pose at the start of the episode                     |
-| <box>_size                    | [N, 1]       | edge length of a box                                                 |
+| <object>_size                 | [N, 1]       | its largest extent, m                                                |
 | start_hand                    | [N, T]       | action targets at the start of the episode                           |
 | prev_<name>                   | as <name>    | a quantity in the task's `remembered`, one control step ago          |
 | <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |
@@ -36,6 +36,7 @@ from torch import Tensor
 
 from dexhand_gym import rotations
 from dexhand_gym.hands.hand import Rows
+from dexhand_gym.objects import Object
 
 Quantity = Callable[[Dict[str, Tensor], Any], Tensor]
 
@@ -74,6 +75,12 @@ def pick(x: Tensor, rows: Rows) -> Tensor:
     if (rows, x.device) not in _INDICES:  # a CUDA graph cannot make it
         _INDICES[rows, x.device] = torch.tensor(rows, device=x.device)
     return x.index_select(1, _INDICES[rows, x.device])
+
+
+def half_extents(size: Tensor, thing: Object) -> Tensor:
+    """Of an object [N, 3], m, in environments where its largest extent is `size` [N, 1]."""
+    largest = max(thing.extents)
+    return torch.cat([size * (x / largest) / 2 for x in thing.extents], 1)
 
 
 def in_hand_frame(m: Dict[str, Tensor], poses: Tensor) -> Tensor:

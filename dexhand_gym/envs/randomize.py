@@ -10,28 +10,23 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.config import RandomizeConfig
-from dexhand_gym.sim import Box
+from dexhand_gym.objects import Object
 
 
-def draw_boxes(
-    cfg: RandomizeConfig, boxes: Sequence[Box], num_envs: int, random: np.random.Generator
-) -> Optional[Dict[str, np.ndarray]]:
-    """Every environment's own boxes, as make_sim takes them; None if all have the scene's.
+def draw_objects(
+    cfg: RandomizeConfig, things: Sequence[Object], num_envs: int, random: np.random.Generator
+) -> Dict[str, Tensor]:
+    """Every environment's own objects, a Variation; empty if all have the scene's.
 
-    Raises ValueError, one line, if there is no box to randomise."""
+    Raises ValueError, one line, if there is no object to randomise."""
     ranges = {name: getattr(cfg, f"box_{name}") for name in ("size", "mass", "friction")}
-    asked = [name for name, bounds in ranges.items() if bounds]
-    if not asked:
-        return None
-    if not boxes:
-        raise ValueError(f"task.randomize.box_{asked[0]} = {ranges[asked[0]]}: this task has no box, allowed is None")
-    shape = (num_envs, len(boxes))
-    return {
-        name: random.uniform(bounds[0], bounds[1], shape)
-        if bounds
-        else np.full(shape, [float(getattr(b, name)) for b in boxes])
-        for name, bounds in ranges.items()
-    }
+    ranges = {name: bounds for name, bounds in ranges.items() if bounds}
+    for name, bounds in ranges.items():
+        if not things:
+            raise ValueError(f"task.randomize.box_{name} = {bounds}: this task has no object, allowed is None")
+    shape = (num_envs, len(things))
+    drawn = {name: torch.from_numpy(random.uniform(bounds[0], bounds[1], shape)) for name, bounds in ranges.items()}
+    return {f"{thing.name}.{name}": rows[:, i] for name, rows in drawn.items() for i, thing in enumerate(things)}
 
 
 class Delay:

@@ -31,8 +31,8 @@ from dexhand_gym.envs.checks import (
 )
 from dexhand_gym.envs.config import ENDINGS, Config, TaskConfig
 from dexhand_gym.envs.mirror import HAND_MIRRORS
-from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite
-from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_boxes
+from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite, half_extents
+from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_objects
 from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import Scene, View, make_sim
 from dexhand_gym.sim.base import draws_itself
@@ -48,9 +48,11 @@ class DexHandVecEnv(VectorEnv):
     | `config`                  | its TaskConfig: lengths, limits, weights, observation keys, criteria                 |
     | `scene()`                 | what stands in an environment besides the hand                                       |
     | `sample_start()`          | random start: {"hand": action targets [N, T], actor: pose [N, 7], ...}               |
-    | `rewards(m, cfg)`        | {term: [N]} unweighted                                                               |
-    | `successes(m, cfg)`      | {criterion: [N] bool}                                                                |
-    | `failures(m, cfg)`       | {criterion: [N] bool}                                                                |
+    | `vary()`                  | what differs between episodes, {"box.mass": [N], ...} (sim.base.Variation)           |
+    | `edit_spec(spec)`         | changes of MuJoCo's model that no value covers                                       |
+    | `rewards(m, cfg)`         | {term: [N]} unweighted                                                               |
+    | `successes(m, cfg)`       | {criterion: [N] bool}                                                                |
+    | `failures(m, cfg)`        | {criterion: [N] bool}                                                                |
     | `quantities`              | {name: function(measured, cfg)}: observations and whatever rewards and endings read       |
     | `timers`                  | {name: boolean quantity}: seconds that it has held without a break                   |
     | `remembered`              | quantities whose value one control step ago is wanted, as prev_<name>                |
@@ -77,7 +79,7 @@ class DexHandVecEnv(VectorEnv):
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
     config: ClassVar[Type[TaskConfig]] = TaskConfig
-    quantities: ClassVar[Dict[str, Quantity]] = HAND_QUANTITIES
+    quantities: Dict[str, Quantity] = HAND_QUANTITIES
     timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
     remembered: ClassVar[Tuple[str, ...]] = ()
     mirrors: ClassVar[Dict[str, Any]] = HAND_MIRRORS
@@ -97,20 +99,20 @@ class DexHandVecEnv(VectorEnv):
         self.cfg, self.task = cfg, cfg.task
         self.num_envs = cfg.env.num_envs
         self.hand, env = cfg.hand, cfg.env
-        scene = dataclasses.replace(check_scene(self.scene()), hand=self.hand)
+        scene = dataclasses.replace(check_scene(self.scene()), hand=self.hand, edit_spec=self._own_edit())
         random = np.random.default_rng(seed)
-        boxes = draw_boxes(self.task.randomize, scene.boxes, self.num_envs, random)
+        variation = draw_objects(self.task.randomize, scene.free, self.num_envs, random)
         cameras = self.num_envs if render_mode == "rgb_array" else int(env.record_video)
         view = View(cameras, env.video_size, window=bool(env.render) or render_mode == "human")
         engine = env.backend, env.device
-        self.sim = make_sim(scene, self.num_envs, cfg.sim, self.task.decimation, *engine, own_boxes=boxes, view=view)
+        self.sim = make_sim(scene, self.num_envs, cfg.sim, self.task.decimation, *engine, variation, view)
         self.device = self.sim.device
         self.control_dt = cfg.control_dt
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
         self._init_actions()
         self._init_buffers()
         self._init_raw_quantities(scene)
-        self._init_randomization(scene, boxes, random)
+        self._init_randomization(scene, variation, random)
         self._generator = torch.Generator(device=self.device)
         graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
         self._drive = Captured(self._drive_dofs, graphs, generator=self._generator if self._noise else None)
@@ -157,6 +159,17 @@ class DexHandVecEnv(VectorEnv):
     def scene(self) -> Scene:
         """What stands in one environment."""
         return Scene(self.cfg.env.hand_height, spacing=self.cfg.env.spacing)
+
+    def vary(self) -> Dict[str, Tensor]:
+        """Values that every new episode is to have, drawn for every environment; see sim.base.Variation."""
+        return {}
+
+    def edit_spec(self, spec: Any) -> None:
+        """Changes MuJoCo's MjSpec of the scene, for what no value covers; engines, viewers and pictures obey it. Its bodies
+        and joints must stay."""
+
+    def _own_edit(self) -> Optional[Callable[[Any], None]]:
+        return None if type(self).edit_spec is DexHandVecEnv.edit_spec else self.edit_spec
 
     def sample_start(self) -> Dict[str, Tensor]:
         """Start of an episode, drawn for every environment: {"hand": action targets [N, T], actor: pose [N, 7]}."""
@@ -251,7 +264,7 @@ class DexHandVecEnv(VectorEnv):
             **{name: sim.root_state[:, i] for i, name in enumerate(sim.actor_names) if i},
             **{f"start_{name}": value for name, value in self._start.items()},
         }
-        sizes = [f"{box.name}_size" for box in scene.boxes]
+        sizes = [f"{thing.name}_size" for thing in scene.free]
         known = [*self._raw, *sizes, *self.quantities, *self.timers, *(f"prev_{name}" for name in self.remembered)]
         check_table_names(self, known)
         names = dict.fromkeys((*self.quantities, *self.timers, *known))
@@ -259,16 +272,15 @@ class DexHandVecEnv(VectorEnv):
             for key in getattr(self.task, field):
                 check_name(f"task.{field}", key, names)
 
-    def _init_randomization(
-        self, scene: Scene, boxes: Optional[Dict[str, np.ndarray]], random: np.random.Generator
-    ) -> None:
-        """Boxes' sizes as quantities; delay and noise, None where there is none."""
-        sizes = boxes["size"] if boxes else np.tile([box.size for box in scene.boxes], (self.num_envs, 1))
-        self.box_sizes = torch.tensor(sizes, dtype=torch.float32, device=self.device)
-        """Edge lengths [N, boxes], m."""
-        of_boxes = {f"{box.name}_size": self.box_sizes[:, i : i + 1] for i, box in enumerate(scene.boxes)}
-        self._raw.update(of_boxes)
-        self._own: Dict[str, Tensor] = of_boxes if boxes else {}
+    def _init_randomization(self, scene: Scene, variation: Dict[str, Tensor], random: np.random.Generator) -> None:
+        """Objects' sizes as quantities; delay and noise, None where there is none."""
+        self._own: Dict[str, Tensor] = {}
+        for thing in scene.free:
+            size = variation.get(f"{thing.name}.size", torch.full((self.num_envs,), max(thing.extents)))
+            size = size.to(self.device, torch.float32).unsqueeze(1)
+            self._raw[f"{thing.name}_size"] = size
+            if variation:
+                self._own[f"{thing.name}_size"] = size
         cfg = self.task.randomize
         self.differ = cfg.per_environment
         """Whether environments differ in what they keep from episode to episode."""
@@ -438,6 +450,12 @@ class DexHandVecEnv(VectorEnv):
         return rows
 
     @property
+    def object_halves(self) -> Tensor:
+        """Half extents of what moves besides the hand [N, objects, 3], m."""
+        halves = [half_extents(self._raw[f"{thing.name}_size"], thing) for thing in self.sim.scene.free]
+        return torch.stack(halves, 1) if halves else self._episode_return.new_zeros(self.num_envs, 0, 3)
+
+    @property
     def measured(self) -> Measured:
         """The quantities of the newest instant, by name (quantities.py)."""
         return Measured(self._raw, self.quantities, self.cfg)
@@ -508,6 +526,8 @@ class DexHandVecEnv(VectorEnv):
         """Puts the environments in `_beginning` at a random start, as far as tensors go: the simulator is told after."""
         mask = self._beginning
         column = mask.unsqueeze(1)
+        if type(self).vary is not DexHandVecEnv.vary:
+            self._vary(mask)
         start = self.sample_start()
         check_start(start, self._start)
         for name, value in start.items():
@@ -527,6 +547,16 @@ class DexHandVecEnv(VectorEnv):
         for i, name in enumerate(self.sim.actor_names[1:], 1):
             at_rest = torch.nn.functional.pad(self._start[name], (0, 6))
             self.sim.root_state[:, i] = torch.where(column, at_rest, self.sim.root_state[:, i])
+
+    def _vary(self, mask: Tensor) -> None:
+        """Gives the environments in `mask` what vary() says."""
+        variation = self.vary()
+        self.sim.vary(variation, mask)
+        for name, values in variation.items():
+            thing, _, what = name.partition(".")
+            if what == "size":
+                size = self._raw[f"{thing}_size"]
+                size.copy_(torch.where(mask.unsqueeze(1), values.to(size).view(-1, 1), size))
 
     def _remember(self, m: Measured) -> None:
         for name in self.remembered:

@@ -9,33 +9,33 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import Optional
 
+from dexhand_gym.objects import Box, Object
 from dexhand_gym.sim.base import (
     PHYSICS,
-    Box,
     PhysxConfig,
     Scene,
     SimConfig,
     Simulator,
     SolverConfig,
+    Variation,
     View,
     WarpConfig,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = [
     "BACKENDS",
     "ISAACGYM_ERRORS",
     "PHYSICS",
     "Box",
+    "Object",
     "PhysxConfig",
     "Scene",
     "SimConfig",
     "Simulator",
     "SolverConfig",
+    "Variation",
     "View",
     "WarpConfig",
     "make_sim",
@@ -78,14 +78,13 @@ def make_sim(
     decimation: int,
     backend: str = "auto",
     device: str = "auto",
-    own_boxes: Optional[Dict[str, np.ndarray]] = None,
+    variation: Optional[Variation] = None,
     view: View = View(),  # noqa: B008  (nobody changes it)
 ) -> Simulator:
     """A Simulator of `num_envs` copies of `scene`; one step of it lasts cfg.dt * decimation seconds.
 
     backend "auto" and device "auto" take Isaac Gym if it has been imported, else MuJoCo Warp on a CUDA device, else MuJoCo
-    on CPU threads; backend "none" is no engine (still.py). `own_boxes`: size, mass and friction of the boxes in each
-    environment instead of the scene's, {"size", "mass", "friction": [num_envs, boxes]}. `view` is for Isaac Gym, which
+    on CPU threads; backend "none" is no engine (still.py). `variation`: what differs between environments (base.py). `view` is for Isaac Gym, which
     must know from the first what it will have to draw. Raises ValueError for names it does not know, RuntimeError when
     what was asked for cannot be used here.
     """
@@ -99,14 +98,14 @@ def make_sim(
             from dexhand_gym.sim.isaacgym import IsaacGymSimulator  # compiles gymtorch, the first time
         except ISAACGYM_ERRORS as error:
             raise no_isaacgym(error) from error
-        return IsaacGymSimulator(scene, num_envs, cfg, decimation, device, own_boxes, view)
+        return IsaacGymSimulator(scene, num_envs, cfg, decimation, device, variation, view)
     if backend == "mjwarp":
         from dexhand_gym.sim.mjwarp import WarpSimulator
 
-        return WarpSimulator(scene, num_envs, cfg, decimation, device, own_boxes)
+        return WarpSimulator(scene, num_envs, cfg, decimation, device, variation)
     from dexhand_gym.sim.mujoco import MuJoCoSimulator
 
-    return MuJoCoSimulator(scene, num_envs, cfg, decimation, own_boxes)
+    return MuJoCoSimulator(scene, num_envs, cfg, decimation, variation)
 
 
 def import_isaacgym(backend: str) -> None:

@@ -5,23 +5,20 @@ This module loads neither torch nor an engine, so that configs can be read and c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Dict, List, Literal, Protocol, Tuple
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Protocol, Tuple
 
-from dexhand_gym.fields import Annotated, Matching, Range
+from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT
 from dexhand_gym.hands.hand import Hand
+from dexhand_gym.objects import Object
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-Size = Annotated[float, Range(1e-3, 1)]
-Mass = Annotated[float, Range(1e-6, 1000)]
-Friction = Annotated[float, Range(0, 100, above=True)]
 Pull = Annotated[float, Range(-1000, 1000)]
-Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass
@@ -128,29 +125,39 @@ PHYSICS: Dict[str, SimConfig] = {
 
 
 @dataclass
-class Box:
-    """A free cube. Its actor, body and joint bear `name`."""
-
-    name: Annotated[str, Matching(r"[A-Za-z_]\w{0,63}", "letters, digits and _, 64 at most")] = "box"
-    size: Size = 0.05
-    """Edge length, m."""
-    mass: Mass = 0.1
-    """kg."""
-    friction: Friction = 1.0
-    """Sliding friction coefficient of its contacts with hand and ground; two boxes that touch take the larger."""
-    color: Tuple[Share, Share, Share] = (0.15, 0.55, 0.78)
-
-
-@dataclass
 class Scene:
-    """One environment: the hand, anchored to the world at `hand_height`, a ground plane at z = 0, and boxes."""
+    """One environment: the hand, anchored to the world at `hand_height`, a ground plane at z = 0, and objects."""
 
     hand_height: float = 0.25
-    boxes: Tuple[Box, ...] = ()
+    objects: Tuple[Object, ...] = ()
     spacing: float = 0.6
     """Distance between neighbouring environments where an engine or a viewer shows them side by side, m."""
     hand: Hand = DEXHAND021_RIGHT
     """The environment puts env.hand here."""
+    edit_spec: Optional[Callable[[Any], None]] = None
+    """Called with MuJoCo's MjSpec of all this before it is compiled, for what no value covers; other engines do not know it.
+    The environment puts its own here."""
+    boxes: InitVar[Tuple[Object, ...]] = ()
+    """Older name of `objects`."""
+
+    def __post_init__(self, boxes: Tuple[Object, ...]) -> None:
+        self.objects = tuple(self.objects or boxes)
+        vars(self)["boxes"] = self.objects
+
+    @property
+    def free(self) -> Tuple[Object, ...]:
+        """The objects that move: actors 1, 2, ... and the last bodies."""
+        return tuple(thing for thing in self.objects if not thing.fixed)
+
+    @property
+    def bodies(self) -> Tuple[Object, ...]:
+        """The objects in the order of their bodies, which is after the hand's: fixed ones, then free ones."""
+        return (*(thing for thing in self.objects if thing.fixed), *self.free)
+
+    @property
+    def actor_names(self) -> List[str]:
+        """The hand and what moves."""
+        return ["hand", *(thing.name for thing in self.free)]
 
 
 @dataclass
@@ -163,6 +170,16 @@ class View:
     """Width and height of a camera's pictures, pixels."""
     window: bool = False
 
+
+Variation = Dict[str, Any]
+"""What differs between environments: name -> tensor [N, ...].
+
+| name                              | values                                                                     |
+|-----------------------------------|----------------------------------------------------------------------------|
+| "<object>.size"                   | [N] largest extent, m; the others go with it (not of a mesh)               |
+| "<object>.mass", ".friction"      | [N] kg; coefficient                                                        |
+| a field of MuJoCo's MjModel       | [N, ...] all of it, such as dof_damping [N, nv]; the MuJoCo engines only   |
+"""
 
 REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite")
 """A simulator's tensors, see there."""
@@ -206,6 +223,11 @@ class Simulator(Protocol):
         until the next step, which both MuJoCo engines report one physics step (dt / substeps) early. Other environments
         stay as they are.
         """
+        ...
+
+    def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
+        """Gives the environments in `mask` [N] bool, or all, values of their own; takes effect with their next write_state.
+        Raises ValueError, one line, for what this engine cannot change."""
         ...
 
     def memory(self) -> Dict[str, Tensor]:

@@ -27,9 +27,11 @@ import torch
 # isort: on
 from torch import Tensor
 
+from dexhand_gym.fields import check_name
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import numbers, write_plain_mjcf
-from dexhand_gym.sim.base import REPORTED, Box, PhysxConfig, Scene, SimConfig, View
+from dexhand_gym.objects import Object
+from dexhand_gym.sim.base import REPORTED, PhysxConfig, Scene, SimConfig, Variation, View
 from dexhand_gym.sim.kinematics import Kinematics
 
 _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
@@ -50,20 +52,15 @@ class IsaacGymSimulator:
         cfg: SimConfig,
         decimation: int,
         device: str,
-        own_boxes: Optional[Dict[str, np.ndarray]],
+        variation: Optional[Variation],
         view: View,
     ):
         self.device = torch.device(device)
         self.num_envs, self.num_substeps, self.scene, self.view = num_envs, decimation, scene, view
         self._asked = False
-        nominal = {
-            name: [[getattr(box, name) for box in scene.boxes]] * num_envs for name in ("size", "mass", "friction")
-        }
-        boxes_of = {name: np.array(rows) for name, rows in (own_boxes or nominal).items()}
-        if (boxes_of["friction"] < 0.5).any():
-            raise ValueError(
-                f"friction of a box = {boxes_of['friction'].min():.3g}: with Isaac Gym allowed is 0.5 or more"
-            )
+        if scene.edit_spec is not None:
+            raise ValueError("the task changes MuJoCo's model (edit_spec), which Isaac Gym has not: allowed is MuJoCo")
+        boxes_of = boxes_in_each(scene, num_envs, variation or {})
         boxes_of["friction"] = in_steps(boxes_of["friction"])
         if self.device.type == "cuda" and IsaacGymSimulator._started:
             raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
@@ -79,10 +76,8 @@ class IsaacGymSimulator:
         self._build(scene, cfg.physx, boxes_of)
         succeeded(self.gym.prepare_sim(self.sim), "prepare_sim")
 
-        boxes = [box.name for box in scene.boxes]
-        self.actor_names = ["hand", *boxes]
-        hand = scene.hand
-        self.dof_names, self.body_names = list(hand.dof_names), [*hand.body_names, *boxes]
+        self.actor_names, hand = scene.actor_names, scene.hand
+        self.dof_names, self.body_names = list(hand.dof_names), [*hand.body_names, *self.actor_names[1:]]
         self._actor_bodies = self._indices([0, *range(len(hand.body_names), len(self.body_names))])
         links = [hand.links[0]._replace(pos=(0.0, 0.0, scene.hand_height)), *hand.links[1:]]
         self._kinematics = Kinematics(links, self.device)
@@ -107,6 +102,10 @@ class IsaacGymSimulator:
         params.physx.default_buffer_size_multiplier = 5.0
         params.physx.contact_collection = gymapi.CC_LAST_SUBSTEP
         return params
+
+    def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
+        """See Simulator.vary: PhysX takes them when it is started."""
+        raise ValueError(f"variation {', '.join(variation)}: with Isaac Gym allowed are values for whole runs only")
 
     # Construction -----------------------------------------------------------------------------------------------------
 
@@ -139,11 +138,15 @@ class IsaacGymSimulator:
             succeeded(gym.set_actor_dof_properties(env, actor, dof_properties), "set_actor_dof_properties")
             self._set_friction(env, actor, 1.0)
             hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
-            for box, size, mass, friction in zip(scene.boxes, *(boxes_of[name][i] for name in boxes_of)):
-                if (size, mass) not in assets:
-                    options = asset_options(physx, density=mass / size**3)
-                    assets[size, mass] = succeeded(gym.create_box(sim, size, size, size, options), "create_box")
-                boxes.append(self._add_box(env, i, replace(box, size=size, friction=friction), assets[size, mass]))
+            for box, size, mass, friction in zip(scene.free, *(boxes_of[name][i] for name in boxes_of)):
+                edges = (*(x / max(box.extents) * size for x in box.extents),)
+                if (edges, mass) not in assets:
+                    options = asset_options(physx, density=mass / math.prod(edges))
+                    assets[edges, mass] = succeeded(
+                        gym.create_box(sim, edges[0], edges[1], edges[2], options), "create_box"
+                    )
+                own = replace(box, size=edges, friction=friction)
+                boxes.append(self._add_box(env, i, own, assets[edges, mass]))
             self.envs.append(env)
             if i < self.view.cameras:
                 self._cameras.append(self._add_camera(env))
@@ -177,8 +180,10 @@ class IsaacGymSimulator:
         done = self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
         succeeded(done, "set_actor_rigid_shape_properties")
 
-    def _add_box(self, env: gymapi.Env, group: int, box: Box, asset: gymapi.Asset) -> int:
-        actor = succeeded(self.gym.create_actor(env, asset, pose(box.size / 2), box.name, group, 0), "create_actor")
+    def _add_box(self, env: gymapi.Env, group: int, box: Object, asset: gymapi.Asset) -> int:
+        actor = succeeded(
+            self.gym.create_actor(env, asset, pose(box.extents[2] / 2), box.name, group, 0), "create_actor"
+        )
         # A contact takes the mean of two frictions here, and is to take the box's; hand and ground have 1.
         self._set_friction(env, actor, 2 * box.friction - 1)
         self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
@@ -337,6 +342,35 @@ def succeeded(result: T, call: str) -> T:
     if result is None or result is False or (type(result) is int and result == gymapi.INVALID_HANDLE):
         raise RuntimeError(f"Isaac Gym's {call} failed; what it printed says why")
     return result
+
+
+def boxes_in_each(scene: Scene, num_envs: int, variation: Variation) -> Dict[str, np.ndarray]:
+    """Largest extent, mass and friction of the boxes in each environment [N, boxes]. Raises ValueError, one line, for what
+    PhysX cannot have."""
+    for thing in scene.objects:
+        if thing.shape != "box" or thing.fixed:
+            what = "a fixed object" if thing.fixed else f"a {thing.shape}"
+            raise ValueError(f"object {thing.name!r} is {what}: with Isaac Gym allowed is a box that moves")
+    nominal = {
+        f"{box.name}.{name}": value
+        for box in scene.free
+        for name, value in (("size", max(box.extents)), ("mass", box.mass), ("friction", box.friction))
+    }
+    for name in variation:
+        check_name("variation with Isaac Gym", name, nominal)
+    columns = {
+        name: np.broadcast_to(np.asarray(variation.get(name, value), dtype=np.float64), num_envs)
+        for name, value in nominal.items()
+    }
+    boxes = {
+        what: np.stack([columns[f"{box.name}.{what}"] for box in scene.free], 1)
+        if scene.free
+        else np.zeros((num_envs, 0))
+        for what in ("size", "mass", "friction")
+    }
+    if (boxes["friction"] < 0.5).any():
+        raise ValueError(f"friction of a box = {boxes['friction'].min():.3g}: with Isaac Gym allowed is 0.5 or more")
+    return boxes
 
 
 def in_steps(friction: np.ndarray, most: int = _MATERIALS) -> np.ndarray:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import mujoco
 import numpy as np
+import torch
 
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import read_tree
+from dexhand_gym.meshes import load_mesh
+from dexhand_gym.objects import Object
+from dexhand_gym.shapes import geom_size
 from dexhand_gym.sim.base import Scene, SimConfig
 
 SCENE_XML = Path(__file__).resolve().parent.parent / "assets" / "scene.xml"
+MOST_DENSE = 60  # degrees of freedom, more than that are sparse matrices to MuJoCo Warp
 STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 """MuJoCo's arrays that the next step of such a model depends on."""
-TURNING_FRICTION = (0.005, 0.0001)
-"""Torsional and rolling, of no effect in contacts of three dimensions."""
 
 if hasattr(mujoco, "MjLogConfig"):  # since MuJoCo 4; older ones only draw, for Isaac Gym
     _log = mujoco.MjLogConfig.get()
@@ -30,7 +33,8 @@ if hasattr(mujoco, "MjLogConfig"):  # since MuJoCo 4; older ones only draw, for 
 
 
 def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjModel:
-    """Ground, light, hand and boxes. Bodies stand in file order behind the world: the hand's, then the boxes.
+    """Ground, light, hand and objects. Bodies stand in this order behind the world: the hand's as in its file, fixed objects,
+    free objects.
 
     Without `visuals` the shapes that only please the eye are left out: same physics, faster. With `sensors` every body
     that can touch anything gets one for the sum of its contact forces.
@@ -42,21 +46,8 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
         for geom in spec.body(name).geoms:
             if geom.contype or geom.conaffinity:
                 geom.contype, geom.conaffinity = 1, 0
-    for box in scene.boxes:
-        body = spec.worldbody.add_body(name=box.name, pos=(0.0, 0.0, box.size / 2))
-        body.add_freejoint(name=box.name)
-        body.add_geom(
-            name=box.name,
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=[box.size / 2] * 3,
-            mass=box.mass,
-            friction=(box.friction, *TURNING_FRICTION),
-            priority=1,  # else a contact would take the larger friction of the two, never less than the hand's
-            rgba=(*box.color, 1.0),
-            contype=2,
-            conaffinity=3,
-            condim=3,
-        )
+    for thing in scene.bodies:
+        add_object(spec, thing)
     for body in touchable_bodies(spec) if sensors else ():
         spec.add_sensor(
             name=f"{body}_contact",
@@ -65,11 +56,15 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
             objname=body,
             intprm=[1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3, 1],  # the force; 3: summed, in world axes
         )
+    if scene.edit_spec is not None:
+        scene.edit_spec(spec)
     for body in spec.bodies:
         body.gravcomp = 0.0
     option = spec.option
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    option.solver, option.jacobian = mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtJacobian.mjJAC_DENSE
+    option.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    dense = len(scene.hand.dof_names) + 6 * len(scene.free) <= MOST_DENSE
+    option.jacobian = mujoco.mjtJacobian.mjJAC_DENSE if dense else mujoco.mjtJacobian.mjJAC_SPARSE
     option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     option.timestep = cfg.dt / cfg.substeps
     option.gravity = (0.0, 0.0, 0.0)  # see weights()
@@ -94,35 +89,47 @@ def hand_and_ground(hand: Hand) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def add_object(spec: mujoco.MjSpec, thing: Object) -> None:
+    """A body with one shape, at rest on the ground or where it is fixed."""
+    height, (x, y, z, w) = thing.rest()
+    place = thing.position if thing.fixed else (0.0, 0.0, height)
+    if thing.fixed:
+        x, y, z, w = thing.quat
+    body = spec.worldbody.add_body(name=thing.name, pos=place, quat=(w, x, y, z))
+    if not thing.fixed:
+        body.add_freejoint(name=thing.name)
+    shape: Dict[str, Any] = {"type": getattr(mujoco.mjtGeom, f"mjGEOM_{thing.shape.upper()}")}
+    if thing.shape == "mesh":
+        hull = load_mesh(thing.file, thing.first_size)
+        spec.add_mesh(
+            name=thing.name,
+            uservert=hull.vertices.astype(np.float32).flatten(),
+            userface=hull.faces.astype(np.int32).flatten(),
+        )
+        shape["meshname"] = thing.name
+    else:
+        half = torch.tensor(thing.extents, dtype=torch.float64) / 2
+        shape["size"] = geom_size(thing.shape, half).tolist()
+    body.add_geom(
+        name=thing.name,
+        mass=thing.mass,
+        friction=(thing.friction, thing.spinning_friction, thing.rolling_friction),
+        priority=1,  # else a contact would take the larger friction of the two, never less than the hand's
+        rgba=(*thing.color, 1.0),
+        contype=2,
+        conaffinity=3,
+        condim=thing.condim,
+        **shape,
+    )
+
+
 def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:
-    """What gravity does, as xfrc_applied [bodies, 6]: it pulls at the boxes. The hand is gravity-compensated, which to
+    """What gravity does, as xfrc_applied [bodies, 6]: it pulls at the objects. The hand is gravity-compensated, which to
     compute for each of its bodies only to cancel gravity again takes 12 % of the physics on a GPU and 7 % on a CPU."""
     wrench = np.zeros((model.nbody, 6))
-    for box in scene.boxes:
-        wrench[model.body(box.name).id, :3] = box.mass * np.array(cfg.gravity)
+    for thing in scene.free:
+        wrench[model.body(thing.name).id, :3] = thing.mass * np.array(cfg.gravity)
     return wrench
-
-
-def box_fields(boxes: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """What models with other boxes have otherwise: MuJoCo's field -> its last rows [N, rows, ...], which are the boxes'.
-    `boxes` as make_sim's `own_boxes`. Left out is what no step reads: places at qpos0, averages over the model, and the tree of
-    bounding boxes of bodies with several shapes, of which there are none."""
-    size, mass, friction = boxes["size"], boxes["mass"], boxes["friction"]
-    half = np.repeat(size[..., None] / 2, 3, -1)
-    inertia = mass * size**2 / 6
-    of_dofs = np.repeat(np.stack((mass, inertia), -1), 3, -1).reshape(len(mass), -1)
-    return {
-        "geom_size": half,
-        "geom_rbound": size * 0.75**0.5,
-        "geom_aabb": np.concatenate((np.zeros_like(half), half), -1),
-        "geom_friction": np.stack((friction, *(np.full_like(friction, x) for x in TURNING_FRICTION)), -1),
-        "body_mass": mass,
-        "body_subtreemass": mass,
-        "body_inertia": np.repeat(inertia[..., None], 3, -1),
-        "body_invweight0": 1 / np.stack((mass, inertia), -1),
-        "dof_M0": of_dofs,
-        "dof_invweight0": 1 / of_dofs,
-    }
 
 
 def touchable_bodies(spec: mujoco.MjSpec) -> List[str]:

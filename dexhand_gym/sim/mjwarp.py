@@ -19,8 +19,9 @@ import warp as wp
 from torch import Tensor
 
 import dexhand_gym.sim.warp_kernels as kernels
-from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
-from dexhand_gym.sim.mjcf import STATE, box_fields, build_model, weights
+from dexhand_gym.sim.base import REPORTED, Scene, SimConfig, Variation
+from dexhand_gym.sim.mjcf import STATE, build_model, weights
+from dexhand_gym.sim.varied import Varied
 
 _DROPPED = (
     mjw.OverflowType.NEFC
@@ -44,15 +45,14 @@ class WarpSimulator:
         cfg: SimConfig,
         decimation: int,
         device: str,
-        own_boxes: Dict[str, np.ndarray] | None = None,
+        variation: Variation | None = None,
     ):
         self.device = torch.device(device)
         self.num_envs, self.scene = num_envs, scene
         self.num_substeps = cfg.substeps * decimation
         self.model = mjm = build_model(scene, cfg)
         mjm.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # Warp never does, and knows no such flag
-        boxes = [box.name for box in scene.boxes]
-        self.actor_names = ["hand", *boxes]
+        self.actor_names = scene.actor_names
         self.dof_names = list(scene.hand.dof_names)
         self.body_names = [mjm.body(i).name for i in range(1, mjm.nbody)]
 
@@ -69,7 +69,7 @@ class WarpSimulator:
             self._m.opt.warn_overflow = 0  # counted below instead of printed by kernels
             self._m.opt.run_qacc_smooth = False  # the solver starts from the last acceleration, which saves 3 %
             # Contacts share one pool, so an average will do; constraints have a bound of their own in every world.
-            nconmax = cfg.warp.nconmax or 16 + 8 * len(boxes)
+            nconmax = cfg.warp.nconmax or 16 + 8 * len(scene.objects)
             njmax = cfg.warp.njmax or mjm.nv + 4 * nconmax
             self._d = d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
             self._contacts = wp.array(list(range(d.naconmax)), dtype=int)
@@ -81,31 +81,41 @@ class WarpSimulator:
             self._bodies, self._forces = wp.from_torch(self.rigid_body_state), wp.from_torch(self.net_contact_force)
             self._nonfinite, self._waiting = wp.from_torch(self.nonfinite), wp.from_torch(self._pending)
             self._everywhere = wp.from_torch(torch.ones_like(self.nonfinite))
-            self._actors = wp.array([self.body_names.index(n) for n in (scene.hand.root, *boxes)], dtype=int)
+            self._actors = wp.array(
+                [self.body_names.index(n) for n in (scene.hand.root, *self.actor_names[1:])], dtype=int
+            )
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
         self.root_state[:, 1:, 6] = 1.0
-        for i, box in enumerate(scene.boxes, 1):
-            self.root_state[:, i, 2] = box.size / 2
+        self._varied = Varied(scene, cfg, mjm, num_envs, self.device)
         self._own: Dict[str, Tensor] = {}
-        if own_boxes:
-            self._give_boxes(own_boxes, cfg)
+        if variation:
+            self.vary(variation)
+        for i, thing in enumerate(scene.free, 1):
+            height, quat = thing.rest()
+            self.root_state[:, i, 3:7] = torch.tensor(quat)
+            self.root_state[:, i, 2] = height / max(thing.extents) * self._varied.values[f"{thing.name}.size"]
         self.write_state(torch.ones_like(self.nonfinite))
 
-    def _give_boxes(self, boxes: Dict[str, np.ndarray], cfg: SimConfig) -> None:
-        for name, rows in box_fields(boxes).items():
-            shared = getattr(self._m, name, None)  # [1, ...], and world i reads row i % length
-            if shared is None:  # MuJoCo's alone, kept for it
-                self._own[name] = torch.from_numpy(rows).float().to(self.device)
-                continue
-            nominal = wp.to_torch(shared)
-            field = nominal.repeat(self.num_envs, *[1] * (nominal.dim() - 1))
-            setattr(self._m, name, wp.from_torch(field, dtype=shared.dtype))
-            self._own[name] = field.view(*field.shape[:2], *rows.shape[2:])[:, -rows.shape[1] :]
-            self._own[name].copy_(torch.from_numpy(rows))
-        self._own["weights"] = wp.to_torch(self._d.xfrc_applied)[:, -boxes["mass"].shape[1] :, :3]
-        self._own["weights"].copy_(torch.from_numpy(boxes["mass"][..., None] * np.array(cfg.gravity)))
-        self.root_state[:, 1:, 2] = torch.from_numpy(boxes["size"] / 2)
+    def vary(self, variation: Variation, mask: Tensor | None = None) -> None:
+        """See Simulator.vary."""
+        for name, rows in self._varied.fields(variation, mask).items():
+            if name not in self._own:
+                self._own[name] = self._expanded(name, rows)
+            own = self._own[name]
+            own.copy_(rows if mask is None else torch.where(mask.view(-1, *[1] * (rows.dim() - 1)), rows.float(), own))
+
+    def _expanded(self, name: str, rows: Tensor) -> Tensor:
+        """Memory of a field's last rows [N, rows, ...], which the engine reads from now on."""
+        if name == "weights":
+            return wp.to_torch(self._d.xfrc_applied)[:, -rows.shape[1] :, :3]
+        shared = getattr(self._m, name, None)  # [1, ...], and world i reads row i % length
+        if shared is None:  # MuJoCo's alone, kept for it
+            return torch.zeros(rows.shape, dtype=torch.float32, device=self.device)
+        nominal = wp.to_torch(shared)
+        field = nominal[:1].repeat(self.num_envs, *[1] * (nominal.dim() - 1))
+        setattr(self._m, name, wp.from_torch(field, dtype=shared.dtype))
+        return field.view(*field.shape[:2], *rows.shape[2:])[:, -rows.shape[1] :]
 
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""
@@ -167,7 +177,7 @@ class WarpSimulator:
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
         state = {name: wp.to_torch(getattr(self._d, name)) for name in STATE}
-        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own, **self._varied.memory()}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow."""

@@ -21,8 +21,9 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.sim.base import REPORTED, Scene, SimConfig
-from dexhand_gym.sim.mjcf import STATE, box_fields, build_model, weights
+from dexhand_gym.sim.base import REPORTED, Scene, SimConfig, Variation
+from dexhand_gym.sim.mjcf import STATE, build_model, weights
+from dexhand_gym.sim.varied import Varied
 
 _NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
@@ -36,7 +37,7 @@ class MuJoCoSimulator:
         num_envs: int,
         cfg: SimConfig,
         decimation: int,
-        own_boxes: Dict[str, np.ndarray] | None = None,
+        variation: Variation | None = None,
     ):
         self.device = torch.device("cpu")
         self.num_envs, self.scene = num_envs, scene
@@ -45,8 +46,7 @@ class MuJoCoSimulator:
         threads = min(cfg.threads or len(os.sched_getaffinity(0)), num_envs)
         self._batch = Batch(model, num_envs, threads)
 
-        boxes = [box.name for box in scene.boxes]
-        self.actor_names = ["hand", *boxes]
+        self.actor_names = scene.actor_names
         self.dof_names = list(scene.hand.dof_names)
         self.body_names = [model.body(i).name for i in range(1, model.nbody)]
 
@@ -57,14 +57,20 @@ class MuJoCoSimulator:
         self.nonfinite = torch.zeros(num_envs, dtype=torch.bool)
 
         self._bind()
-        self._actor_bodies = torch.tensor([self.body_names.index(name) for name in (scene.hand.root, *boxes)])
+        self._actor_bodies = torch.tensor(
+            [self.body_names.index(name) for name in (scene.hand.root, *self.actor_names[1:])]
+        )
         self._tree_root = torch.tensor(model.body_rootid[1:]).long()
         touchable = [model.body(i).name for i in model.sensor_objid]
         self._touchable = torch.tensor([self.body_names.index(name) for name in touchable])
         self._pull[:] = torch.from_numpy(weights(model, scene, cfg))
+        self._varied = Varied(scene, cfg, model, num_envs, self.device)
         self._own: Dict[str, Tensor] = {}
-        if own_boxes:
-            self._give_boxes(own_boxes, cfg)
+        if variation:
+            self.vary(variation)
+            for i, thing in enumerate(scene.free):
+                height = thing.rest()[0] / max(thing.extents) * self._varied.values[f"{thing.name}.size"]
+                self._qpos[:, len(self.dof_names) + 7 * i + 2] = height
         self._revive(np.arange(num_envs, dtype=np.int32))
 
     def _bind(self) -> None:
@@ -83,13 +89,14 @@ class MuJoCoSimulator:
         self._com, self._forces = view("subtree_com"), view("sensordata").view(self.num_envs, -1, 3)
         self._flags = self._batch.expand("opt.disableflags")  # [N]
 
-    def _give_boxes(self, boxes: Dict[str, np.ndarray], cfg: SimConfig) -> None:
-        for name, rows in box_fields(boxes).items():
-            self._own[name] = torch.from_numpy(self._batch.expand(name))[:, -rows.shape[1] :]
-            self._own[name].copy_(torch.from_numpy(rows))
-        self._own["weights"] = self._pull[:, -boxes["mass"].shape[1] :, :3]
-        self._own["weights"].copy_(torch.from_numpy(boxes["mass"][..., None] * np.array(cfg.gravity)))
-        self._qpos[:, len(self.dof_names) + 2 :: 7] = torch.from_numpy(boxes["size"] / 2)
+    def vary(self, variation: Variation, mask: Tensor | None = None) -> None:
+        """See Simulator.vary."""
+        for name, rows in self._varied.fields(variation, mask).items():
+            if name not in self._own:
+                whole = self._pull[..., :3] if name == "weights" else torch.from_numpy(self._batch.expand(name))
+                self._own[name] = whole[:, whole.shape[1] - rows.shape[1] :]
+            own = self._own[name]
+            own.copy_(rows if mask is None else torch.where(mask.view(-1, *[1] * (rows.dim() - 1)), rows, own))
 
     @torch.inference_mode()
     def step(self, dof_targets: Tensor) -> None:
@@ -162,7 +169,7 @@ class MuJoCoSimulator:
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
         state = {name: torch.from_numpy(self._batch.bind(name)) for name in STATE}
-        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own, **self._varied.memory()}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow; MuJoCo's memory grows as it must."""

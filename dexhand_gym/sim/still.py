@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Dict, Optional
 
 import torch
 from torch import Tensor
 
-from dexhand_gym.sim.base import REPORTED, Scene
+from dexhand_gym.sim.base import REPORTED, Scene, Variation
 
 
 class StillSimulator:
     """The names and shapes of the Simulator contract (base.py); every pose is the identity, all else is zero."""
 
     def __init__(self, scene: Scene, num_envs: int):
-        boxes = [box.name for box in scene.boxes]
         self.device = torch.device("cpu")
         self.num_envs, self.scene = num_envs, scene
-        self.actor_names, self.dof_names = ["hand", *boxes], list(scene.hand.dof_names)
-        self.body_names = [*scene.hand.body_names, *boxes]
+        self.actor_names, self.dof_names = scene.actor_names, list(scene.hand.dof_names)
+        self.body_names = [*scene.hand.body_names, *(thing.name for thing in scene.bodies)]
         self.root_state = torch.zeros(num_envs, len(self.actor_names), 13, dtype=torch.float32)
         self.dof_state = torch.zeros(num_envs, len(self.dof_names), 2, dtype=torch.float32)
         self.rigid_body_state = torch.zeros(num_envs, len(self.body_names), 13, dtype=torch.float32)
@@ -31,6 +30,9 @@ class StillSimulator:
 
     def write_state(self, mask: Tensor) -> None:
         """See Simulator.write_state."""
+
+    def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
+        """See Simulator.vary."""
 
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""

@@ -39,7 +39,7 @@ class Page(Viewer):
         self.where = f"http://{f'[{host}]' if ':' in host else host}:{self._server.get_port()}"
         self._server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         self._bodies: List[Tuple[Any, List[int]]] = []
-        self._nominal = [box.size for box in env.sim.scene.boxes]
+        self._nominal = np.array([thing.extents for thing in env.sim.scene.free]).reshape(-1, 3) / 2
         self._is_built = False
 
     def watched(self) -> bool:
@@ -197,13 +197,14 @@ def poses_of(frame: Frame, bodies: List[int]) -> Tuple[np.ndarray, np.ndarray]:
     return np.roll(poses[..., 3:], 1, -1).reshape(-1, 4), positions.reshape(-1, 3)
 
 
-def scales_of(frame: Frame, bodies: List[int], nominal: List[float]) -> np.ndarray:
-    """Sizes of bodies [k * bodies] relative to the model's, in which boxes, the last bodies, have the edge lengths
-    `nominal`, m."""
-    scales = np.ones(frame.poses.shape[:2], np.float32)
-    if nominal:
-        scales[:, -len(nominal) :] = frame.coordinates[:, -len(nominal) :] / nominal
-    return scales[:, bodies].reshape(-1)
+def scales_of(frame: Frame, bodies: List[int], nominal: np.ndarray) -> np.ndarray:
+    """Sizes of bodies [k * bodies, 3] relative to the model's, in which the objects that move, the last bodies, have the
+    half extents `nominal` [objects, 3], m."""
+    k, count = frame.poses.shape[0], len(nominal)
+    scales = np.ones((*frame.poses.shape[:2], 3), np.float32)
+    if count:
+        scales[:, -count:] = frame.coordinates[:, -3 * count :].reshape(k, count, 3) / nominal
+    return scales[:, bodies].reshape(-1, 3)
 
 
 def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
@@ -215,13 +216,22 @@ def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
             parts.setdefault((body, material if material >= 0 else -1 - geom), []).append(geom)
     shared: Dict[Any, Tuple[List[int], List[int]]] = {}
     for (body, material), geoms in parts.items():
-        shape = np.c_[model.geom_type, model.geom_size, model.geom_pos, model.geom_quat][geoms].round(6)
+        shape = np.c_[model.geom_type, model.geom_dataid, model.geom_size, model.geom_pos, model.geom_quat][
+            geoms
+        ].round(6)
         shared.setdefault((material, shape.tobytes()), (geoms, []))[1].append(body - 1)
     return [(merge(model, geoms, material), bodies) for (material, _), (geoms, bodies) in shared.items()]
 
 
+def mesh_of(model: mujoco.MjModel, index: int) -> trimesh.Trimesh:
+    """One of the model's."""
+    vertices = model.mesh_vert[model.mesh_vertadr[index] :][: model.mesh_vertnum[index]]
+    faces = model.mesh_face[model.mesh_faceadr[index] :][: model.mesh_facenum[index]]
+    return trimesh.Trimesh(vertices, faces, process=False)
+
+
 def merge(model: mujoco.MjModel, geoms: List[int], material: int) -> trimesh.Trimesh:
-    """Primitive geoms as one mesh."""
+    """Geoms as one mesh."""
     shapes = {
         int(mujoco.mjtGeom.mjGEOM_SPHERE): lambda size: trimesh.creation.icosphere(2, size[0]),
         int(mujoco.mjtGeom.mjGEOM_CAPSULE): lambda size: trimesh.creation.capsule(2 * size[1], size[0], count=[20, 20]),
@@ -231,10 +241,11 @@ def merge(model: mujoco.MjModel, geoms: List[int], material: int) -> trimesh.Tri
     }
     merged = []
     for geom in geoms:
-        mesh = shapes[int(model.geom_type[geom])](model.geom_size[geom])
+        shape = shapes.get(int(model.geom_type[geom]))
+        mesh = shape(model.geom_size[geom]) if shape else mesh_of(model, int(model.geom_dataid[geom]))
         transform = trimesh.transformations.quaternion_matrix(model.geom_quat[geom])
         transform[:3, 3] = model.geom_pos[geom]
-        merged.append(mesh.apply_translation(-mesh.bounds.mean(0)).apply_transform(transform))
+        merged.append((mesh.apply_translation(-mesh.bounds.mean(0)) if shape else mesh).apply_transform(transform))
     mesh = trimesh.util.concatenate(merged).smooth_shaded
     look = model.geom_rgba[geoms[0]], 0.0, 0.6
     if material >= 0:

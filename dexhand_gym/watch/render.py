@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dexhand_gym.envs.config import CameraConfig, check_name
 from dexhand_gym.hands import Hand
-from dexhand_gym.sim import load_triton
+from dexhand_gym.shapes import geom_size
+from dexhand_gym.sim import Scene, load_triton
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.watch.display import has_display
 
@@ -34,7 +35,7 @@ class Renderer:
 
     def __init__(self, env: Any, size: Tuple[int, int]):
         width, height = size
-        self._follow, self._hand = env.cfg.env.camera.follow, env.hand
+        self._follow, self._hand, self._scene_of_env = env.cfg.env.camera.follow, env.hand, env.sim.scene
         self._model = build_model(env.sim.scene, env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
         self._camera = mujoco.MjvCamera()
@@ -47,7 +48,7 @@ class Renderer:
 
     def draw(self, coordinates: np.ndarray) -> np.ndarray:
         """The picture, uint8 [height, width, 3], of one row of coordinates()."""
-        pose(self._model, self._data, coordinates)
+        pose(self._model, self._data, self._scene_of_env, coordinates)
         if self._follow:
             self._camera.lookat[:] = middle_of_hand(self._data, self._hand)
         what = mujoco.mjtCatBit.mjCAT_ALL
@@ -67,16 +68,19 @@ class Renderer:
 
 
 def coordinates(env: Any, rows: Any = slice(None)) -> Tensor:
-    """Where everything is, as MuJoCo's qpos, and the boxes' edge lengths, m, of some or all environments [N, Q + boxes]."""
+    """Where everything is, as MuJoCo's qpos, and the half extents of what moves, m, of some or all environments
+    [N, Q + 3 objects]."""
     dofs, roots = env.sim.dof_state[rows, :, 0], env.sim.root_state[rows, 1:]
     poses = torch.cat((roots[..., :3], roots[..., 6:7], roots[..., 3:6]), -1)  # MuJoCo's quaternions are w x y z
-    return torch.cat((dofs, poses.flatten(1), env.box_sizes[rows]), 1)
+    return torch.cat((dofs, poses.flatten(1), env.object_halves[rows].flatten(1)), 1)
 
 
-def pose(model: mujoco.MjModel, data: mujoco.MjData, coordinates: np.ndarray) -> None:
-    """Puts everything where a row of coordinates() says, the boxes as large as it says."""
-    data.qpos[:], sizes = coordinates[: model.nq], coordinates[model.nq :]
-    model.geom_size[model.ngeom - len(sizes) :] = sizes[:, None] / 2  # boxes come last
+def pose(model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, coordinates: np.ndarray) -> None:
+    """Puts everything where a row of coordinates() says, objects as large as it says."""
+    data.qpos[:], halves = coordinates[: model.nq], torch.from_numpy(coordinates[model.nq :]).view(-1, 3)
+    for thing, half in zip(scene.free, halves):
+        if thing.shape != "mesh":
+            model.geom(thing.name).size[:] = geom_size(thing.shape, half).numpy()
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
 

@@ -71,7 +71,7 @@ class Window(Viewer):
             for i, place in enumerate(frame.places):
                 if i == index:
                     continue
-                pose(self._model, self._data, frame.coordinates[i])
+                pose(self._model, self._data, self.env.sim.scene, frame.coordinates[i])
                 first = scene.ngeom
                 what = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
                 mujoco.mjv_addGeoms(self._model, self._data, self._options, self._perturbation, what, scene)
@@ -83,7 +83,7 @@ class Window(Viewer):
                 mujoco.mjv_initGeom(arrow, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), np.zeros(3), np.zeros(9), color)
                 mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.004, start, end)
                 scene.ngeom += 1
-            pose(self._model, self._data, frame.coordinates[index])
+            pose(self._model, self._data, self.env.sim.scene, frame.coordinates[index])
             self._follow(middle_of_hand(self._data, self.env.hand))
         names = ["environment", "speed", "episode", "success"]
         values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]

@@ -12,6 +12,7 @@ from isaacgym import gymapi, gymtorch
 
 import dexhand_gym
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
+from dexhand_gym.objects import Sphere
 from dexhand_gym.sim import PHYSICS, Box, PhysxConfig, Scene, SimConfig, View, make_sim
 
 N = 3
@@ -160,8 +161,8 @@ def test_drives_are_those_of_the_hand(sim):
 def test_each_box_has_its_own_weight_size_and_friction():
     """The hand and the ground have 1, and PhysX takes the mean."""
     size, mass, friction = np.array([0.03, 0.06, 0.08]), np.array([0.05, 0.3, 0.2]), np.array([1.0, 0.5, 2.0])
-    boxes = {"size": size[:, None], "mass": mass[:, None], "friction": friction[:, None]}
-    sim = make_sim(Scene(boxes=(Box(),)), 3, SimConfig(), 2, "isaacgym", "cpu", boxes)
+    own = {"box.size": size, "box.mass": mass, "box.friction": friction}
+    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 2, "isaacgym", "cpu", own)
     assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2)
     hold(sim, 50)
     assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2, abs=5e-4)
@@ -172,6 +173,27 @@ def test_each_box_has_its_own_weight_size_and_friction():
     sim.memory()["box_mass"][0] = 1.0
     with pytest.raises(RuntimeError, match="boxes of another mass"):
         hold(sim)
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (Sphere(), "object 'sphere' is a sphere: with Isaac Gym allowed is a box that moves"),
+        (Box(fixed=True), "object 'box' is a fixed object"),
+    ],
+)
+def test_objects_that_it_does_not_have(thing, message):
+    with pytest.raises(ValueError, match=message):
+        next(simulators(boxes=(thing,)))
+
+
+def test_a_box_of_three_edges():
+    sim = next(simulators(boxes=(Box(size=(0.04, 0.05, 0.08)),)))
+    hold(sim, 30)
+    assert sim.root_state[:, 1, 2].numpy() == pytest.approx(0.04, abs=5e-4)
+    assert sim.net_contact_force[:, -1, 2].numpy() == pytest.approx(0.981, rel=1e-3)
+    with pytest.raises(ValueError, match="variation box.mass: with Isaac Gym allowed are values for whole runs only"):
+        sim.vary({"box.mass": torch.ones(N)})
 
 
 def test_friction_that_the_mean_cannot_be():

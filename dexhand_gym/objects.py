@@ -1,0 +1,145 @@
+"""Objects as values: what a scene holds besides the hand. Loads neither torch nor an engine; shapes.py has the geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Literal, Tuple, Union
+
+from dexhand_gym.fields import Annotated, Matching, Range
+
+Name = Annotated[str, Matching(r"[A-Za-z_]\w{0,63}", "letters, digits and _, 64 at most")]
+Size = Annotated[float, Range(1e-3, 1)]
+Mass = Annotated[float, Range(1e-6, 1000)]
+Friction = Annotated[float, Range(0, 100, above=True)]
+Share = Annotated[float, Range(0, 1)]
+Place = Annotated[float, Range(-100, 100)]
+Shape = Literal["box", "sphere", "cylinder", "capsule", "ellipsoid", "mesh"]
+
+NUMBERS: Dict[str, Tuple[int, ...]] = {
+    "box": (1, 3),
+    "sphere": (1,),
+    "cylinder": (1, 2),
+    "capsule": (1, 2),
+    "ellipsoid": (1, 3),
+    "mesh": (1,),
+}
+"""Shape -> how many numbers its size may have."""
+
+
+@dataclass
+class Object:
+    """A thing that moves freely, or a fixed one. Its actor, body and joint bear its name. Its frame is in its middle."""
+
+    name: Name = "box"
+    shape: Shape = "box"
+    """box, sphere, cylinder, capsule, ellipsoid or mesh; cylinder and capsule stand along z."""
+    size: Union[Size, Tuple[Size, Size], Tuple[Size, Size, Size]] = 0.05
+    """Whole lengths, m. One number is the edge of a cube, the diameter of a sphere, diameter and height of a cylinder, the
+    length of a capsule half as wide, the largest extent of a mesh. Two are the diameter and the length of a cylinder or
+    capsule, three the extents of a box or ellipsoid along x, y and z."""
+    mass: Mass = 0.1
+    """kg, spread evenly."""
+    friction: Friction = 1.0
+    """Sliding friction coefficient of its contacts with hand and ground; two objects that touch take the larger."""
+    color: Tuple[Share, Share, Share] = (0.15, 0.55, 0.78)
+    condim: Literal[3, 4, 6] = 3
+    """What its contacts resist (MuJoCo's engines): 3 sliding, 4 spinning too, 6 rolling too."""
+    spinning_friction: Annotated[float, Range(0, 1)] = 0.005
+    """Against spinning about a contact's normal, m; of effect with condim 4 or 6."""
+    rolling_friction: Annotated[float, Range(0, 1)] = 0.0001
+    """Against rolling, m; of effect with condim 6."""
+    file: str = ""
+    """Of a mesh: .obj, .stl or .ply, of which the convex hull collides."""
+    fixed: bool = False
+    """It stands in the world where position and quat say, and is no actor."""
+    position: Tuple[Place, Place, Place] = (0.0, 0.0, 0.0)
+    """Of a fixed one, m."""
+    quat: Tuple[Place, Place, Place, Place] = (0.0, 0.0, 0.0, 1.0)
+    """Of a fixed one, x y z w."""
+
+    def validate(self, prefix: str = "") -> None:
+        """Raises ValueError, one line, for values that do not go together."""
+        count = len(self.size) if isinstance(self.size, tuple) else 1
+        if count not in NUMBERS[self.shape]:
+            allowed = " or ".join(map(str, NUMBERS[self.shape]))
+            raise ValueError(f"{prefix}size = {self.size}: allowed for a {self.shape} is {allowed} numbers")
+        if self.shape == "capsule" and isinstance(self.size, tuple) and self.size[1] < self.size[0]:
+            raise ValueError(f"{prefix}size = {self.size}: allowed is a capsule at least as long as it is wide")
+        if (self.shape == "mesh") != bool(self.file):
+            raise ValueError(f"{prefix}file = {self.file!r}: allowed is a file for the shape mesh and for no other")
+        if not any(self.quat):
+            raise ValueError(f"{prefix}quat = {self.quat}: allowed is a quaternion that is not zero")
+
+    @property
+    def extents(self) -> Tuple[float, float, float]:
+        """Whole lengths along x, y and z, m."""
+        if self.shape == "mesh":
+            from dexhand_gym.meshes import load_mesh
+
+            return load_mesh(self.file, self.first_size).extents
+        first, size = self.first_size, self.size if isinstance(self.size, tuple) else (self.size,)
+        if len(size) == 3:
+            return size
+        if len(size) == 2:
+            return (first, first, size[1])
+        return (first / 2, first / 2, first) if self.shape == "capsule" else (first, first, first)
+
+    @property
+    def first_size(self) -> float:
+        """The only number of its size, or the first, m."""
+        return self.size[0] if isinstance(self.size, tuple) else self.size
+
+    def rest(self) -> Tuple[float, Tuple[float, float, float, float]]:
+        """Height of its middle and orientation x y z w where it lies still on the ground: a capsule on its side, an
+        ellipsoid on its flattest, all others as they are."""
+        x, y, z = self.extents
+        if self.shape == "capsule" or (self.shape == "ellipsoid" and x < min(y, z)):
+            return x / 2, (0.0, 0.5**0.5, 0.0, 0.5**0.5)
+        if self.shape == "ellipsoid" and y < z:
+            return y / 2, (0.5**0.5, 0.0, 0.0, 0.5**0.5)
+        return z / 2, (0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass
+class Box(Object):
+    """A cube, or a box of three edges."""
+
+
+@dataclass
+class Sphere(Object):
+    """size: its diameter."""
+
+    name: Name = "sphere"
+    shape: Shape = "sphere"
+
+
+@dataclass
+class Cylinder(Object):
+    """size: diameter and height."""
+
+    name: Name = "cylinder"
+    shape: Shape = "cylinder"
+
+
+@dataclass
+class Capsule(Object):
+    """size: diameter and length."""
+
+    name: Name = "capsule"
+    shape: Shape = "capsule"
+
+
+@dataclass
+class Ellipsoid(Object):
+    """size: its three diameters."""
+
+    name: Name = "ellipsoid"
+    shape: Shape = "ellipsoid"
+
+
+@dataclass
+class Mesh(Object):
+    """file, and size: its largest extent."""
+
+    name: Name = "mesh"
+    shape: Shape = "mesh"

@@ -1,0 +1,109 @@
+"""What differs between environments, in the words of MuJoCo's models."""
+
+# mujoco fills its namespace from compiled modules, which the type checker does not see:
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from typing import Dict, Optional, Tuple
+
+import mujoco
+import torch
+from torch import Tensor
+
+from dexhand_gym.fields import check_name
+from dexhand_gym.objects import Object
+from dexhand_gym.shapes import bounding_radius, geom_size, inertia
+from dexhand_gym.sim.base import Scene, SimConfig, Variation
+
+PROPERTIES = ("size", "mass", "friction")
+
+
+class Varied:
+    """The properties of the free objects in every environment, and the model's fields that follow from them."""
+
+    def __init__(self, scene: Scene, cfg: SimConfig, model: mujoco.MjModel, num_envs: int, device: torch.device):
+        self.things, self.model = scene.free, model
+        self.of_some = False
+        self.gravity = torch.tensor(cfg.gravity, dtype=torch.float64, device=device)
+        self.ratios = {
+            thing.name: torch.tensor(thing.extents, dtype=torch.float64, device=device) / max(thing.extents)
+            for thing in self.things
+        }
+        self.values: Dict[str, Tensor] = {
+            f"{thing.name}.{name}": torch.full((num_envs,), value, dtype=torch.float64, device=device)
+            for thing in self.things
+            for name, value in (("size", max(thing.extents)), ("mass", thing.mass), ("friction", thing.friction))
+        }
+
+    def fields(self, variation: Variation, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
+        """The fields that change, or `weights`, xfrc_applied's: name -> their last rows [N, rows, ...], which are the
+        objects'; of a field that the variation names itself all rows. Raises ValueError, one line, for an unknown name or
+        a shape that does not fit."""
+        self.of_some |= mask is not None
+        own: Dict[str, Tensor] = {}
+        for name, values in variation.items():
+            if "." not in name:
+                own[name] = self.checked(name, values)
+                continue
+            check_name("variation", name, self.values)
+            mine, given = self.values[name], torch.as_tensor(values).to(self.values[name])
+            mine.copy_(given if mask is None else torch.where(mask, given, mine))
+        return {**(self.of_objects() if any("." in name for name in variation) else {}), **own}
+
+    def memory(self) -> Dict[str, Tensor]:
+        """What later variations go out from, once there has been one of some environments only."""
+        return dict(self.values) if self.of_some else {}
+
+    def checked(self, name: str, values: Tensor) -> Tensor:
+        """A field of the model as a whole."""
+        shape = getattr(getattr(self.model, name, None), "shape", None)  # of an array
+        if not shape:
+            known = [f for f in dir(self.model) if f.split("_")[0] in ("actuator", "body", "dof", "geom", "jnt")]
+            check_name("variation", name, known)
+        values = torch.as_tensor(values)
+        if values.shape[1:] != shape:
+            raise ValueError(f"variation {name!r}: shape {tuple(values.shape)}, allowed is (environments, {shape})")
+        return values
+
+    def of_objects(self) -> Dict[str, Tensor]:
+        """Left out is what no step reads: places at qpos0, averages over the model, and the tree of bounding boxes of bodies
+        with several shapes, of which there are none."""
+        of_each = [self.of_object(thing) for thing in self.things]
+        rows = {name: torch.stack([fields[name] for fields in of_each], 1) for name in of_each[0]}
+        return {name: x.flatten(1) if name.startswith("dof_") else x for name, x in rows.items()}
+
+    def of_object(self, thing: Object) -> Dict[str, Tensor]:
+        """Each [N, ...]."""
+        size, mass, friction = (self.values[f"{thing.name}.{name}"] for name in PROPERTIES)
+        if thing.shape == "mesh":
+            solid, moments = self.of_mesh(thing, mass)
+        else:
+            half = size.unsqueeze(1) * self.ratios[thing.name] / 2
+            moments = inertia(thing.shape, mass, half)
+            solid = {
+                "geom_size": geom_size(thing.shape, half),
+                "geom_rbound": bounding_radius(thing.shape, half),
+                "geom_aabb": torch.cat((torch.zeros_like(half), half), 1),
+            }
+        turning = [torch.full_like(mass, x) for x in (thing.spinning_friction, thing.rolling_friction)]
+        inverse = torch.stack((1 / mass, (1 / moments).mean(1)), 1)
+        return {
+            **solid,
+            "geom_friction": torch.stack((friction, *turning), 1),
+            "body_mass": mass,
+            "body_subtreemass": mass,
+            "body_inertia": moments,
+            "body_invweight0": inverse,
+            "dof_M0": torch.cat((mass.unsqueeze(1).expand(-1, 3), moments), 1),
+            "dof_invweight0": inverse.repeat_interleave(3, 1),
+            "weights": mass.unsqueeze(1) * self.gravity,
+        }
+
+    def of_mesh(self, thing: Object, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
+        """Its solid as the model has it, and its moments, which go with its mass."""
+        body, geom = self.model.body(thing.name), self.model.geom(thing.name)
+        rows = {"geom_size": geom.size, "geom_rbound": geom.rbound[0], "geom_aabb": geom.aabb}
+        solid = {name: torch.as_tensor(x, device=mass.device) for name, x in rows.items()}
+        moments = torch.as_tensor(body.inertia, device=mass.device) * (mass / thing.mass).unsqueeze(1)
+        return {name: x.expand(len(mass), *x.shape) for name, x in solid.items()}, moments

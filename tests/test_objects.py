@@ -1,0 +1,304 @@
+"""Objects as values: geometry by hand, physics in the engines, grasps of other shapes."""
+
+from importlib.util import find_spec
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import dexhand_gym
+from configs import parse, to_yaml
+from dexhand_gym.meshes import distance_to_hull, load_mesh, mesh_distance
+from dexhand_gym.objects import Box, Capsule, Cylinder, Ellipsoid, Mesh, Object, Sphere
+from dexhand_gym.shapes import distance, inertia
+from dexhand_gym.sim import Scene, SimConfig, make_sim
+from examples.scripted_grasp import scripted_env, success_rate
+
+ENGINES = ["mujoco", *(["mjwarp"] if find_spec("mujoco_warp") else [])]
+TETRAHEDRON = "v 0 0 0\nv 4 0 0\nv 0 4 0\nv 0 0 4\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+CUBE = "".join(f"v {x} {y} {z}\n" for x in (0, 2) for y in (0, 2) for z in (0, 2)) + "f 1 2 3\nf 4 5 6\nf 6 7 8\n"
+
+
+def device_of(backend):
+    return "cuda" if backend == "mjwarp" and torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def cube(tmp_path):
+    """A mesh that is a cube of 5 cm: only its corners count."""
+    (tmp_path / "cube.obj").write_text(CUBE)
+    return Mesh(file=str(tmp_path / "cube.obj"), size=0.05)
+
+
+# --- Geometry --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("thing", "extents", "height"),
+    [
+        (Box(), (0.05, 0.05, 0.05), 0.025),
+        (Box(size=(0.02, 0.04, 0.06)), (0.02, 0.04, 0.06), 0.03),
+        (Sphere(size=0.06), (0.06, 0.06, 0.06), 0.03),
+        (Cylinder(size=(0.04, 0.1)), (0.04, 0.04, 0.1), 0.05),
+        (Cylinder(size=0.04), (0.04, 0.04, 0.04), 0.02),
+        (Capsule(size=(0.04, 0.1)), (0.04, 0.04, 0.1), 0.02),
+        (Capsule(size=0.1), (0.05, 0.05, 0.1), 0.025),
+        (Ellipsoid(size=(0.04, 0.06, 0.1)), (0.04, 0.06, 0.1), 0.02),
+        (Ellipsoid(size=(0.08, 0.06, 0.1)), (0.08, 0.06, 0.1), 0.03),
+    ],
+)
+def test_extents_and_resting_height(thing, extents, height):
+    thing.validate()
+    assert thing.extents == pytest.approx(extents)
+    assert thing.rest()[0] == pytest.approx(height)
+
+
+@pytest.mark.parametrize(
+    ("shape", "half", "point", "expected"),
+    [
+        ("box", (1, 2, 3), (1, 2, 3), 0),
+        ("box", (1, 2, 3), (4, 6, 3), 5),
+        ("box", (1, 2, 3), (0, 0, -5), 2),
+        ("sphere", (2, 2, 2), (0, 3, 4), 3),
+        ("sphere", (2, 2, 2), (1, 0, 0), 0),
+        ("cylinder", (2, 2, 3), (3, 4, 0), 3),
+        ("cylinder", (2, 2, 3), (3, 4, 7), 5),
+        ("cylinder", (2, 2, 3), (0, 1, 5), 2),
+        ("capsule", (1, 1, 3), (0, 0, 5), 2),
+        ("capsule", (1, 1, 3), (3, 4, 1), 4),
+        ("capsule", (1, 1, 3), (3, 0, 6), 4),
+        ("ellipsoid", (1, 2, 3), (0, 0, 5), 2),
+        ("ellipsoid", (1, 2, 3), (0, 4, 0), 2),
+        ("ellipsoid", (1, 2, 3), (0, 0, 0.5), 0),
+    ],
+)
+def test_distance_to_the_surface_by_hand(shape, half, point, expected):
+    found = distance(shape, torch.tensor([[point]], dtype=torch.float32), torch.tensor([[half]], dtype=torch.float32))
+    assert found.shape == (1, 1)
+    assert found.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_inertia_by_hand():
+    one, half = torch.tensor([2.0]), torch.tensor([[1.0, 1.0, 3.0]])
+    assert inertia("box", one, half)[0].tolist() == pytest.approx([20 / 3, 20 / 3, 4 / 3])
+    assert inertia("sphere", one, torch.ones(1, 3))[0].tolist() == pytest.approx([0.8] * 3)
+    assert inertia("cylinder", one, half)[0].tolist() == pytest.approx([6.5, 6.5, 1.0])
+    assert inertia("capsule", one, torch.ones(1, 3))[0].tolist() == pytest.approx([0.8] * 3), "two half spheres"
+
+
+def test_distance_to_a_mesh(cube):
+    torch.manual_seed(0)
+    points = (torch.rand(7, 30, 3) - 0.5) * 0.3
+    exact = distance("box", points.clone(), torch.full((7, 1, 3), 0.025))
+    found = mesh_distance(points, cube.file, cube.size)
+    near = points.abs().amax(-1) < 0.075
+    assert 10 < near.sum() < 100
+    assert (found - exact)[near].abs().max() < 2e-3, "a table of cells of 5 mm"
+    assert ((found / exact)[~near] - 1).abs().max() < 0.15, "it tells the way there, which is no straight line"
+    hull = load_mesh(cube.file, cube.size)
+    assert (len(hull.vertices), len(hull.faces)) == (8, 12)
+    np.testing.assert_allclose(distance_to_hull(points[0].numpy(), hull), exact[0], atol=1e-6)
+
+
+def test_a_mesh_is_scaled_and_centred(tmp_path):
+    (tmp_path / "a.obj").write_text(TETRAHEDRON)
+    hull = load_mesh(str(tmp_path / "a.obj"), 0.08)
+    assert hull.extents == pytest.approx((0.08, 0.08, 0.08))
+    assert sorted(map(tuple, hull.vertices.round(6).tolist()))[0] == pytest.approx((-0.04, -0.04, -0.04))
+
+
+# --- Mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--env.object.shape cone", "env.object.shape: unknown name 'cone'"),
+        ("--env.object.shape sphere --env.object.size 0.05 0.05", "allowed for a sphere is 1 numbers"),
+        ("--env.object.shape capsule --env.object.size 0.05 0.04", "a capsule at least as long as it is wide"),
+        ("--env.object.size 2", "env.object.size = "),
+        ("--env.object.shape mesh", "env.object.file = '': allowed is a file for the shape mesh"),
+        ("--env.object.shape mesh --env.object.file nothing.obj", "mesh 'nothing.obj': allowed is a file that exists"),
+        ("--env.object.file a.obj", "allowed is a file for the shape mesh and for no other"),
+        ("--env.object.fixed True", "env.object.fixed = True: allowed is False"),
+        ("--env.object.condim 5", "env.object.condim"),
+    ],
+)
+def test_a_mistake_is_one_line(line, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def make():
+        cfg = parse(f"--task BoxGrasping --num-envs 2 {line}".split())
+        gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=2, cfg=cfg, backend="none")
+
+    with pytest.raises(ValueError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 0\nf 1 2 3\n", b"\x00\xff" * 100, b"v nan 0 0\n" * 5]
+)
+def test_a_file_that_is_no_mesh_is_one_line(tmp_path, content):
+    for suffix in (".obj", ".stl", ".ply"):
+        (tmp_path / f"bad{suffix}").write_bytes(content)
+        with pytest.raises(ValueError, match=f"bad{suffix}") as caught:
+            load_mesh(str(tmp_path / f"bad{suffix}"), 0.05)
+        assert "\n" not in str(caught.value)
+
+
+def test_names_of_objects_differ():
+    class Two(dexhand_gym.envs.base_task.BaseTask):
+        def scene(self):
+            return Scene(objects=(Box(), Box()))
+
+    with pytest.raises(ValueError, match="'box' is there twice"):
+        Two(dexhand_gym.envs.config.Config(task=Two.config(), env=dexhand_gym.envs.config.EnvConfig(2, backend="none")))
+
+
+# --- Ways to say it --------------------------------------------------------------------------------------------------
+
+
+def test_the_older_name_of_the_object():
+    cfg = parse(["--task", "BoxGrasping", "--env.box.size", "0.06", "env.box.mass=0.2"])
+    assert (cfg.env.object.size, cfg.env.box.mass) == (0.06, 0.2)
+    env = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=2, backend="none", **{"env.box.size": 0.04}, mass=0.3)
+    assert (env.unwrapped.cfg.env.object.size, env.unwrapped.cfg.env.object.mass) == (0.04, 0.3)
+    env = gymnasium.make_vec(
+        "DexHand/BoxGrasping-v0", num_envs=2, backend="none", box={"mass": 0.2}, object=Box(size=0.06)
+    )
+    assert env.unwrapped.cfg.env.object.size == 0.06
+    assert Scene(boxes=(Box(),)).objects == Scene(objects=(Box(),)).boxes
+
+
+def test_a_shape_survives_its_config_file(tmp_path):
+    cfg = parse(
+        [
+            "--task",
+            "BoxGrasping",
+            "--env.object.shape",
+            "capsule",
+            "--env.object.size",
+            "0.04",
+            "0.1",
+            "--env.object.condim",
+            "6",
+        ]
+    )
+    (tmp_path / "config.yaml").write_text(to_yaml(cfg))
+    again = parse(["--config", str(tmp_path / "config.yaml")])
+    assert again.env.object == cfg.env.object == Object(shape="capsule", size=(0.04, 0.1), condim=6)
+
+
+# --- Physics ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_every_shape_rests_as_high_as_it_says_and_weighs_what_it_says(backend, cube):
+    things = (
+        Box(size=(0.04, 0.06, 0.03)),
+        Sphere(condim=6, rolling_friction=0.01),
+        Cylinder(size=(0.05, 0.04)),
+        Capsule(size=(0.04, 0.1), condim=6, rolling_friction=0.01),
+        Ellipsoid(size=(0.06, 0.07, 0.04), condim=6, rolling_friction=0.01),
+        cube,
+        Box("table", size=(0.2, 0.2, 0.02), fixed=True, position=(0.0, 2.0, 0.3)),
+    )
+    sim = make_sim(Scene(objects=things), 2, SimConfig(), 2, backend, device_of(backend))
+    assert sim.actor_names == ["hand", "box", "sphere", "cylinder", "capsule", "ellipsoid", "mesh"]
+    assert sim.body_names[-7:] == ["table", *sim.actor_names[1:]]
+    for i, thing in enumerate(things[:-1], 1):
+        height, quat = thing.rest()
+        sim.root_state[:, i, :7] = torch.tensor([1.0, 0.3 * i, height, *quat], device=sim.device)
+        sim.root_state[:, i, 7:] = 0.0
+    sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(40):
+        sim.step(hold)
+    for i, thing in enumerate(things[:-1], 1):
+        assert sim.root_state[0, i, 2].item() == pytest.approx(thing.rest()[0], abs=1e-3), thing.name
+        assert sim.net_contact_force[0, i - 7, 2].item() == pytest.approx(0.981, rel=0.02), thing.name
+    assert sim.rigid_body_state[0, -7, :3].tolist() == pytest.approx([0.0, 2.0, 0.3])
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_what_rolls_on_is_stopped_by_rolling_friction(backend):
+    """Pushed to 0.5 m/s a sphere rolls on for ever, or stops."""
+    rolls, stops = Sphere("rolls"), Sphere("stops", condim=6, rolling_friction=0.005)
+    sim = make_sim(Scene(objects=(rolls, stops)), 1, SimConfig(), 2, backend, device_of(backend))
+    for i in (1, 2):
+        sim.root_state[:, i, :3] = torch.tensor([1.0, 0.4 * i, 0.025], device=sim.device)
+        sim.root_state[:, i, 7:] = torch.tensor([0.5, 0.0, 0.0, 0.0, 0.5 / 0.025, 0.0], device=sim.device)
+    sim.write_state(torch.ones(1, dtype=torch.bool, device=sim.device))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(75):
+        sim.step(hold)
+    assert sim.root_state[0, 1, 7] > 0.4
+    assert sim.root_state[0, 2, 7].abs() < 0.05
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_a_variation_changes_some_environments_and_goes_with_the_memory(backend):
+    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 2, backend, device_of(backend))
+    hold = sim.dof_state[..., 0].clone()
+    some = torch.tensor([False, True, True], device=sim.device)
+    sim.vary({"box.mass": torch.tensor([9.0, 0.2, 0.3], device=sim.device)}, some)
+    sim.vary({"box.friction": torch.tensor([0.2, 0.2, 0.2])})
+    damping = torch.tensor(sim.model.dof_damping).repeat(3, 1)
+    damping[2] *= 2
+    sim.vary({"dof_damping": damping})
+    sim.write_state(torch.ones(3, dtype=torch.bool, device=sim.device))
+    for _ in range(40):
+        sim.step(hold)
+    assert sim.net_contact_force[:, -1, 2].tolist() == pytest.approx([0.981, 1.962, 2.943], rel=1e-3)
+    memory = sim.memory()
+    assert memory["body_mass"][:, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert memory["dof_damping"][2, 0] == 2 * memory["dof_damping"][0, 0]
+    for name, message in (
+        ("box.frictions", "did you mean 'box.friction'"),
+        ("dof_dampin", "did you mean 'dof_damping'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sim.vary({name: torch.ones(3)})
+    with pytest.raises(ValueError, match="variation 'dof_damping': shape"):
+        sim.vary({"dof_damping": torch.ones(3)})
+
+
+SHAPES = [
+    {"shape": "sphere", "size": 0.055},
+    {"shape": "capsule", "size": (0.045, 0.08)},
+    {"shape": "cylinder", "size": 0.05},
+    {"shape": "ellipsoid", "size": (0.06, 0.06, 0.05)},
+    {"shape": "box", "size": (0.05, 0.06, 0.05)},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("fields", SHAPES, ids=lambda fields: fields["shape"])
+def test_the_scripted_grasp_lifts_other_shapes(backend, fields):
+    fields = {f"env.object.{name}": value for name, value in fields.items()}
+    env = scripted_env(16, seed=0, backend=backend, device=device_of(backend), **fields, **{"env.object.condim": 6})
+    assert success_rate(env) >= 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ENGINES)
+def test_the_scripted_grasp_lifts_a_mesh(backend, cube):
+    fields = {"env.object.shape": "mesh", "env.object.file": cube.file}
+    assert success_rate(scripted_env(16, seed=0, backend=backend, device=device_of(backend), **fields)) >= 0.4
+
+
+def test_an_edit_of_the_model_reaches_every_reader():
+    class Heavy(dexhand_gym.envs.box_grasping.BoxGrasping):
+        def edit_spec(self, spec):
+            spec.geom("box").mass = 0.4
+            spec.geom("box").rgba = [1, 0, 0, 1]
+
+    config = dexhand_gym.envs.config
+    env = Heavy(config.Config(task=Heavy.config(), env=config.EnvConfig(2, backend="mujoco")))
+    assert env.sim.model.body("box").mass == 0.4
+    from dexhand_gym.sim.mjcf import build_model
+
+    assert build_model(env.sim.scene, env.cfg.sim, visuals=True).geom("box").rgba.tolist() == [1, 0, 0, 1]
