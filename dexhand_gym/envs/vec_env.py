@@ -17,8 +17,6 @@ from torch import Tensor
 import dexhand_gym.envs.actions as stages
 from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import (
-    NUMBERS,
-    check_named,
     check_quantities,
     check_remembered,
     check_scene,
@@ -26,13 +24,13 @@ from dexhand_gym.envs.checks import (
     check_shape,
     check_start,
     check_table_names,
-    unchanged,
     warn_of_misspelt,
 )
-from dexhand_gym.envs.config import ENDINGS, Config, TaskConfig
+from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.mirror import HAND_MIRRORS
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite, half_extents
 from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_objects
+from dexhand_gym.envs.terms import Terms, Verdict
 from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import Scene, View, make_sim
 from dexhand_gym.sim.base import draws_itself
@@ -125,7 +123,11 @@ class DexHandVecEnv(VectorEnv):
             if not torch.isfinite(value).all():
                 raise ValueError(f"sample_start()'s {name!r} is not finite")
         self._observe()
-        self._init_terms()
+        self._terms = terms = Terms(self)
+        self.reward_weights, self.reward_terms = terms.weights, terms.newest
+        """What each row of `reward_terms` [terms and endings, N] counts, and those rows of the newest step, unweighted."""
+        self.success_criteria, self.failure_criteria = terms.successes, terms.failures
+        """Names of those that end an episode."""
         self._check_quantities()
         self._obs_size, more = (
             sum(self.measured[key][0].numel() for key in keys)
@@ -294,43 +296,6 @@ class DexHandVecEnv(VectorEnv):
         if self._noise:
             self._own.update({f"noise_{name}": unit for name, unit in self._noise.unit.items()})
 
-    def _init_terms(self) -> None:
-        """Names of terms and criteria as the task's functions return them, held against the config."""
-        weights = self.task.reward_weights
-        m, n, device = self.measured, self.num_envs, self.device
-        with unchanged("rewards()", m):
-            terms = self.rewards(m, self.cfg)
-        check_named("reward term", terms, n, NUMBERS, device)
-        self._terms = list(terms)
-        for name in self._terms:
-            check_name("reward term without a weight in task.reward_weights", name, weights)
-        for name in weights:
-            check_name("weight in task.reward_weights without a reward term", name, [*self._terms, *ENDINGS])
-        self.reward_weights = {name: weights[name] for name in self._terms}
-        self.reward_weights.update({name: sign * weights.get(name, 0.0) for name, sign in zip(ENDINGS, (1, -1, -1))})
-        """What each row of `reward_terms` counts."""
-        self._weights = self._constant([*self.reward_weights.values()])
-        self.reward_terms = self._weights.new_zeros(len(self._weights), self.num_envs)
-        """Of the newest step, unweighted [terms and endings, N]."""
-        with unchanged("successes() or failures()", m):
-            successes, failures = self.successes(m, self.cfg), self.failures(m, self.cfg)
-        for what, criteria, active in (
-            ("success", successes, self.task.active_success_criteria),
-            ("failure", failures, self.task.active_failure_criteria),
-        ):
-            check_named(f"{what} criterion", criteria, n, (torch.bool,), device)
-            for name in active:
-                check_name(f"task.active_{what}_criteria", name, criteria)
-        for name in {*successes} & {*failures} or {"time_out", "nonfinite"} & {*successes, *failures}:
-            raise ValueError(f"criterion {name!r} is there twice: allowed is a name of its own for each ending")
-        self.success_criteria = list(self.task.active_success_criteria or successes)
-        self.failure_criteria = list(self.task.active_failure_criteria or failures)
-        """Names of those that end an episode."""
-        self._endings = [*self.success_criteria, *self.failure_criteria, "time_out", "nonfinite"]
-        sums = len(self._weights) + len(self._endings) + 3
-        self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
-        self._steps = 0
-
     def _check_quantities(self) -> None:
         check_quantities(self.measured, [*self.quantities, *self.timers], self.num_envs, self.device)
         for key in (*self.task.policy_observation_keys, *self.task.critic_observation_keys):
@@ -369,7 +334,7 @@ class DexHandVecEnv(VectorEnv):
         self._drive.again_if_changed(self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
         self._drive()
         self.sim.step(self._dof_targets)
-        self._steps += 1
+        self._terms.steps += 1
         rows, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
         final_obs, final_critic_obs = self._split(rows, "final_critic_obs")
         done = terminated | truncated
@@ -387,7 +352,7 @@ class DexHandVecEnv(VectorEnv):
             "episode": {"r": episode_return, "l": episode_length},
             "_episode": done.clone(),
             "success": success,
-            "endings": dict(zip(self._endings, endings)),
+            "endings": dict(zip(self._terms.endings, endings)),
             "time_outs": truncated.clone(),
         }
         for watch in tuple(self.watchers):  # one that fails takes itself out
@@ -430,10 +395,11 @@ class DexHandVecEnv(VectorEnv):
         self._episode_step += 1
         m = self._measure(self.control_dt)
         rows = self._observation(m)
-        reward, terminated, truncated, success, endings = self._judge(m, rows)
-        self._blank(rows, endings[-1])
+        verdict = self._judge(m, rows)
+        self._blank(rows, verdict.bad)
         self._remember(m)
-        return rows, reward, terminated, truncated, self._episode_return, self._episode_step, success, endings
+        ended = verdict.terminated, verdict.truncated, self._episode_return, self._episode_step
+        return (rows, verdict.reward, *ended, verdict.success, verdict.endings)
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """New episodes where `mask` says so."""
@@ -469,36 +435,18 @@ class DexHandVecEnv(VectorEnv):
             self._timers[name].add_(elapsed).masked_fill_(m[condition] <= 0, 0.0)
         return m
 
-    def _judge(self, m: Measured, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Reward [N], terminated [N], truncated [N], success [N] and endings [J, N], and their statistics."""
-        hits = self._criteria(self.successes(m, self.cfg), self.success_criteria)
-        misses = self._criteria(self.failures(m, self.cfg), self.failure_criteria)
-        success = hits.any(0)
-        failure = misses.any(0) & ~success
-        truncated = (self._episode_step >= self.task.episode_length) & ~(success | failure)
-        terms = self.rewards(m, self.cfg)
-        paid = torch.stack([*(terms[name] for name in self._terms), success, failure, truncated]).float()
-        reward = (self._weights.unsqueeze(1) * paid).sum(0)
-
-        # All that this was computed from counts, and overrules it. A term that is not finite shows in the return.
-        total = self._episode_return + reward
+    def _judge(self, m: Measured, rows: Tensor) -> Verdict:
+        """What this step comes to. All that it was computed from counts, and overrules it; a reward term that is not finite
+        shows in the return."""
+        verdict = self._terms.judge(m, self._episode_step >= self.task.episode_length)
+        total = self._episode_return + verdict.reward
         good = finite(total, *self._looked_at(m, rows)) & ~(self.sim.nonfinite | self._refused)
-        hits, misses, success, failure, truncated = (
-            hit & good for hit in (hits, misses & ~success, success, failure, truncated)
-        )
-        paid, reward = torch.where(good, paid, 0.0), torch.where(good, reward, 0.0)
-
-        bad = ~good
-        terminated = success | failure | bad
-        done = terminated | truncated
-        endings = torch.cat((hits, misses, torch.stack((truncated, bad))))
-        self.reward_terms.copy_(paid)
-        self._episode_return += reward
-        consecutive = self.consecutive_successes
-        consecutive.copy_(torch.where(done & ~success, 0, consecutive + success))
-        counted = torch.stack((success, done, torch.where(done, self._episode_step, 0)))
-        self._sums += torch.cat((paid, endings, counted)).sum(1)
-        return reward, terminated, truncated, success, endings
+        verdict = verdict.where(good)
+        self._episode_return += verdict.reward
+        done, consecutive = verdict.terminated | verdict.truncated, self.consecutive_successes
+        consecutive.copy_(torch.where(done & ~verdict.success, 0, consecutive + verdict.success))
+        self._terms.count(verdict, done, self._episode_step)
+        return verdict
 
     def _blank(self, rows: Tensor, bad: Tensor) -> None:
         """Zeros in the rows [N, S] where `bad` [N] says so."""
@@ -515,12 +463,6 @@ class DexHandVecEnv(VectorEnv):
         hidden = [x for x in hidden if x.is_floating_point() and x.dim() and len(x) == self.num_envs]
         hidden = [x for x in hidden if not any(x._base is state for state in states)]
         return [rows, sim.net_contact_force, *hidden]
-
-    def _criteria(self, values: Dict[str, Tensor], active: List[str]) -> Tensor:
-        """The active ones, [criteria, N] bool."""
-        return (
-            torch.stack([values[name] for name in active]) if active else self.sim.nonfinite.new_zeros(0, self.num_envs)
-        )
 
     def _place_starts(self) -> None:
         """Puts the environments in `_beginning` at a random start, as far as tensors go: the simulator is told after."""
@@ -606,7 +548,7 @@ class DexHandVecEnv(VectorEnv):
             "episode_step": self._episode_step,
             "episode_return": self._episode_return,
             "consecutive_successes": self.consecutive_successes,
-            "sums": self._sums,
+            "sums": self._terms.sums,
             **self._own,
         }
 
@@ -614,7 +556,7 @@ class DexHandVecEnv(VectorEnv):
         """A copy of memory(), the random numbers' state and the task's name; for set_state() and torch.save."""
         hand = "" if self.cfg.env.hand == "right" else f" with the hand {self.cfg.env.hand}"
         task = type(self).__name__ + hand
-        state = {"task": task, "steps": self._steps, "generator": self._generator.get_state()}
+        state = {"task": task, "steps": self._terms.steps, "generator": self._generator.get_state()}
         return {**state, **{name: value.clone() for name, value in self.memory().items()}}
 
     @torch.inference_mode()
@@ -635,7 +577,7 @@ class DexHandVecEnv(VectorEnv):
                 check_remembered(name, value, counts.get(name))
         for name, value in self.memory().items():
             value.copy_(state[name])
-        self._steps = int(state["steps"])
+        self._terms.steps = int(state["steps"])
         if state["generator"].shape == mine["generator"].shape:  # else it is of another kind of device
             self._generator.set_state(state["generator"])
 
@@ -643,30 +585,7 @@ class DexHandVecEnv(VectorEnv):
         """Means since the last call: what the reward is made of, raw and weighted (per step; the weighted ones sum to it),
         endings (share of finished episodes), success_rate (if the task has successes), episode_length, episodes, nonfinite
         and overflow (counts). Costs one transfer from the device."""
-        *sums, overflow = torch.cat((self._sums, self.sim.take_overflow().double().reshape(1))).tolist()
-        self._sums.zero_()
-        steps, self._steps = max(self._steps * self.num_envs, 1), 0
-        k = len(self.reward_weights)
-        raw = {name: total / steps for name, total in zip(self.reward_weights, sums)}
-        *endings, succeeded, episodes, length = sums[k:]
-        result = {f"reward_raw/{name}": value for name, value in raw.items()}
-        result.update({f"reward/{name}": weight * raw[name] for name, weight in self.reward_weights.items()})
-        result["episodes"] = episodes
-        result["nonfinite"], result["overflow"] = endings[-1], overflow
-        if endings[-1]:
-            log.warning(
-                "in %d environments an action, the physics, an observation or a reward was not finite: their episodes ended, "
-                "with zero reward",
-                endings[-1],
-            )
-        if overflow:
-            log.warning("contacts of %d environments did not fit: raise sim.warp.nconmax or sim.warp.njmax", overflow)
-        if episodes:
-            result.update({f"ending/{name}": value / episodes for name, value in zip(self._endings, endings)})
-            if self.success_criteria:
-                result["success_rate"] = succeeded / episodes
-            result["episode_length"] = length / episodes
-        return result
+        return self._terms.statistics(self.sim.take_overflow(), self.num_envs)
 
     def show(self, speed: str = "1x") -> None:
         """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither,
