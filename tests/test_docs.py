@@ -1,11 +1,13 @@
 """What the documentation says, done."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import gymnasium
+import mujoco
 import pytest
 import torch
 
@@ -51,6 +53,39 @@ def test_an_installed_package_registers_its_tasks(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dexhand_gym; print(dexhand_gym.tasks()['Wave'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "waver.task:Wave\n", done.stderr
+
+
+def test_the_object_of_the_readme_is_one():
+    (block,) = [block for block in PYTHON if "Capsule" in block]
+    place = {}
+    exec(block, place)
+    env = place["env"].unwrapped
+    env.reset(seed=0)
+    assert env.sim.model.geom("box").type[0] == mujoco.mjtGeom.mjGEOM_CAPSULE
+    assert env.measured["object_pos"][:, 2].tolist() == pytest.approx([0.02] * 4)
+
+
+def test_the_hand_of_the_readme_is_one(tmp_path, monkeypatch):
+    (block,) = [block for block in PYTHON if "GRIPPER" in block]
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "gripper.py").write_text(block)
+    shutil.copy(ROOT / "tests" / "data" / "gripper.xml", tmp_path)
+    command = [sys.executable, str(ROOT / "train_ppo.py"), "--import", "my_package.gripper", "--env.hand", "gripper"]
+    command += [
+        "--task",
+        "BoxGrasping",
+        "--num-envs",
+        "4",
+        "--max-iterations",
+        "1",
+        "--train.horizon-length",
+        "4",
+        "--train.num-minibatches",
+        "1",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "28 observations, 3 actions" in done.stderr + done.stdout
 
 
 def test_files_that_the_readme_links_exist():
