@@ -74,7 +74,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if {"-h", "--help", "--help-all"} & set(argv):
             configs.show_help(argv)
             return 0
-        cfg = check(configs.parse(argv))
+        cfg = configs.parse(argv)
+        rehearse(cfg)
+        check(cfg)
         env = make_env(cfg)
         begun = None if cfg.train.test else begin(cfg, env)
         folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
@@ -93,7 +95,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return status
 
 
-def check(cfg: RunConfig) -> RunConfig:
+def rehearse(cfg: RunConfig) -> None:
+    """Shows without an engine that task, config and checkpoint fit together. Raises ValueError or CheckpointError."""
+    with contextlib.closing(make_vec_env(find_task(cfg.task_name), REHEARSED, cfg, **REHEARSAL)) as env:
+        env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
+        if cfg.train.checkpoint:
+            load_agent(env, cfg, Path(cfg.train.checkpoint))
+
+
+def check(cfg: RunConfig) -> None:
     """Raises ValueError, RuntimeError or OSError if this machine, its folders or the checkpoint are not up to `cfg`."""
     device = distributed.device_of_rank(choose_engine(cfg.env.backend, cfg.env.device)[1])
     if distributed.launched():
@@ -111,11 +121,10 @@ def check(cfg: RunConfig) -> RunConfig:
         done = saved["epoch"] if saved["optimizer"] else 0  # a policy alone is where a new training begins
         if done >= cfg.train.max_iterations:
             raise ValueError(f"train.max_iterations = {cfg.train.max_iterations}: allowed is more than the {done} done")
-    return cfg
 
 
 def make_env(cfg: RunConfig) -> DexHandVecEnv:
-    """The environment, once a rehearsal without an engine has shown that task, config and checkpoint fit together."""
+    """The environment of a run, with what the config leaves open decided."""
     train, task = cfg.train, find_task(cfg.task_name)
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml has it
@@ -127,10 +136,6 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
     if train.torch_deterministic != torch.are_deterministic_algorithms_enabled():  # to ask costs a second of imports
         torch.use_deterministic_algorithms(train.torch_deterministic)
-    with contextlib.closing(make_vec_env(task, REHEARSED, cfg, **REHEARSAL)) as env:
-        env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
-        if train.checkpoint:
-            load_agent(env, cfg, Path(train.checkpoint))
     check_watching(cfg.env, is_shown(cfg))
     device = distributed.device_of_rank(choose_engine(cfg.env.backend, cfg.env.device)[1])
     env = make_vec_env(

@@ -96,6 +96,8 @@ def check(config: Any, prefix: str = "") -> None:
                 raise refusal(name, value, hint)
             check(value, f"{name}.")
         elif isinstance(value, dict) and get_origin(hint) is dict:
+            if len(get_args(hint)) != 2:
+                raise ValueError(f"{name}: its type is {hint}, allowed is one such as Dict[str, float]")
             types = get_args(hint)[1]
             setattr(config, item.name, {key: _checked(f"{name}.{key}", x, types) for key, x in value.items()})
         else:
@@ -159,7 +161,7 @@ def conform(value: Any, hint: Any) -> Any:
         if isinstance(value, (str, bytes, dict)):
             raise TypeError
         values = tuple(value)
-        types = args[:1] * len(values) if args[-1] is Ellipsis else args
+        types = args if args and args[-1] is not Ellipsis else (args[:1] or (Any,)) * len(values)
         good, value = len(values) == len(types), tuple(conform(x, of_x) for x, of_x in zip(values, types))
     elif origin is Literal:
         good = any(value == choice and type(value) is type(choice) for choice in args)
@@ -198,7 +200,7 @@ def describe(hint: Any) -> str:
         base = describe(args[0]).replace("finite ", "")  # the bounds say that
         return rules if args[0] is str else f"{base}, {rules}"
     if origin is tuple:
-        each = describe(args[0])
+        each = describe(args[0]) if args else "any"
         return f"{'any number of' if Ellipsis in args else len(args)} values, each {each}"
     if origin is Union:
         return " or ".join(describe(arg) for arg in args if arg is not type(None)) + ", or None" * (type(None) in args)
@@ -206,7 +208,8 @@ def describe(hint: Any) -> str:
         return ", ".join(map(str, args))
     if origin is dict:
         return f"names, each with {describe(args[1])}"
-    return WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
+    name = str(getattr(hint, "__name__", hint))
+    return WORDS.get(hint, f"{'an' if name[0] in 'AEIOU' else 'a'} {name}")
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -271,7 +271,7 @@ MISTAKES = [
     ("numEnv=4", "unknown option num_env; did you mean num_envs?"),
     ("--learning-rate 1", "did you mean train.learning_rate?"),
     ("task.rewardWeights.alife=2", "did you mean task.reward_weights.alive? Allowed: alive, height_safety"),
-    ("--env.box.sise 1", "unknown option env.box.sise; did you mean env.box.size? Allowed: name, size, mass"),
+    ("--env.box.sise 1", "unknown option env.object.sise; did you mean env.object.size? Allowed: name, shape, size"),
     (
         "--task BoxGraspng",
         "task: unknown name 'BoxGraspng'; did you mean 'BoxGrasping'? Allowed: BaseTask, BoxGrasping",

@@ -162,6 +162,18 @@ def test_a_field_that_no_file_can_hold_is_one_line(mine, capsys, field, message)
     refused("--task Mine", capsys, message)
 
 
+@pytest.mark.parametrize("field", ["x: tuple = (1, 2)", "x: Tuple = (1, 2)", "x: List = field(default_factory=list)"])
+def test_a_bare_type_takes_what_it_says(mine, field):
+    mine("from typing import List, Tuple\n" + FIELDS.format(field=field))
+    configs.parse(["--task", "Mine"]).validate()
+
+
+@pytest.mark.parametrize("field", ["x: Dict = field(default_factory=lambda: {'a': 1})"])
+def test_a_bare_dict_is_one_line(mine, capsys, field):
+    mine("from typing import Dict\n" + FIELDS.format(field=field))
+    refused("--task Mine", capsys, "task.x: its type is typing.Dict, allowed is one such as Dict[str, float]")
+
+
 def test_a_dict_without_types_is_one_line(mine, capsys):
     mine(FIELDS.format(field="extra: dict = field(default_factory=lambda: {'a': 1.0})"))
     refused("--task Mine", capsys, "task.extra: its type is ", "allowed is one such as Dict[str, float]")

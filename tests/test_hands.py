@@ -14,9 +14,15 @@ import torch
 from hands_of_others import CLAW, GRIPPER
 
 import configs
+from dexhand_gym import rotations
+from dexhand_gym.envs.base_task import BaseTask
+from dexhand_gym.envs.config import Config, EnvConfig
 from dexhand_gym.hands import find_hand, hands, mirror, register_hand
 from dexhand_gym.hands.dexhand021 import DEXHAND021_LEFT as LEFT
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as RIGHT
+from dexhand_gym.hands.placing import base_targets
+from dexhand_gym.sim import Scene, SimConfig, make_sim
+from dexhand_gym.sim.kinematics import Kinematics
 
 
 def poses(hand, q):
@@ -216,3 +222,48 @@ def test_a_strangers_run_imports_no_hand(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text("env:\n  hand: hands_of_others:CLAW\n")
     with pytest.raises(ValueError, match="is code; to import it say --env.hand hands_of_others:CLAW"):
         configs.parse(["--config", str(tmp_path / "config.yaml")])
+
+
+# --- Where a hand stands ---------------------------------------------------------------------------------------------
+
+PALM_UP = (0.7071067811865476, 0.0, 0.0, 0.7071067811865476)  # turned about x
+
+
+@pytest.mark.parametrize("hand", [RIGHT, LEFT])
+@pytest.mark.parametrize("quat", [(0.0, 0.0, 0.0, 1.0), PALM_UP, (0.5, 0.5, 0.5, 0.5)])
+def test_the_palm_gets_where_it_is_wanted(hand, quat):
+    """In MuJoCo, and with the kinematics that Isaac Gym's engine has."""
+    scene = Scene(hand=hand, hand_quat=quat)
+    torch.manual_seed(0)
+    turn = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
+    palm = torch.cat((torch.rand(5, 3) - 0.5, turn), 1)
+    targets = base_targets(scene, palm)
+    sim = make_sim(scene, 5, SimConfig(), 1, "mujoco", "cpu")
+    sim.dof_state[:, :6, 0] = targets
+    sim.write_state(torch.ones(5, dtype=torch.bool))
+    found = sim.rigid_body_state[:, hand.palm_index, :7]
+    torch.testing.assert_close(found[:, :3], palm[:, :3], atol=1e-5, rtol=0)
+    assert (found[:, 3:] * palm[:, 3:]).sum(1).abs().tolist() == pytest.approx([1.0] * 5, abs=1e-5)
+    plain = Kinematics(scene.hand_links, torch.device("cpu"))(sim.dof_state)
+    torch.testing.assert_close(plain[:, :, :3], sim.rigid_body_state[:, :, :3], atol=1e-5, rtol=0)
+
+
+def test_a_turned_hand_is_not_turned_to_its_policy():
+    """hand_pose_arr_aligned is what the base does, wherever the hand stands."""
+
+    class Up(BaseTask):
+        def scene(self):
+            return Scene(0.3, hand_quat=PALM_UP)
+
+    env = Up(Config(task=Up.config(), env=EnvConfig(num_envs=2, backend="mujoco")))
+    env.reset(seed=0)
+    aligned = env.observations()["hand_pose_arr_aligned"]
+    assert aligned[0].tolist() == pytest.approx([0, 0, 0.3, 0, 0, 0, 1], abs=1e-5)
+    palm = env.observations()["hand_pose"][0]
+    out_of_palm = rotations.rotate(palm[3:], torch.tensor([1.0, 0.0, 0.0]))
+    assert out_of_palm.tolist() == pytest.approx([0, 1, 0], abs=1e-5), "palm down, turned by 90 degrees about x"
+
+
+def test_a_base_that_cannot_be_placed_is_told():
+    with pytest.raises(ValueError, match="allowed is one of three slides and three hinges"):
+        base_targets(Scene(hand=GRIPPER), torch.zeros(1, 7))

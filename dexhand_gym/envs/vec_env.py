@@ -15,6 +15,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 import dexhand_gym.envs.actions as stages
+from dexhand_gym import rotations
 from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import (
     check_quantities,
@@ -222,6 +223,10 @@ class DexHandVecEnv(VectorEnv):
         self.post_action_filters: List[Callable] = [stages.clamp_velocity, stages.clamp_position]
         self.coupling: Callable[[Tensor], Tensor] = lambda targets: targets.index_select(1, action) * scale
 
+    def _palm_mount(self, scene: Scene) -> Tensor:
+        mount, turn = self._constant(self.hand.palm_mount), self._constant(scene.hand_quat)
+        return mount if turn[3] == 1.0 else rotations.multiply(turn, mount)
+
     def _constant(self, values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
@@ -255,7 +260,7 @@ class DexHandVecEnv(VectorEnv):
             "dof_vel": sim.dof_state[..., 1],
             "dof_lower": self._constant(self.hand.dof_lower),
             "dof_upper": self._constant(self.hand.dof_upper),
-            "palm_mount": self._constant(self.hand.palm_mount),
+            "palm_mount": self._palm_mount(scene),
             "dof_targets": self._dof_targets,
             "targets": self._targets,
             "rule_targets": self._rule_targets,

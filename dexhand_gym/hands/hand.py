@@ -57,6 +57,8 @@ class Hand:
         """Raises ValueError or OSError, one line, where file and table do not go together."""
         for name in (self.root, self.palm, *(body for finger in self.fingers for body in finger[1:])):
             check_name("body", name, self.body_names)
+        if self.root != self.body_names[0]:
+            raise ValueError(f"root = {self.root!r}: allowed is the first body of the file, {self.body_names[0]!r}")
         if len(self.fingers) < 2:
             raise ValueError(f"it has {len(self.fingers)} fingers: allowed are a thumb and one more at least")
         if self.dof_names[: len(self.base)] != tuple(self.base):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, 
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT
 from dexhand_gym.hands.hand import Hand
+from dexhand_gym.hands.mjcf import Link, multiply
 from dexhand_gym.objects import Object
 
 if TYPE_CHECKING:
@@ -137,12 +138,22 @@ class Scene:
     edit_spec: Optional[Callable[[Any], None]] = None
     """Called with MuJoCo's MjSpec of all this before it is compiled, for what no value covers; other engines do not know it.
     The environment puts its own here."""
+    hand_quat: Tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    """How the hand's root is turned in the world, x y z w: where its base dofs are zero, so that a palm that looks up, say,
+    is far from their limits. Its base moves along and turns about the turned axes."""
     boxes: InitVar[Tuple[Object, ...]] = ()
     """Older name of `objects`."""
 
     def __post_init__(self, boxes: Tuple[Object, ...]) -> None:
         self.objects = tuple(self.objects or boxes)
         vars(self)["boxes"] = self.objects
+
+    @property
+    def hand_links(self) -> List[Link]:
+        """The hand's bodies, its root where it stands in the world."""
+        root, (x, y, z, w) = self.hand.links[0], self.hand_quat
+        quat = multiply((w, x, y, z), root.quat) if (x, y, z, w) != (0.0, 0.0, 0.0, 1.0) else root.quat
+        return [root._replace(pos=(0.0, 0.0, self.hand_height), quat=quat), *self.hand.links[1:]]
 
     @property
     def free(self) -> Tuple[Object, ...]:

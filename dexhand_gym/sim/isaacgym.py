@@ -79,8 +79,7 @@ class IsaacGymSimulator:
         self.actor_names, hand = scene.actor_names, scene.hand
         self.dof_names, self.body_names = list(hand.dof_names), [*hand.body_names, *self.actor_names[1:]]
         self._actor_bodies = self._indices([0, *range(len(hand.body_names), len(self.body_names))])
-        links = [hand.links[0]._replace(pos=(0.0, 0.0, scene.hand_height)), *hand.links[1:]]
-        self._kinematics = Kinematics(links, self.device)
+        self._kinematics = Kinematics(scene.hand_links, self.device)
         self._wrap(scene.hand_height)
 
     def _params(self, cfg: SimConfig) -> gymapi.SimParams:
@@ -134,6 +133,7 @@ class IsaacGymSimulator:
             env = succeeded(gym.create_env(sim, lower, upper, columns), "create_env")
             # Filter: shapes that share a bit do not collide. The hand's all do with each other, and none with a box.
             at = pose(scene.hand_height)
+            at.r = gymapi.Quat(*scene.hand_quat)
             actor = succeeded(gym.create_actor(env, hand_asset, at, "hand", i, 1), "create_actor")
             succeeded(gym.set_actor_dof_properties(env, actor, dof_properties), "set_actor_dof_properties")
             self._set_friction(env, actor, 1.0)

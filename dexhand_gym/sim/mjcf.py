@@ -41,7 +41,8 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     """
     spec = mujoco.MjSpec.from_string(hand_and_ground(scene.hand))
     spec.compiler.discardvisual = not visuals
-    spec.body(scene.hand.root).pos = (0.0, 0.0, scene.hand_height)
+    root = scene.hand_links[0]
+    spec.body(root.name).pos, spec.body(root.name).quat = root.pos, root.quat
     for name in scene.hand.body_names:  # meets scene objects (conaffinity 3), never itself
         for geom in spec.body(name).geoms:
             if geom.contype or geom.conaffinity:

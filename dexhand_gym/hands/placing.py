@@ -1,0 +1,37 @@
+"""Where to move a hand's base so that its palm gets where it is wanted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dexhand_gym import rotations
+from dexhand_gym.sim.base import Scene
+from dexhand_gym.sim.kinematics import Kinematics
+
+
+def base_targets(scene: Scene, palm: Tensor) -> Tensor:
+    """Targets of the base [N, 6], m and rad, at which the palm has the world poses `palm` [N, 7]. They may be beyond the
+    dofs' limits.
+
+    For a base that slides along x, y and z and then turns about x, y and z: the turns are the Cardan angles of R = Rx Ry
+    Rz (any handbook). Raises ValueError, one line, for another base.
+    """
+    hand = scene.hand
+    axes = [hand.joints[name].get("axis", "0 0 1") for name in hand.base]
+    if hand.num_slides != 3 or axes != ["1 0 0", "0 1 0", "0 0 1"] * 2:
+        raise ValueError(f"base = {hand.base}: allowed is one of three slides and three hinges along and about x, y, z")
+    still = palm.new_zeros(1, len(hand.dof_names), 2)
+    home = Kinematics(scene.hand_links, palm.device)(still)[:, hand.palm_index]
+    root = Kinematics(scene.hand_links, palm.device)(still)[:, 0]
+    # The palm in the frame that the base turns, and that frame's turn, both in the root's frame.
+    offset = rotations.rotate_inverse(root[:, 3:7], home[:, :3] - root[:, :3])
+    fixed = rotations.multiply(rotations.conjugate(root[:, 3:7]), home[:, 3:7])
+    wanted = rotations.multiply(rotations.conjugate(root[:, 3:7]).expand(len(palm), 4), palm[:, 3:])
+    turn = rotations.multiply(wanted, rotations.conjugate(fixed).expand(len(palm), 4))
+    x, y, z = (rotations.rotate(turn, axis.expand(len(palm), 3)) for axis in torch.eye(3, device=palm.device))
+    angles = torch.stack(
+        (torch.atan2(-z[:, 1], z[:, 2]), torch.asin(z[:, 0].clamp(-1.0, 1.0)), torch.atan2(-y[:, 0], x[:, 0])), 1
+    )
+    place = rotations.rotate_inverse(root[:, 3:7].expand(len(palm), 4), palm[:, :3] - root[:, :3])
+    return torch.cat((place - rotations.rotate(turn, offset.expand(len(palm), 3)), angles), 1)
