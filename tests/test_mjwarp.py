@@ -99,7 +99,7 @@ def test_one_engine_goes_on_where_the_other_stopped():
     for _ in range(40):
         env.step(torch.full((4, 18), 0.5))
     other.set_state(env.get_state())
-    assert other.get_state()["generator"].shape == other._generator.get_state().shape
+    assert other.get_state()["generator"].shape == other.generator.get_state().shape
     for name, value in env.observations().items():
         torch.testing.assert_close(other.observations()[name].cpu(), value, atol=1e-6, rtol=0)
     obs, other_obs = env.step(torch.zeros(4, 18))[0], other.step(torch.zeros(4, 18, device=DEVICE))[0]

@@ -19,7 +19,6 @@ from dexhand_gym import rotations
 from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import (
     check_quantities,
-    check_remembered,
     check_scene,
     check_seed,
     check_shape,
@@ -30,7 +29,9 @@ from dexhand_gym.envs.checks import (
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.mirror import HAND_MIRRORS
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Measured, Quantity, finite, half_extents
-from dexhand_gym.envs.randomize import Delay, SensorNoise, draw_objects
+from dexhand_gym.envs.randomize import draw_objects
+from dexhand_gym.envs.sensing import Delay, SensorNoise
+from dexhand_gym.envs.state import get_state, set_state
 from dexhand_gym.envs.terms import Terms, Verdict
 from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import Scene, View, make_sim
@@ -112,19 +113,19 @@ class DexHandVecEnv(VectorEnv):
         self._init_buffers()
         self._init_raw_quantities(scene)
         self._init_randomization(scene, variation, random)
-        self._generator = torch.Generator(device=self.device)
+        self.generator = torch.Generator(device=self.device)
         graphs = cfg.env.cuda_graphs and self.device.type == "cuda"
-        self._drive = Captured(self._drive_dofs, graphs, generator=self._generator if self._noise else None)
+        self._drive = Captured(self._drive_dofs, graphs, generator=self.generator if self._noise else None)
         self._finish = Captured(self._finish_step, graphs, fuse=cfg.env.compile)
-        self._place = Captured(self._place_starts, graphs, generator=self._generator)
+        self._place = Captured(self._place_starts, graphs, generator=self.generator)
         self._observe = Captured(self._observe_starts, graphs, fuse=cfg.env.compile)
-        self._generator.seed() if seed is None else self._generator.manual_seed(seed % 2**63)
+        self.generator.seed() if seed is None else self.generator.manual_seed(seed % 2**63)
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         for name, value in self._start.items():
             if not torch.isfinite(value).all():
                 raise ValueError(f"sample_start()'s {name!r} is not finite")
         self._observe()
-        self._terms = terms = Terms(self)
+        self.terms = terms = Terms(self)
         self.reward_weights, self.reward_terms = terms.weights, terms.newest
         """What each row of `reward_terms` [terms and endings, N] counts, and those rows of the newest step, unweighted."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
@@ -196,7 +197,7 @@ class DexHandVecEnv(VectorEnv):
     def uniform(self, low: float, high: float, columns: int) -> Tensor:
         """Random numbers [N, columns] of this environment's own generator."""
         shape, kind = (self.num_envs, columns), {"dtype": torch.float32, "device": self.device}
-        unit = torch.rand(shape, generator=self._generator, **kind)
+        unit = torch.rand(shape, generator=self.generator, **kind)
         return low + (high - low) * unit
 
     # Construction -----------------------------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ class DexHandVecEnv(VectorEnv):
         seed = check_seed(seed)
         if seed is not None:
             super().reset(seed=seed)
-            self._generator.manual_seed(seed % 2**63)
+            self.generator.manual_seed(seed % 2**63)
         mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         if options is not None and not isinstance(options, dict):
             raise ValueError(f"options = {shortened(repr(options))}: allowed is a dict, such as {{'reset_mask': mask}}")
@@ -339,7 +340,7 @@ class DexHandVecEnv(VectorEnv):
         self._drive.again_if_changed(self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
         self._drive()
         self.sim.step(self._dof_targets)
-        self._terms.steps += 1
+        self.terms.steps += 1
         rows, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
         final_obs, final_critic_obs = self._split(rows, "final_critic_obs")
         done = terminated | truncated
@@ -357,7 +358,7 @@ class DexHandVecEnv(VectorEnv):
             "episode": {"r": episode_return, "l": episode_length},
             "_episode": done.clone(),
             "success": success,
-            "endings": dict(zip(self._terms.endings, endings)),
+            "endings": dict(zip(self.terms.endings, endings)),
             "time_outs": truncated.clone(),
         }
         for watch in tuple(self.watchers):  # one that fails takes itself out
@@ -392,7 +393,7 @@ class DexHandVecEnv(VectorEnv):
         dof_targets = torch.where(drivable.unsqueeze(1), dof_targets, self._dof_targets)
         self._dof_targets.copy_(self._delay(dof_targets) if self._delay else dof_targets)
         if self._noise:
-            self._noise.draw(self._generator)
+            self._noise.draw(self.generator)
 
     def _finish_step(self) -> Tuple[Tensor, ...]:
         """What the step came to: observation [N, S], reward, terminated, truncated, return and length so far, success, endings
@@ -443,14 +444,14 @@ class DexHandVecEnv(VectorEnv):
     def _judge(self, m: Measured, rows: Tensor) -> Verdict:
         """What this step comes to. All that it was computed from counts, and overrules it; a reward term that is not finite
         shows in the return."""
-        verdict = self._terms.judge(m, self._episode_step >= self.task.episode_length)
+        verdict = self.terms.judge(m, self._episode_step >= self.task.episode_length)
         total = self._episode_return + verdict.reward
         good = finite(total, *self._looked_at(m, rows)) & ~(self.sim.nonfinite | self._refused)
         verdict = verdict.where(good)
         self._episode_return += verdict.reward
         done, consecutive = verdict.terminated | verdict.truncated, self.consecutive_successes
         consecutive.copy_(torch.where(done & ~verdict.success, 0, consecutive + verdict.success))
-        self._terms.count(verdict, done, self._episode_step)
+        self.terms.count(verdict, done, self._episode_step)
         return verdict
 
     def _blank(self, rows: Tensor, bad: Tensor) -> None:
@@ -486,7 +487,7 @@ class DexHandVecEnv(VectorEnv):
         if self._delay:
             self._delay.restart(mask, self._dof_targets)
         if self._noise:
-            self._noise.draw(self._generator, mask)
+            self._noise.draw(self.generator, mask)
         for buffer in (self._prev_actions, *self._timers.values(), self._episode_step, self._episode_return):
             buffer.masked_fill_(mask.view(-1, *[1] * (buffer.dim() - 1)), 0)
         dofs = torch.stack((self._dof_targets, torch.zeros_like(self._dof_targets)), -1)
@@ -515,18 +516,10 @@ class DexHandVecEnv(VectorEnv):
 
     def _observation(self, m: Measured) -> Tensor:
         """The policy's, and behind it what only the critic may see [N, S]."""
-        sensed = self._sensed(m, self._noise) if self._noise else m
+        sensed = self._noise.sense(m, self._raw, self) if self._noise else m
         columns = [sensed[key] for key in self.task.policy_observation_keys]
         columns += [m[key] for key in self.task.critic_observation_keys]
         return torch.cat([column.reshape(self.num_envs, -1) for column in columns], 1).float()
-
-    def _sensed(self, m: Measured, noise: SensorNoise) -> Measured:
-        """The same instant through noisy sensors."""
-        sensed = Measured(noise.add(self._raw), self.quantities, self.cfg)
-        for name in self._timers:
-            # what seems not to hold has not held for long
-            sensed[name] = torch.where(sensed[self.timers[name]] > 0, m[name], 0.0)
-        return sensed
 
     def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
         """What the policy gets, and the entry of info for the critic."""
@@ -553,44 +546,24 @@ class DexHandVecEnv(VectorEnv):
             "episode_step": self._episode_step,
             "episode_return": self._episode_return,
             "consecutive_successes": self.consecutive_successes,
-            "sums": self._terms.sums,
+            "sums": self.terms.sums,
             **self._own,
         }
 
     def get_state(self) -> Dict[str, Any]:
         """A copy of memory(), the random numbers' state and the task's name; for set_state() and torch.save."""
-        hand = "" if self.cfg.env.hand == "right" else f" with the hand {self.cfg.env.hand}"
-        task = type(self).__name__ + hand
-        state = {"task": task, "steps": self._terms.steps, "generator": self._generator.get_state()}
-        return {**state, **{name: value.clone() for name, value in self.memory().items()}}
+        return get_state(self)
 
-    @torch.inference_mode()
     def set_state(self, state: Dict[str, Any]) -> None:
         """Goes on where get_state() was called, on the CPU to the bit. Raises ValueError, one line, and changes nothing if
-        the state is that of another task or number of environments."""
-        mine, delay = self.get_state(), self.task.randomize.action_delay[1]
-        counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay}
-        for name in [*mine, *state]:
-            here, there = (
-                list(value.shape) if isinstance(value, Tensor) else value
-                for value in (mine.get(name, "absent"), state.get(name, "absent"))
-            )
-            if here != there and name not in ("steps", "generator"):
-                raise ValueError(f"its {name} is {there}, here {here}")
-            value = state.get(name)
-            if isinstance(value, Tensor) and name != "generator":
-                check_remembered(name, value, counts.get(name))
-        for name, value in self.memory().items():
-            value.copy_(state[name])
-        self._terms.steps = int(state["steps"])
-        if state["generator"].shape == mine["generator"].shape:  # else it is of another kind of device
-            self._generator.set_state(state["generator"])
+        the state is that of another task, hand or number of environments."""
+        set_state(self, state)
 
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: what the reward is made of, raw and weighted (per step; the weighted ones sum to it),
         endings (share of finished episodes), success_rate (if the task has successes), episode_length, episodes, nonfinite
         and overflow (counts). Costs one transfer from the device."""
-        return self._terms.statistics(self.sim.take_overflow(), self.num_envs)
+        return self.terms.statistics(self.sim.take_overflow(), self.num_envs)
 
     def show(self, speed: str = "1x") -> None:
         """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither,

@@ -1,0 +1,39 @@
+"""The state of an environment as a checkpoint has it."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import torch
+from torch import Tensor
+
+from dexhand_gym.envs.checks import check_remembered
+
+
+def get_state(env: Any) -> Dict[str, Any]:
+    """See DexHandVecEnv.get_state."""
+    hand = "" if env.cfg.env.hand == "right" else f" with the hand {env.cfg.env.hand}"
+    state = {"task": type(env).__name__ + hand, "steps": env.terms.steps, "generator": env.generator.get_state()}
+    return {**state, **{name: value.clone() for name, value in env.memory().items()}}
+
+
+@torch.inference_mode()
+def set_state(env: Any, state: Dict[str, Any]) -> None:
+    """See DexHandVecEnv.set_state."""
+    mine, delay = get_state(env), env.task.randomize.action_delay[1]
+    counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay}
+    for name in [*mine, *state]:
+        here, there = (
+            list(value.shape) if isinstance(value, Tensor) else value
+            for value in (mine.get(name, "absent"), state.get(name, "absent"))
+        )
+        if here != there and name not in ("steps", "generator"):
+            raise ValueError(f"its {name} is {there}, here {here}")
+        value = state.get(name)
+        if isinstance(value, Tensor) and name != "generator":
+            check_remembered(name, value, counts.get(name))
+    for name, value in env.memory().items():
+        value.copy_(state[name])
+    env.terms.steps = int(state["steps"])
+    if state["generator"].shape == mine["generator"].shape:  # else it is of another kind of device
+        env.generator.set_state(state["generator"])
