@@ -174,7 +174,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if "imports" in command_line and not modules:
         raise ValueError("import is empty: allowed is the name of a module, such as my_package.spin")
     refuse_code(command_line, given, modules)
-    if modules or ":" in "".join(given.get("task_name", [])):
+    if modules or ":" in "".join((*given.get("task_name", []), *given.get("env.hand", []))):
         import_modules(modules)
         given["imports"] = modules
     find_pretrained(given)

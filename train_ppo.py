@@ -256,6 +256,7 @@ def train(
         "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
     )
     code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # which no run brings along by itself
+    code += f" --env.hand {cfg.env.hand}" if ":" in cfg.env.hand else ""
     code += f" --import {' '.join(cfg.imports)}" if cfg.imports else ""
     log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, code, folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -210,6 +211,12 @@ def test_a_file_that_does_not_fit_is_one_line(tmp_path, old, new, message):
         ({"actions": {"close": {"close_left": -1.0}}}, "allowed are joints with scales above 0"),
         ({"actions": {"a": {"close_left": 1.0}, "b": {"close_left": 1.0}}}, "has two actions"),
         ({"actions": {"a": {"close_lft": 1.0}}}, "did you mean 'close_left'"),
+        ({"fingers": "ab"}, "fingers = 'ab': allowed is a tuple of Finger"),
+        ({"file": None}, "file = None: allowed is a path"),
+        ({"actions": ["close"]}, "allowed is action -> {joint: scale}"),
+        ({"actions": {}}, "allowed is action -> {joint: scale}"),
+        ({"actions": {"close": {"close_left": float("nan")}}}, "allowed is action -> {joint: scale}"),
+        ({"pre_grasp": ("a", 0.0, 0.0)}, "pre_grasp = .*: allowed are numbers"),
         ({"pre_grasp": (0.0,)}, "pre_grasp has 1 numbers: allowed are 3"),
     ],
 )
@@ -267,3 +274,14 @@ def test_a_turned_hand_is_not_turned_to_its_policy():
 def test_a_base_that_cannot_be_placed_is_told():
     with pytest.raises(ValueError, match="allowed is one of three slides and three hinges"):
         base_targets(Scene(hand=GRIPPER), torch.zeros(1, 7))
+
+
+def test_a_hand_of_the_current_folder_is_found(tmp_path, monkeypatch):
+    """As `python train_ppo.py --env.hand my_hand:GRIPPER`, and its file may be a text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hand_of_this_folder.py").write_text(
+        f"from dataclasses import replace\nfrom hands_of_others import GRIPPER\nMINE = replace(GRIPPER, file={str(GRIPPER.file)!r})\n"
+    )
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    cfg = configs.parse(["--task", "BoxGrasping", "--env.hand", "hand_of_this_folder:MINE"])
+    assert cfg.hand.file == GRIPPER.file

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Tuple, Union
 
-from dexhand_gym.fields import check_name
+from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.hands.mjcf import Link, multiply, numbers, read_drives, read_links
 
 Rows = Union[slice, Tuple[int, ...]]
@@ -53,8 +54,13 @@ class Hand:
     pre_grasp: Tuple[float, ...] = ()
     mirror_image: str = ""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.file, str):
+            object.__setattr__(self, "file", Path(self.file))
+
     def check(self) -> None:
         """Raises ValueError or OSError, one line, where file and table do not go together."""
+        self.check_types()
         for name in (self.root, self.palm, *(body for finger in self.fingers for body in finger[1:])):
             check_name("body", name, self.body_names)
         if self.root != self.body_names[0]:
@@ -83,6 +89,24 @@ class Hand:
                 raise ValueError(f"joint {dof} has no range")
         if self.pre_grasp and len(self.pre_grasp) != self.num_actions:
             raise ValueError(f"pre_grasp has {len(self.pre_grasp)} numbers: allowed are {self.num_actions}")
+
+    def check_types(self) -> None:
+        """Raises ValueError, one line, for a table of other things."""
+        if not isinstance(self.file, Path):
+            raise ValueError(f"file = {self.file!r}: allowed is a path")
+        if not isinstance(self.fingers, tuple) or not all(isinstance(finger, Finger) for finger in self.fingers):
+            raise ValueError(f"fingers = {shortened(repr(self.fingers))}: allowed is a tuple of Finger")
+        tables = [self.actions, *(self.actions.values() if isinstance(self.actions, dict) else ())]
+        scales = [scale for table in tables[1:] if isinstance(table, dict) for scale in table.values()]
+        if not all(isinstance(table, dict) for table in tables) or not all(map(is_number, scales)) or not scales:
+            raise ValueError(
+                f"actions = {shortened(repr(self.actions))}: allowed is action -> {{joint: scale}}, a dict of them"
+            )
+        for name in ("base", "pre_grasp"):
+            if not isinstance(getattr(self, name), tuple):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is a tuple")
+        if not all(map(is_number, self.pre_grasp)):
+            raise ValueError(f"pre_grasp = {self.pre_grasp}: allowed are numbers")
 
     # From the file ----------------------------------------------------------------------------------------------------
 
@@ -217,6 +241,11 @@ class Hand:
         """The highest."""
         upper = dict(zip(self.dof_names, self.dof_upper))
         return tuple(min(upper[dof] / scale for dof, scale in dofs.items()) for dofs in self.all_actions.values())
+
+
+def is_number(x: object) -> bool:
+    """Whether it is a finite one."""
+    return isinstance(x, (int, float)) and math.isfinite(x)
 
 
 def evenly(indices: List[int]) -> Rows:
