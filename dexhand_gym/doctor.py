@@ -65,7 +65,7 @@ print(torch.__version__, "with", ", ".join(names) or "no CUDA device")
 """
 VERSION = "import {module}\nfrom importlib.metadata import version\nprint(version('{package}'))"
 
-# In the process of its own. Not every engine survives the end of Python: none comes to it.
+# Runs in a process of its own and ends by os._exit: some engines crash when the interpreter shuts down.
 CHILD = """
 import os, sys
 status = 0

@@ -1,4 +1,4 @@
-"""Training by several processes ("ranks"), as torchrun starts them; a process of its own is rank 0 of 1 and pays nothing.
+"""Training by several processes ("ranks"), as torchrun starts them; a single process is rank 0 of 1, at no cost.
 
 Every rank has environments of its own and the same weights. What is averaged here is the same on every rank to the bit.
 """
@@ -69,7 +69,7 @@ def is_main() -> bool:
 
 
 def device_of_rank(device: str) -> str:
-    """Of the GPUs of a machine each of its ranks has one; the CPU they share."""
+    """Each rank gets a GPU of its own; without GPUs all share the CPU."""
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if launched() and device.startswith("cuda") else device
 
 
@@ -105,7 +105,7 @@ def gather(value: Any) -> List[Any]:
 
 
 def moments(x: Tensor, together: bool = True) -> Tuple[int, Tensor, Tensor]:
-    """Number, mean and (biased) variance of the rows of `x`; with `together` of all ranks' rows, of which each has as many."""
+    """Number, mean and (biased) variance of the rows of `x`; with `together` pooled over ranks, which have equal numbers of rows."""
     mean, var = x.mean(0), x.var(0, unbiased=False)
     if not together or world_size() == 1:
         return len(x), mean, var

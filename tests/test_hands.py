@@ -21,7 +21,8 @@ from dexhand_gym.envs.config import Config, EnvConfig
 from dexhand_gym.hands import find_hand, hands, mirror, register_hand
 from dexhand_gym.hands.dexhand021 import DEXHAND021_LEFT as LEFT
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as RIGHT
-from dexhand_gym.hands.placing import base_targets
+from dexhand_gym.hands.placing import base_targets, resting_on
+from dexhand_gym.objects import Box, Capsule
 from dexhand_gym.sim import Scene, SimConfig, make_sim
 from dexhand_gym.sim.kinematics import Kinematics
 
@@ -285,3 +286,22 @@ def test_a_hand_of_the_current_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
     cfg = configs.parse(["--task", "BoxGrasping", "--env.hand", "hand_of_this_folder:MINE"])
     assert cfg.hand.file == GRIPPER.file
+
+
+def test_an_object_rests_on_a_surface():
+    """A palm that looks up carries a capsule on its side, 2 cm above it; one that looks along y carries it in front."""
+    palm = torch.tensor(
+        [[0.1, 0.2, 0.3, 0.0, -(0.5**0.5), 0.0, 0.5**0.5], [0.0, 0.0, 0.0, 0.0, 0.0, 0.5**0.5, 0.5**0.5]]
+    )
+    assert rotations.rotate(palm[:, 3:], torch.tensor([1.0, 0, 0]).expand(2, 3)).round().tolist() == [
+        [0, 0, 1],
+        [0, 1, 0],
+    ]
+    found = resting_on(palm, Capsule(size=(0.04, 0.1)), away=(1.0, 0.0, 0.0))
+    torch.testing.assert_close(found[:, :3], torch.tensor([[0.1, 0.2, 0.32], [0.0, 0.02, 0.0]]), atol=1e-6, rtol=0)
+    along = rotations.rotate(found[:, 3:], torch.tensor([0.0, 0.0, 1.0]).expand(2, 3))
+    assert along[0, 2].abs() < 1e-6 and along[1, 1].abs() < 1e-6, "on its side"
+    ground = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+    assert resting_on(ground, Box(size=(0.02, 0.04, 0.06)))[0].tolist() == pytest.approx([0, 0, 0.03, 0, 0, 0, 1])
+    below = resting_on(ground, Box(), away=(0.0, 0.0, -1.0))[0]
+    assert below[:3].tolist() == pytest.approx([0, 0, -0.025])

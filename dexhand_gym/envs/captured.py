@@ -44,7 +44,7 @@ class Captured:
         self._result: Any = None
 
     def again_if_changed(self, *functions: Callable) -> None:
-        """Forgets the capture if these, which `function` calls, are not those of the last time."""
+        """Discards the graph if one of the functions that it calls was replaced."""
         if functions != self._of:
             self._of, self._runs, self._graph, self._waits = functions, 0, None, False
 
@@ -117,7 +117,7 @@ def function_at(file: str, line: int) -> str:
 
 
 def copies(result: Any) -> Any:
-    """Of a tensor, of every tensor in a tuple, of nothing. On a CPU by NumPy: a large clone() takes threads from the
+    """Clones a tensor, or a tuple of tensors; passes anything else through. On a CPU by NumPy: a large clone() takes threads from the
     physics."""
     if isinstance(result, Tensor):
         return result.clone() if result.is_cuda else torch.from_numpy(result.numpy().copy())

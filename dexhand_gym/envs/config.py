@@ -86,8 +86,8 @@ class EnvConfig:
 
 @dataclass
 class RandomizeConfig:
-    """Domain randomisation, off by default. What is a range is drawn uniformly for each environment, once, when the
-    environments are made (from their seed); noise is drawn anew at every control step. It reaches the policy's observation
+    """Domain randomisation, off by default. Ranges are sampled uniformly, once per environment, when the
+    environments are made (from their seed); noise is sampled at every control step. It reaches the policy's observation
     only: rewards, endings and privileged observations are those of the true state."""
 
     box_size: Optional[Tuple[Size, Size]] = None

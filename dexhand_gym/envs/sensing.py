@@ -1,4 +1,4 @@
-"""What reaches drives and policy otherwise than it was: delay and noise (RandomizeConfig)."""
+"""Delayed commands and noisy observations (RandomizeConfig)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SensorNoise:
         """The same instant as its sensors tell it; `task` is the environment."""
         sensed = Measured(self.add(raw), task.quantities, task.cfg)
         for name, condition in task.timers.items():
-            # what seems not to hold has not held for long
+            # a timer reads 0 while its noisy condition is false
             sensed[name] = torch.where(sensed[condition] > 0, m[name], 0.0)
         return sensed
 

@@ -471,7 +471,7 @@ class DexHandVecEnv(VectorEnv):
         return [rows, sim.net_contact_force, *hidden]
 
     def _place_starts(self) -> None:
-        """Puts the environments in `_beginning` at a random start, as far as tensors go: the simulator is told after."""
+        """Writes random starts of the environments in `_beginning` into the tensors; write_state() passes them on."""
         mask = self._beginning
         column = mask.unsqueeze(1)
         if type(self).vary is not DexHandVecEnv.vary:

@@ -1,11 +1,14 @@
-"""Where to move a hand's base so that its palm gets where it is wanted."""
+"""Where to move a hand's base so that its palm gets where it is wanted, and where an object lies on a surface."""
 
 from __future__ import annotations
+
+from typing import Tuple
 
 import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
+from dexhand_gym.objects import Object
 from dexhand_gym.sim.base import Scene
 from dexhand_gym.sim.kinematics import Kinematics
 
@@ -35,3 +38,17 @@ def base_targets(scene: Scene, palm: Tensor) -> Tensor:
     )
     place = rotations.rotate_inverse(root[:, 3:7].expand(len(palm), 4), palm[:, :3] - root[:, :3])
     return torch.cat((place - rotations.rotate(turn, offset.expand(len(palm), 3)), angles), 1)
+
+
+def resting_on(surface: Tensor, thing: Object, away: Tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Tensor:
+    """Poses [N, 7] at which an object lies on surfaces with the world poses `surface` [N, 7], `away` being the axis of their
+    frames that looks away from them: (1, 0, 0) of a palm."""
+    height, quat = thing.rest()
+    axis = surface.new_tensor(away) / surface.new_tensor(away).norm()
+    up = surface.new_tensor((-axis[1], axis[0], 0.0, 1.0 + axis[2]))  # the turn from z to `away`
+    if axis[2] < -0.9999:
+        up = surface.new_tensor((1.0, 0.0, 0.0, 0.0))
+    frame = rotations.multiply(surface[:, 3:], (up / up.norm()).expand(len(surface), 4))
+    lifted = surface.new_tensor((0.0, 0.0, height)).expand(len(surface), 3)
+    turn = rotations.multiply(frame, surface.new_tensor(quat).expand(len(surface), 4))
+    return torch.cat((surface[:, :3] + rotations.rotate(frame, lifted), turn), 1)

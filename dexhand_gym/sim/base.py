@@ -173,7 +173,7 @@ class Scene:
 
 @dataclass
 class View:
-    """What is to be seen of a simulator that draws its own pictures, as Isaac Gym does; of others the tensors are drawn."""
+    """What an engine with cameras of its own, Isaac Gym, is to render; MuJoCo draws the tensors of the others."""
 
     cameras: int = 0
     """Environments that have one, from the first."""

@@ -76,7 +76,7 @@ def coordinates(env: Any, rows: Any = slice(None)) -> Tensor:
 
 
 def pose(model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, coordinates: np.ndarray) -> None:
-    """Puts everything where a row of coordinates() says, objects as large as it says."""
+    """Applies one row of coordinates(): positions and sizes."""
     data.qpos[:], halves = coordinates[: model.nq], torch.from_numpy(coordinates[model.nq :]).view(-1, 3)
     for thing, half in zip(scene.free, halves):
         if thing.shape != "mesh":

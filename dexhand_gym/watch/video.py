@@ -35,7 +35,7 @@ class Recorder:
         self._name, self._steps = "", 0
         self._states: List[Tensor] = []
         self._cancelled = False
-        self._idle = threading.Event()  # for join() after a Ctrl-C takes a thread that runs for dead
+        self._idle = threading.Event()  # after a Ctrl-C join() may mistake a live thread for a finished one
         self._idle.set()
         self._thread: Optional[threading.Thread] = None
 
@@ -68,7 +68,7 @@ class Recorder:
         return coordinates(self._env, slice(0, 1))
 
     def _finish(self) -> None:
-        """Leaves the clip to a thread. There is one at a time: whoever asks for more clips than can be drawn waits."""
+        """Leaves the clip to a thread. One clip is drawn at a time; the next request blocks."""
         if not self._name:
             return
         name, states, self._name, self._states = self._name, self._states, "", []
