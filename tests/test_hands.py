@@ -94,7 +94,8 @@ def test_what_mirrors_into_what():
 
 # --- Hands of others -------------------------------------------------------------------------------------------------
 
-ENGINES = ["none", "mujoco", *(["mjwarp"] if find_spec("mujoco_warp") else [])]
+WARP = [pytest.param("mjwarp", marks=pytest.mark.slow)] if find_spec("mujoco_warp") else []
+ENGINES = ["none", "mujoco", *WARP]
 
 
 @pytest.mark.parametrize("backend", ENGINES)

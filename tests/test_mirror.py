@@ -45,6 +45,9 @@ def test_everything_observed_in_the_left_hand_is_the_image_of_what_is_in_the_rig
     for step in range(25):
         action = torch.rand(6, 18) * 2 - 1
         reward, other_reward = right.step(action)[1], left.step(actions.of(action, 1))[1]
+        torch.testing.assert_close(reward, other_reward, atol=1e-3, rtol=1e-3)
+        if step % 6:
+            continue
         row, other = (torch.cat([env.observations()[key] for key in keys], 1) for env in (right, left))
         expected, first = image.of(row, 1), 0
         for key in keys:
@@ -60,7 +63,6 @@ def test_everything_observed_in_the_left_hand_is_the_image_of_what_is_in_the_rig
             tolerance = {"atol": 0.02, "rtol": 0.02} if "force" in key else {"atol": 2e-3, "rtol": 1e-3}
             torch.testing.assert_close(a, b, msg=f"{key} at step {step}:\n{a}\n{b}", **tolerance)
             first += width
-        torch.testing.assert_close(reward, other_reward, atol=1e-3, rtol=1e-3)
 
 
 def test_an_image_by_hand():
