@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -57,8 +57,8 @@ def hull_of(vertices: np.ndarray) -> Hull:
     """The convex hull of points [V, 3], as MuJoCo has it."""
     import mujoco
 
-    spec = mujoco.MjSpec()
-    spec.add_mesh(name="hull", uservert=np.asarray(vertices, np.float32).flatten(), inertia=convex(mujoco))
+    spec, fills = mujoco.MjSpec(), mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+    spec.add_mesh(name="hull", uservert=np.asarray(vertices, np.float32).flatten(), inertia=fills)
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="hull")
     model = spec.compile()
     back = np.zeros(9)
@@ -78,19 +78,21 @@ def hull_of(vertices: np.ndarray) -> Hull:
     return Hull(hull, faces, (float(extents[0]), float(extents[1]), float(extents[2])))
 
 
-def convex(mujoco: Any) -> Any:
-    """Mass fills the hull."""
-    return mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+_TABLES: Dict[Tuple[str, float, torch.device], Tuple[Tensor, Tensor]] = {}
 
 
-@lru_cache(maxsize=64)
-def distance_table(file: str, size: float, device: torch.device) -> Tensor:
-    """Distances to the hull's surface, 0 inside [1, 1, CELLS, CELLS, CELLS] along z, y, x, m."""
-    hull = load_mesh(file, size)
-    x, y, z = (np.linspace(-r, r, CELLS) for r in np.array(hull.extents) / 2 + MARGIN)
-    grid = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1], -1).reshape(-1, 3)
-    table = distance_to_hull(grid, hull).reshape(1, 1, CELLS, CELLS, CELLS)
-    return torch.tensor(table, dtype=torch.float32, device=device)
+def distance_table(file: str, size: float, device: torch.device) -> Tuple[Tensor, Tensor]:
+    """How far the table goes along x, y and z [3], m, and distances to the hull's surface, 0 inside [1, 1, CELLS, CELLS,
+    CELLS] along z, y, x, m. Made once; a dict, for torch.compile looks through lru_cache."""
+    if (file, size, device) not in _TABLES:
+        hull = load_mesh(file, size)
+        reach = np.array(hull.extents) / 2 + MARGIN
+        x, y, z = (np.linspace(-r, r, CELLS) for r in reach)
+        grid = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1], -1).reshape(-1, 3)
+        table = distance_to_hull(grid, hull).reshape(1, 1, CELLS, CELLS, CELLS)
+        reach_there, table_there = (torch.tensor(a, dtype=torch.float32, device=device) for a in (reach, table))
+        _TABLES[file, size, device] = reach_there, table_there
+    return _TABLES[file, size, device]
 
 
 def distance_to_hull(points: np.ndarray, hull: Hull) -> np.ndarray:
@@ -114,15 +116,8 @@ def distance_to_hull(points: np.ndarray, hull: Hull) -> np.ndarray:
 def mesh_distance(points: Tensor, file: str, size: float) -> Tensor:
     """From points [N, P, 3] in the mesh's frame to its surface, 0 inside [N, P], from the table; beyond it, plus the way
     there, which is up to 15 % too far."""
-    reach = table_reach(file, size, points.device)
+    reach, table = distance_table(file, size, points.device)
     inside = torch.minimum(torch.maximum(points, -reach), reach)
-    table = distance_table(file, size, points.device)
     at = (inside / reach).view(1, 1, *points.shape[:2], 3)
     near = torch.nn.functional.grid_sample(table, at, mode="bilinear", align_corners=True).view(points.shape[:2])
     return near + torch.linalg.vector_norm(points - inside, dim=-1)
-
-
-@lru_cache(maxsize=64)
-def table_reach(file: str, size: float, device: torch.device) -> Tensor:
-    """How far the table goes along x, y and z [3], m."""
-    return torch.tensor(load_mesh(file, size).extents, dtype=torch.float32, device=device) / 2 + MARGIN

@@ -8,6 +8,7 @@ import dexhand_gym  # noqa: F401
 from dexhand_gym.checker import check_vector_env
 from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
 from dexhand_gym.envs.config import Config, override
+from dexhand_gym.objects import Capsule
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from examples.scripted_grasp import scripted_env, success_rate
 from ppo import ppo
@@ -229,11 +230,19 @@ def test_a_task_that_cannot_be_captured_runs_and_is_named(caplog):
         assert (captured._graph is not None) == GPU, "what does not wait is captured"
 
 
+def test_what_lies_on_its_side_is_captured_too():
+    env = make(16, object=Capsule("box", size=(0.04, 0.08)))
+    for _ in range(4):
+        env.step(torch.zeros(16, 18, device=DEVICE))
+    assert (env._place._graph is not None) == GPU
+    assert env.measured["start_box"][:, 2].tolist() == pytest.approx([0.02] * 16)
+
+
 class Varied(BoxGrasping):
-    """A cube of another mass in every episode."""
+    """A cube of another mass and size in every episode."""
 
     def vary(self):
-        return {"box.mass": self.uniform(0.1, 0.3, 1)[:, 0]}
+        return {"box.mass": self.uniform(0.1, 0.3, 1)[:, 0], "box.size": self.uniform(0.04, 0.06, 1)[:, 0]}
 
 
 def test_a_variation_of_every_episode():
@@ -247,7 +256,9 @@ def test_a_variation_of_every_episode():
     assert not torch.equal(seen[2], seen[3]) and not torch.equal(seen[11], seen[12])
     for mass in seen:
         assert 0.1 <= mass.min() < 0.11 and 0.29 < mass.max() <= 0.3
-    state = env.get_state()
+    state, size = env.get_state(), env.measured["box_size"].clone()
+    assert torch.equal(env.measured["start_box"][:, 2:3], size / 2) and size.std() > 0.005
     env.reset(seed=9)
     env.set_state(state)
-    assert torch.equal(env.memory()["sim.body_mass"][:, 0], seen[12])
+    assert torch.equal(env.measured["box_size"], size)
+    assert torch.equal(env.memory()["sim.body_mass"], state["sim.body_mass"])

@@ -124,10 +124,15 @@ def test_a_mesh_is_scaled_and_centred(tmp_path):
         ("--env.object.file a.obj", "allowed is a file for the shape mesh and for no other"),
         ("--env.object.fixed True", "env.object.fixed = True: allowed is False"),
         ("--env.object.condim 5", "env.object.condim"),
+        (
+            "--env.object.shape mesh --env.object.file cube.obj --task.randomize.box-size 0.04 0.06",
+            "for a mesh is None",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(line, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "cube.obj").write_text(CUBE)
 
     def make():
         cfg = parse(f"--task BoxGrasping --num-envs 2 {line}".split())
@@ -326,6 +331,14 @@ def test_an_edit_of_the_model_reaches_every_reader():
     config = dexhand_gym.envs.config
     env = Heavy(config.Config(task=Heavy.config(), env=config.EnvConfig(2, backend="mujoco")))
     assert env.sim.model.body("box").mass == 0.4
+    env.sim.root_state[:, 1, :3] = torch.tensor([1.0, 0.0, 0.025])
+    env.sim.write_state(torch.ones(2, dtype=torch.bool))
+    hold = env.sim.dof_state[..., 0].clone()
+    for _ in range(40):
+        env.sim.step(hold)
+    assert env.sim.net_contact_force[:, -1, 2].tolist() == pytest.approx([0.4 * 9.81] * 2, rel=1e-3), "its weight too"
+    env.sim.vary({"box.friction": torch.tensor([0.5, 0.6])})
+    assert env.sim.memory()["body_mass"][:, 0].tolist() == [0.4, 0.4], "a variation of something else leaves it"
     from dexhand_gym.sim.mjcf import build_model
 
     assert build_model(env.sim.scene, env.cfg.sim, visuals=True).geom("box").rgba.tolist() == [1, 0, 0, 1]

@@ -229,6 +229,11 @@ class BoxGrasping(DexHandVecEnv):
         pose = torch.tensor(open_hand, dtype=torch.float32, device=self.device)
         return pose.clamp(self._limits.lower, self._limits.upper)
 
+    @cached_property
+    def _rest_turn(self) -> Tensor:
+        """How the object lies still; kept, since to bring it to a GPU in every start would make that wait."""
+        return torch.tensor(self.cfg.env.object.rest()[1], dtype=torch.float32, device=self.device)
+
     def sample_start(self) -> Dict[str, Tensor]:
         """Cube near the origin, hand near the pre-grasp pose."""
         task = self.task
@@ -244,7 +249,7 @@ class BoxGrasping(DexHandVecEnv):
         position[:, 2:] = self._raw["box_size"] * (height / max(thing.extents))
         turn = rotations.from_z_angle(self.uniform(-torch.pi, torch.pi, 1)[:, 0])
         if quat != (0.0, 0.0, 0.0, 1.0):
-            turn = rotations.multiply(turn, torch.tensor(quat, device=self.device).expand_as(turn))
+            turn = rotations.multiply(turn, self._rest_turn.expand_as(turn))
         return {"hand": hand, "box": torch.cat((position, turn), 1)}
 
     @staticmethod

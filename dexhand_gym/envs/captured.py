@@ -117,8 +117,8 @@ def function_at(file: str, line: int) -> str:
 
 
 def copies(result: Any) -> Any:
-    """Clones a tensor, or a tuple of tensors; passes anything else through. On a CPU by NumPy: a large clone() takes threads from the
-    physics."""
+    """Clones a tensor, or a tuple of tensors; passes anything else through. On a CPU by NumPy: a large clone() takes
+    threads from the physics."""
     if isinstance(result, Tensor):
         return result.clone() if result.is_cuda else torch.from_numpy(result.numpy().copy())
     return tuple(copies(item) for item in result) if isinstance(result, tuple) else result

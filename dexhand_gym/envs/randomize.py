@@ -23,6 +23,9 @@ def draw_objects(
     for name, bounds in ranges.items():
         if not things:
             raise ValueError(f"task.randomize.box_{name} = {bounds}: this task has no object, allowed is None")
+    for thing in things:
+        if thing.shape == "mesh" and "size" in ranges:
+            raise ValueError(f"task.randomize.box_size = {ranges['size']}: allowed for a mesh is None, it has one size")
     shape = (num_envs, len(things))
     drawn = {name: torch.from_numpy(random.uniform(bounds[0], bounds[1], shape)) for name, bounds in ranges.items()}
     return {f"{thing.name}.{name}": rows[:, i] for name, rows in drawn.items() for i, thing in enumerate(things)}

@@ -287,7 +287,7 @@ class DexHandVecEnv(VectorEnv):
             size = variation.get(f"{thing.name}.size", torch.full((self.num_envs,), max(thing.extents)))
             size = size.to(self.device, torch.float32).unsqueeze(1)
             self._raw[f"{thing.name}_size"] = size
-            if variation:
+            if variation or type(self).vary is not DexHandVecEnv.vary:
                 self._own[f"{thing.name}_size"] = size
         cfg = self.task.randomize
         self.differ = cfg.per_environment

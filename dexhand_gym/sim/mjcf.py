@@ -130,7 +130,8 @@ def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:
     a CPU, so both are off."""
     wrench = np.zeros((model.nbody, 6))
     for thing in scene.free:
-        wrench[model.body(thing.name).id, :3] = thing.mass * np.array(cfg.gravity)
+        body = model.body(thing.name)
+        wrench[body.id, :3] = body.mass[0] * np.array(cfg.gravity)
     return wrench
 
 

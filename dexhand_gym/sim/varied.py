@@ -25,6 +25,7 @@ class Varied:
     def __init__(self, scene: Scene, cfg: SimConfig, model: mujoco.MjModel, num_envs: int, device: torch.device):
         self.things, self.model = scene.free, model
         self.of_some = False
+        self.meshes = {f"{thing.name}.size" for thing in self.things if thing.shape == "mesh"}  # which have one size
         self.gravity = torch.tensor(cfg.gravity, dtype=torch.float64, device=device)
         self.ratios = {
             thing.name: torch.tensor(thing.extents, dtype=torch.float64, device=device) / max(thing.extents)
@@ -33,8 +34,13 @@ class Varied:
         self.values: Dict[str, Tensor] = {
             f"{thing.name}.{name}": torch.full((num_envs,), value, dtype=torch.float64, device=device)
             for thing in self.things
-            for name, value in (("size", max(thing.extents)), ("mass", thing.mass), ("friction", thing.friction))
+            for name, value in self.nominal(thing).items()
         }
+
+    def nominal(self, thing: Object) -> Dict[str, float]:
+        """As the model has it: a task may have edited that."""
+        mass, friction = self.model.body(thing.name).mass[0], self.model.geom(thing.name).friction[0]
+        return {"size": max(thing.extents), "mass": float(mass), "friction": float(friction)}
 
     def fields(self, variation: Variation, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """The fields that change, or `weights`, xfrc_applied's: name -> their last rows [N, rows, ...], which are the
@@ -46,7 +52,7 @@ class Varied:
             if "." not in name:
                 own[name] = self.checked(name, values)
                 continue
-            check_name("variation", name, self.values)
+            check_name("variation", name, [known for known in self.values if known not in self.meshes])
             mine, given = self.values[name], torch.as_tensor(values).to(self.values[name])
             mine.copy_(given if mask is None else torch.where(mask, given, mine))
         return {**(self.of_objects() if any("." in name for name in variation) else {}), **own}
@@ -86,7 +92,7 @@ class Varied:
                 "geom_rbound": bounding_radius(thing.shape, half),
                 "geom_aabb": torch.cat((torch.zeros_like(half), half), 1),
             }
-        turning = [torch.full_like(mass, x) for x in (thing.spinning_friction, thing.rolling_friction)]
+        turning = [torch.full_like(mass, x) for x in self.model.geom(thing.name).friction[1:]]
         inverse = torch.stack((1 / mass, (1 / moments).mean(1)), 1)
         return {
             **solid,
@@ -105,5 +111,5 @@ class Varied:
         body, geom = self.model.body(thing.name), self.model.geom(thing.name)
         rows = {"geom_size": geom.size, "geom_rbound": geom.rbound[0], "geom_aabb": geom.aabb}
         solid = {name: torch.as_tensor(x, device=mass.device) for name, x in rows.items()}
-        moments = torch.as_tensor(body.inertia, device=mass.device) * (mass / thing.mass).unsqueeze(1)
+        moments = torch.as_tensor(body.inertia, device=mass.device) * (mass / float(body.mass[0])).unsqueeze(1)
         return {name: x.expand(len(mass), *x.shape) for name, x in solid.items()}, moments
