@@ -88,7 +88,7 @@ def grasping_actions(num_envs: int, steps: int) -> List[torch.Tensor]:
     for _ in range(steps):
         before = env.measured["targets"].clone()
         env.step(torch.zeros(num_envs, 0))
-        actions.append((env.measured["targets"] - before) / env._limits.max_change)
+        actions.append((env.measured["targets"] - before) / env.limits.max_change)
     return actions
 
 
@@ -104,7 +104,7 @@ def play(env, raw: RawPhysics, actions: List[torch.Tensor]) -> Tuple[float, floa
         env.step(action)
         env_seconds += time.perf_counter() - began
         time.sleep(0.02)
-        raw_seconds += raw.seconds(start, env.unwrapped._dof_targets)
+        raw_seconds += raw.seconds(start, env.unwrapped.stages.dof_targets)
     return env_seconds, raw_seconds
 
 

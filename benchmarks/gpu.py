@@ -132,7 +132,7 @@ def step_seconds(env: Any, agent: ppo.Agent, steps: int = 60) -> Dict[str, float
         obs = info["critic_obs"]
         totals["env"] += seconds
         after = [x.clone() for x in state]
-        targets = env._dof_targets.clone()
+        targets = env.stages.dof_targets.clone()
         for x, old in zip(state, saved):
             x.copy_(old)
         state[3].copy_(targets)
@@ -158,7 +158,7 @@ def part_seconds(env: Any, agent: ppo.Agent) -> Dict[str, float]:
     parts: Dict[str, Callable[[], Any]] = {
         "policy": lambda: agent.act(obs),
         "actions": env._drive,
-        "physics": lambda: env.sim.step(env._dof_targets),
+        "physics": lambda: env.sim.step(env.stages.dof_targets),
         "rewards and endings": env._finish,
         "random starts": env._place,
         "restarts": lambda: env.sim.write_state(few),

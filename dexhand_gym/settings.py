@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, TypeVar
 import tyro
 from typing_extensions import get_args, get_origin
 
+from dexhand_gym.envs.config import OLDER_NAMES
 from dexhand_gym.fields import field_types, refusal, shortened
 from dexhand_gym.sim import PHYSICS
 
@@ -70,6 +71,7 @@ ALIASES = {
     "test_games_num": "train.test_episodes",
     "train": "train_config",
     "sim.physx.num_threads": "sim.threads",
+    **{f"task.{old}": f"task.{new}" for old, new in OLDER_NAMES.items()},
 }
 INSTEAD = {
     "env.graphics_device_id": (

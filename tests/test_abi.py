@@ -1,6 +1,7 @@
 """What stood fast before the inside was rebuilt stands fast after it: observations, rewards and endings of every registered
 id, as recorded on 2026-11-27 (commit 4f5a658). `python tests/test_abi.py` records anew, for a new version of an id."""
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
@@ -9,10 +10,14 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import configs
 import dexhand_gym  # noqa: F401
 import train_ppo
+from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.box_grasping import BoxGrasping
+from dexhand_gym.envs.config import Config
 from ppo import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -66,7 +71,7 @@ def test_a_run_of_before_goes_on_and_is_tested(tmp_path, monkeypatch):
     assert train_ppo.main(f"--test --checkpoint {run} --train.test-episodes 2 --render False".split()) == 0
     (saved,) = Path("runs/latest_train/nn").glob("last_policy_ep_7_*.pth")
     old, new = (checkpoint.load(file) for file in (*OLD.glob("nn/last_*.pth"), saved))
-    assert set(old["env_state"]) == set(new["env_state"])
+    assert {*old["env_state"]} ^ {*new["env_state"]} == {"prev_actions", "last_actions"}
     assert new["frame"] == old["frame"] + 2 * 8
 
 
@@ -78,6 +83,43 @@ def test_a_policy_of_another_task_is_told(caplog):
 def test_a_config_of_before_is_read():
     cfg = configs.parse(["--config", str(OLD / "config.yaml")])
     assert (cfg.task_name, cfg.train.units, cfg.task.randomize.action_delay) == ("BoxGrasping", (16, 8), (0, 2))
+
+
+OLDER = {"box_position_noise": 0.011, "hand_position_noise": 0.012, "hand_rotation_noise": 0.13, "finger_noise": 0.14}
+NEWER = ["init_box_position_range", "init_hand_position_range", "init_hand_rotation_range", "init_finger_range"]
+
+
+def test_older_names_are_read(tmp_path):
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump({"task_name": "BlindGrasping", "task": OLDER}))
+    options = [f"--task.{name.replace('_', '-')}={value}" for name, value in OLDER.items()]
+    for argv in (["--config", str(tmp_path / "old.yaml")], ["--task", "BlindGrasping", *options]):
+        task = configs.parse(argv).task
+        assert [getattr(task, name) for name in NEWER] == [*OLDER.values()]
+    keys = ["prev_actions", "dof_pos"]
+    for prefix in ("", "task."):
+        fields = {f"{prefix}{name}": value for name, value in OLDER.items()}
+        env = make_vec_env(
+            "dexhand_gym.envs.blind_grasping:BlindGrasping", 3, backend="none", policy_observation_keys=keys, **fields
+        )
+        assert [getattr(env.task, name) for name in NEWER] == [*OLDER.values()]
+        actions = torch.rand(3, 18)
+        assert torch.equal(env.step(actions)[0][:, :18], actions) and torch.equal(env.measured["prev_actions"], actions)
+
+
+def test_a_field_with_an_older_name_is_told():
+    """It would do nothing, without a word."""
+
+    @dataclasses.dataclass
+    class Nearer(BoxGrasping.config):
+        hand_position_noise: float = 0.0
+
+    class FromNear(BoxGrasping):
+        config = Nearer
+
+    with pytest.raises(
+        ValueError, match="task.hand_position_noise is an older name: allowed is init_hand_position_range"
+    ):
+        FromNear(Config(task=Nearer()))
 
 
 if __name__ == "__main__":

@@ -272,7 +272,7 @@ WIDTHS = {
     **dict.fromkeys(("fingertip_poses_world", "fingertip_poses_hand"), 35),
     **dict.fromkeys(("fingerpad_poses_world", "fingerpad_poses_hand"), 35),
     **dict.fromkeys(("contact_force_magnitude", "contact_binary", "contact_duration", "finger_box_contact"), 5),
-    **{"contact_forces": 15, "prev_actions": 18, "rule_targets": 18, "episode_time": 1, "fingerpad_distances": 10},
+    **{"contact_forces": 15, "last_actions": 18, "rule_targets": 18, "episode_time": 1, "fingerpad_distances": 10},
     **{"first_three_fingerpad_centroid": 3, "object_pos": 3, "object_quat": 4, "finger_to_object_distances": 5},
     **{"hand_to_object_distance": 1, "grasp_duration": 1},
 }
@@ -286,7 +286,7 @@ def test_every_observation_has_its_name_width_and_meaning():
     m = env.observations()
     assert {name: value.shape[1] for name, value in m.items()}.items() >= WIDTHS.items()
     assert torch.equal(obs, torch.cat([m[key] for key in env.task.policy_observation_keys], 1))
-    assert torch.equal(m["prev_actions"], action)
+    assert torch.equal(m["last_actions"], action)
     assert torch.equal(m["all_finger_dof_pos"], env.sim.dof_state[:, 6:, 0])
     assert torch.equal(m["base_dof_vel"], env.sim.dof_state[:, :6, 1])
     # One column per finger action: joints 1-3 of the thumb, 1-3 of the index, 2-3 of the others.
@@ -431,7 +431,7 @@ def box_scene(height=0.025, touching=(0, 1), held=0.0):
         "tips": pads,
         "hand_pose": torch.tensor([[0.0, 0.0, height + 0.1, 0, 0, 0, 1]]),
         "contact_binary": contact,
-        "prev_actions": torch.full((1, 18), 0.5),
+        "last_actions": torch.full((1, 18), 0.5),
         "grasp_duration": torch.tensor([held]),
     }
     cfg = Config(task=BoxGraspingConfig())
@@ -560,7 +560,7 @@ def test_a_grasp_survives_exploration_noise():
     rule = scripted_grasp(env.device)
     for _ in range(145):
         m = env.measured
-        env.step((rule(m) - m["targets"]) / env._limits.max_change)
+        env.step((rule(m) - m["targets"]) / env.limits.max_change)
     at_first = grasping()
     assert at_first.float().mean() > 0.9
     kept = at_first.clone()
@@ -616,7 +616,7 @@ def test_any_array_like_of_numbers_is_an_action():
     ):
         for mine, its in zip(leaves(env.step(action)), leaves(twin.step(plain))):
             assert torch.equal(mine, its), type(action)
-    assert not env._prev_actions.requires_grad
+    assert not env.stages.newest.requires_grad
     single = gymnasium.make(TASKS[0])
     single.reset(seed=0)
     for action in (np.zeros(18), [0] * 18, torch.zeros(18, requires_grad=True)):

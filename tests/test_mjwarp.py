@@ -33,7 +33,7 @@ def grasping_states(num_envs):
     targets = []
     for _ in range(20):
         env.step(torch.zeros(num_envs, 0))
-        targets.append(env._dof_targets.clone())
+        targets.append(env.stages.dof_targets.clone())
     return start, targets
 
 

@@ -167,7 +167,7 @@ def test_engines_agree_on_boxes_that_differ():
     assert torch.equal(other.measured["box_size"].cpu(), env.measured["box_size"])
     for _ in range(20):
         env.step(torch.zeros(32, 0))
-        other.sim.step(env._dof_targets.to(device))
+        other.sim.step(env.stages.dof_targets.to(device))
     apart = (env.sim.root_state - other.sim.root_state.cpu())[:, 1, :3].norm(dim=1)
     for share, metres in ((0.5, 1e-4), (0.9, 1e-3), (1.0, 5e-3)):
         assert apart.quantile(share) < metres
@@ -181,10 +181,10 @@ def dof_targets(env, steps):
     """What the drives get in each step [steps, N, 26], and at the start before them."""
     env.reset(seed=1)
     torch.manual_seed(0)
-    seen = [env._dof_targets.clone()]
+    seen = [env.stages.dof_targets.clone()]
     for _ in range(steps):
         env.step(torch.rand(env.num_envs, 18) * 2 - 1)
-        seen.append(env._dof_targets.clone())
+        seen.append(env.stages.dof_targets.clone())
     return torch.stack(seen)
 
 
@@ -203,7 +203,7 @@ def test_each_environment_has_a_delay_of_its_own():
     assert delay.bincount().min() >= 10
     for i, steps in enumerate(delay):
         assert torch.equal(late[steps:, i], prompt[: 11 - steps, i])
-    assert torch.equal(env.measured["targets"], env._targets)
+    assert torch.equal(env.measured["targets"], env.stages.targets)
 
 
 def test_a_new_episode_forgets_what_was_under_way():
@@ -211,11 +211,11 @@ def test_a_new_episode_forgets_what_was_under_way():
     env.reset()
     for _ in range(3):
         env.step(torch.ones(4, 18))
-    start = env._dof_targets.clone()
+    start = env.stages.dof_targets.clone()
     torch.testing.assert_close(start[:, :6], env.measured["start_hand"][:, :6])
     for _ in range(2):
         env.step(torch.ones(4, 18))
-        assert torch.equal(env._dof_targets, start)
+        assert torch.equal(env.stages.dof_targets, start)
 
 
 def test_noise_has_its_deviation_and_reaches_the_policy_only():
@@ -226,7 +226,7 @@ def test_noise_has_its_deviation_and_reaches_the_policy_only():
         "contact_forces",
         "hand_pose",
         "object_pos",
-        "prev_actions",
+        "last_actions",
     )
     noise = {name: value for name, value in ALL.items() if name.endswith("noise")}
     quiet, noisy = (make(256, randomize=r, policy_observation_keys=keys) for r in ({}, noise))

@@ -88,7 +88,9 @@ def test_pictures_of_a_vector_environment():
 
 @pytest.mark.draws
 def test_pictures_show_every_box_in_its_own_size():
-    env = make(num_envs=6, randomize={"box_size": (0.03, 0.07)}, box_position_noise=0.0, follow=False, distance=1.0)
+    env = make(
+        num_envs=6, randomize={"box_size": (0.03, 0.07)}, init_box_position_range=0.0, follow=False, distance=1.0
+    )
     env.reset()
     area = np.array([blue(picture).sum() for picture in env.render()])
     size = 2 * env.object_halves[:, 0, 0].numpy()

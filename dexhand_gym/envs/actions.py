@@ -16,11 +16,17 @@ ends as `nonfinite`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from dexhand_gym.envs.checks import check_shape
+from dexhand_gym.envs.config import TaskConfig
+from dexhand_gym.envs.quantities import finite
+from dexhand_gym.envs.sensing import Delay
+from dexhand_gym.hands.hand import Hand
 
 
 class Limits(NamedTuple):
@@ -74,3 +80,102 @@ def clamp_velocity(targets: Tensor, previous: Tensor, limits: Limits) -> Tensor:
 def clamp_position(targets: Tensor, previous: Tensor, limits: Limits) -> Tensor:
     """No target leaves its range."""
     return torch.clamp(targets, limits.lower, limits.upper)
+
+
+class Stages:
+    """The four stages of N environments, and what they remember: a row per environment, written in place."""
+
+    def __init__(self, task: TaskConfig, hand: Hand, control_dt: float, num_envs: int, device: torch.device):
+        base, count = hand.num_base, hand.num_actions
+        speeds = (task.max_linear_velocity, task.max_angular_velocity, task.max_finger_velocity)
+        counts = (hand.num_slides, base - hand.num_slides, count - base)
+        most = [speed * control_dt for speed, count in zip(speeds, counts) for _ in range(count)]
+        table = torch.tensor([hand.action_lower, hand.action_upper, most], dtype=torch.float32, device=device)
+        self.limits = Limits(*table)
+        self._columns = slice(0 if task.policy_controls_base else base, count if task.policy_controls_fingers else base)
+        self._policy_limits = Limits(*table[:, self._columns])
+        self.pre_action_rule: Callable[[Dict[str, Tensor]], Tensor] = lambda m: m["start_hand"]
+        self.action_rule: Callable[..., Tensor] = globals()[task.control_mode]
+        self.post_action_filters: List[Callable[..., Tensor]] = [clamp_velocity, clamp_position]
+        self.coupling = coupling_of(hand, device)
+        self.delay: Optional[Delay] = None
+        kind = {"dtype": torch.float32, "device": device}
+        self.newest = torch.zeros(num_envs, len(self._policy_limits.lower), **kind)
+        """The newest action [N, A]."""
+        self.targets = torch.zeros(num_envs, count, **kind)
+        self.baseline = torch.zeros_like(self.targets)
+        """What the pre-action rule proposed [N, T]."""
+        self.dof_targets = torch.zeros(num_envs, len(hand.dof_names), **kind)
+        """What the drives are told [N, D]."""
+        self.refused = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        """[N] where the newest action, or what a stage made of it, is not finite."""
+
+    @property
+    def functions(self) -> Tuple[Callable[..., Tensor], ...]:
+        """Those that a user may replace."""
+        return (self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
+
+    def memory(self) -> Dict[str, Tensor]:
+        """All that outlives a step, by name."""
+        delay = {"delay_steps": self.delay.steps, "delay_waiting": self.delay.waiting} if self.delay else {}
+        targets = {"targets": self.targets, "rule_targets": self.baseline, "dof_targets": self.dof_targets}
+        return {**targets, "last_actions": self.newest, **delay}
+
+    def run(self, measured: Dict[str, Tensor]) -> None:
+        """The newest action to dof targets. The drives keep theirs where one is not finite: an engine may take such a target
+        for zero, without a word."""
+        given = self.newest.sum(1)
+        self.newest.nan_to_num_(0.0).clamp_(-1.0, 1.0)
+        shape, columns = self.targets.shape, self._columns
+        baseline = check_shape("pre_action_rule", self.pre_action_rule(measured), shape)
+        previous = self.targets[:, columns], baseline[:, columns]
+        targets = check_shape(
+            "action_rule", self.action_rule(self.newest, *previous, self._policy_limits), self.newest.shape
+        )
+        if targets.shape != shape:
+            controlled, targets = targets, baseline.clone()
+            targets[:, columns] = controlled
+        for post_filter in self.post_action_filters:
+            targets = check_shape(post_filter, post_filter(targets, self.targets, self.limits), shape)
+        dof_targets = check_shape("coupling", self.coupling(targets), self.dof_targets.shape)
+        drivable = finite(given, baseline, targets, dof_targets)
+        torch.logical_not(drivable, out=self.refused)
+        self.baseline.copy_(baseline)
+        self.targets.copy_(targets)
+        dof_targets = torch.where(drivable.unsqueeze(1), dof_targets, self.dof_targets)
+        self.dof_targets.copy_(self.delay(dof_targets) if self.delay else dof_targets)
+
+    def restart(self, mask: Tensor, targets: Tensor) -> None:
+        """Where `mask` [N] says so, no action has been given yet, and these targets [N, T] have been in force for long."""
+        column = mask.unsqueeze(1)
+        self.newest.masked_fill_(column, 0.0)
+        for buffer in (self.targets, self.baseline):
+            buffer.copy_(torch.where(column, targets, buffer))
+        dof_targets = torch.nan_to_num(self.coupling(self.targets), 0.0, 0.0, 0.0)
+        self.dof_targets.copy_(torch.where(column, dof_targets, self.dof_targets))
+        if self.delay:
+            self.delay.restart(mask, self.dof_targets)
+
+
+class Stage:
+    """One of `stages`' functions as an attribute of the environment."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, env: Any, owner: Any = None) -> Any:
+        return self if env is None else getattr(env.stages, self.name)
+
+    def __set__(self, env: Any, function: Any) -> None:
+        setattr(env.stages, self.name, function)
+
+
+def coupling_of(hand: Hand, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Targets [N, T] -> dof targets [N, D]."""
+    # Every dof has one action or none (scale 0), so that a gather says it all. A product with the matrix would wake BLAS
+    # threads, whose waiting takes cores from the physics. NumPy: a maximum in torch starts threads, after which the
+    # process cannot be forked.
+    coupling = np.array(hand.coupling)
+    scale = torch.tensor(coupling.max(1), dtype=torch.float32, device=device)
+    action = torch.from_numpy(coupling.argmax(1)).to(device)
+    return lambda targets: targets.index_select(1, action) * scale

@@ -23,15 +23,15 @@ class BlindGraspingConfig(BoxGraspingConfig):
     episode_length: int = 750
     """Control steps until time-out (15 s)."""
     start_height: Way = 0.15
-    """The hand starts this far above the pre-grasp pose and up to hand_position_noise higher, m: clear of the box and the
+    """The hand starts this far above the pre-grasp pose and up to init_hand_position_range higher, m: clear of the box and the
     ground whichever way it is turned."""
     max_box_distance: Annotated[float, Range(0, 100, above=True)] = 0.8
     """box_too_far: palm to box, m."""
-    hand_position_noise: Way = 0.2
+    init_hand_position_range: Way = 0.2
     """The hand starts within +- this of there in x and y, m."""
-    hand_rotation_noise: Annotated[float, Range(0, torch.pi)] = 0.7854
+    init_hand_rotation_range: Annotated[float, Range(0, torch.pi)] = 0.7854
     """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
-    finger_noise: Annotated[float, Range(0, 1)] = 0.5
+    init_finger_range: Annotated[float, Range(0, 1)] = 0.5
     """Every finger action starts anywhere in this share of its range, from straight."""
     reach_distance: Annotated[float, Range(0, 100, above=True)] = 0.06
     """Stage grasp begins when the first three pads' centroid is this near to the cube's centre, m."""
@@ -91,9 +91,9 @@ class BlindGrasping(BoxGrasping):
         hand, lift, base = start["hand"], self.hand.lift, self.hand.num_base
         if lift >= 0:
             height = self._pre_grasp[lift] + task.start_height
-            hand[:, lift] = height + self.uniform(0.0, task.hand_position_noise, 1)[:, 0]
-        lower, upper = self._limits.lower[base:], self._limits.upper[base:]
-        hand[:, base:] = lower + (upper - lower) * self.uniform(0.0, task.finger_noise, len(lower))
+            hand[:, lift] = height + self.uniform(0.0, task.init_hand_position_range, 1)[:, 0]
+        lower, upper = self.limits.lower[base:], self.limits.upper[base:]
+        hand[:, base:] = lower + (upper - lower) * self.uniform(0.0, task.init_finger_range, len(lower))
         return start
 
     @staticmethod

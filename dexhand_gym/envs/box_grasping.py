@@ -44,7 +44,7 @@ class BoxGraspingConfig(TaskConfig):
         "contact_force_magnitude",
         "contact_binary",
         "contact_duration",
-        "prev_actions",
+        "last_actions",
         "first_three_fingerpad_centroid",
         "fingerpad_distances",
     )
@@ -59,13 +59,13 @@ class BoxGraspingConfig(TaskConfig):
         "episode_time",
     )
     """What the critic sees besides, in training: where the object is and how long it has been held."""
-    box_position_noise: Way = 0.02
+    init_box_position_range: Way = 0.02
     """The box starts within +- this of the origin in x and y, at any yaw, m."""
     start_height: Way = 0.1
     """The hand starts this far above the pre-grasp pose, m: clear of the box at any noise below."""
-    hand_position_noise: Way = 0.03
+    init_hand_position_range: Way = 0.03
     """The hand starts within +- this of there in x, y and z, m."""
-    hand_rotation_noise: Annotated[float, Range(0, torch.pi)] = 0.2
+    init_hand_rotation_range: Annotated[float, Range(0, torch.pi)] = 0.2
     """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
     success_height: Annotated[float, Range(0, 10, above=True)] = 0.2
     """The box's centre must rise above this, m."""
@@ -227,7 +227,7 @@ class BoxGrasping(DexHandVecEnv):
     def _pre_grasp(self) -> Tensor:
         open_hand = self.hand.pre_grasp or (0.0,) * self.hand.num_actions
         pose = torch.tensor(open_hand, dtype=torch.float32, device=self.device)
-        return pose.clamp(self._limits.lower, self._limits.upper)
+        return pose.clamp(self.limits.lower, self.limits.upper)
 
     @cached_property
     def _rest_turn(self) -> Tensor:
@@ -241,12 +241,14 @@ class BoxGrasping(DexHandVecEnv):
         hand = self._pre_grasp.repeat(self.num_envs, 1)
         if self.hand.lift >= 0:
             hand[:, self.hand.lift] += task.start_height
-        hand[:, :slides] += self.uniform(-task.hand_position_noise, task.hand_position_noise, slides)
-        hand[:, slides : slides + turns] += self.uniform(-task.hand_rotation_noise, task.hand_rotation_noise, turns)
-        position = self.uniform(-task.box_position_noise, task.box_position_noise, 3)
+        hand[:, :slides] += self.uniform(-task.init_hand_position_range, task.init_hand_position_range, slides)
+        hand[:, slides : slides + turns] += self.uniform(
+            -task.init_hand_rotation_range, task.init_hand_rotation_range, turns
+        )
+        position = self.uniform(-task.init_box_position_range, task.init_box_position_range, 3)
         thing = self.cfg.env.object
         height, quat = thing.rest()
-        position[:, 2:] = self._raw["box_size"] * (height / max(thing.extents))
+        position[:, 2:] = self.raw["box_size"] * (height / max(thing.extents))
         turn = rotations.from_z_angle(self.uniform(-torch.pi, torch.pi, 1)[:, 0])
         if quat != (0.0, 0.0, 0.0, 1.0):
             turn = rotations.multiply(turn, self._rest_turn.expand_as(turn))
@@ -270,7 +272,7 @@ class BoxGrasping(DexHandVecEnv):
             "grasp": grasp,
             "lift": rise * grasp,
             "hold": held,
-            "action": m["prev_actions"].square().sum(1),
+            "action": m["last_actions"].square().sum(1),
             "object_height": rise,
             "single_finger_contact": (on_box.sum(1) == 1).float(),
             "multi_finger_contact": grasp,

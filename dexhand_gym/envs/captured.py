@@ -7,7 +7,7 @@ import contextlib
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -38,15 +38,15 @@ class Captured:
         self._fused = on_gpu and fuse
         self._waits = False
         self._generator = generator
-        self._of: tuple = ()
+        self._functions: Tuple[Callable, ...] = ()
         self._runs = 0
         self._graph: Optional[torch.cuda.CUDAGraph] = None
         self._result: Any = None
 
-    def again_if_changed(self, *functions: Callable) -> None:
+    def discard_if_replaced(self, *functions: Callable) -> None:
         """Discards the graph if one of the functions that it calls was replaced."""
-        if functions != self._of:
-            self._of, self._runs, self._graph, self._waits = functions, 0, None, False
+        if functions != self._functions:
+            self._functions, self._runs, self._graph, self._waits = functions, 0, None, False
 
     def __call__(self) -> Any:
         if not self.on_gpu or self._runs < 2 or self._waits:

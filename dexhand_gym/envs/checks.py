@@ -7,8 +7,9 @@ import difflib
 import inspect
 import logging
 from numbers import Integral
-from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,22 +20,6 @@ from dexhand_gym.sim import Scene
 log = logging.getLogger(__name__)
 
 NUMBERS = (torch.float32, torch.bool, torch.int32, torch.int64, torch.uint8)
-
-
-MEMBERS = [
-    "config",
-    "scene",
-    "sample_start",
-    "rewards",
-    "successes",
-    "failures",
-    "quantities",
-    "timers",
-    "remembered",
-    "mirrors",
-    "train_defaults",
-]
-"""What a task may say."""
 
 
 def check_class(cls: type) -> None:
@@ -78,11 +63,11 @@ def takes_two(function: Any) -> bool:
     return True
 
 
-def warn_of_misspelt(cls: type) -> None:
+def warn_of_misspelt(cls: type, members: List[str]) -> None:
     """Says which members of a task's class have almost the name of one that the environment reads."""
     for name in vars(cls):
-        near = difflib.get_close_matches(name, MEMBERS, 1, 0.8)
-        if near and name not in MEMBERS and not name.startswith("_"):
+        near = difflib.get_close_matches(name, members, 1, 0.8)
+        if near and name not in members and not name.startswith("_"):
             log.warning("%s.%s is nothing that the environment reads; did you mean %s?", cls.__name__, name, near[0])
 
 
@@ -144,6 +129,19 @@ def check_seed(seed: Any) -> Optional[int]:
     if isinstance(seed, Integral) and not isinstance(seed, bool) and int(seed) >= 0:
         return int(seed)
     raise ValueError(f"seed = {shortened(repr(seed))}: allowed is a whole number, 0 or more, or None")
+
+
+def check_reset(options: Any, num_envs: int, device: torch.device) -> Tensor:
+    """The environments that reset(options=...) names [N] bool: all, or those of its reset_mask. Raises ValueError, one line."""
+    if options is not None and not isinstance(options, dict):
+        raise ValueError(f"options = {shortened(repr(options))}: allowed is a dict, such as {{'reset_mask': mask}}")
+    for name in options or {}:
+        check_name("options", name, ["reset_mask"])
+    given = (options or {}).get("reset_mask", np.ones(num_envs, dtype=bool))
+    mask = torch.as_tensor(given if isinstance(given, Tensor) else np.array(given), device=device)
+    if mask.shape != (num_envs,) or mask.dtype != torch.bool:
+        raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({num_envs},) bool")
+    return mask
 
 
 def check_remembered(name: str, value: Tensor, most: Optional[int]) -> None:

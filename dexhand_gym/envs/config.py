@@ -18,6 +18,14 @@ Speed = Annotated[float, Range(0, 1000, above=True)]
 Deviation = Annotated[float, Range(0, 1000)]
 
 
+OLDER_NAMES = {
+    "box_position_noise": "init_box_position_range",
+    "hand_position_noise": "init_hand_position_range",
+    "hand_rotation_noise": "init_hand_rotation_range",
+    "finger_noise": "init_finger_range",
+}
+"""Fields of a task's config by names that they once had, which files and command lines may still say."""
+
 ENDINGS = ("termination_success", "termination_failure_penalty", "termination_timeout_penalty")
 """Entries of reward_weights that are no terms."""
 
@@ -152,7 +160,7 @@ class TaskConfig:
         "hand_pose",
         "contact_force_magnitude",
         "contact_binary",
-        "prev_actions",
+        "last_actions",
     )
     """What the policy sees, in this order: names of quantities; everything else is privileged."""
     critic_observation_keys: Tuple[str, ...] = ()
@@ -173,6 +181,9 @@ class TaskConfig:
     def validate(self) -> None:
         """Raises ValueError, one line, for names and values that do not go together; check() has looked at each alone."""
         self.randomize.validate()
+        for old, new in OLDER_NAMES.items():
+            if hasattr(self, old) and hasattr(self, new):
+                raise ValueError(f"task.{old} is an older name: allowed is {new}")
         for name in ("policy_observation_keys", "critic_observation_keys"):
             keys = getattr(self, name)
             for key in keys:
@@ -231,6 +242,9 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
     known = _fields(cfg)
     for name, value in fields.items():
         name = re.sub(r"^(env\.)?box(?=\.|$)", "env.object", name)  # its older name
+        group, _, last = name.rpartition(".")
+        if group in ("", "task") and f"task.{last}" not in known:
+            name = OLDER_NAMES.get(last, name)
         matches = [path for path in known if path == name or path.split(".")[-1] == name]
         if len(matches) != 1:
             names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.6)

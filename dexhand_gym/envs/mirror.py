@@ -30,7 +30,7 @@ HAND_MIRRORS: Dict[str, Any] = {
     **dict.fromkeys(("base_dof_pos", "base_dof_vel", "base_dof_target"), "base"),
     **dict.fromkeys(("dof_pos", "dof_vel", "dof_targets"), "dofs"),
     **dict.fromkeys(("targets", "rule_targets", "start_hand"), "targets"),
-    "prev_actions": "actions",
+    **dict.fromkeys(("last_actions", "prev_actions"), "actions"),
     **dict.fromkeys(("active_finger_dof_pos", "active_finger_dof_vel", "active_finger_dof_target"), SAME),
     **dict.fromkeys(("all_finger_dof_pos", "all_finger_dof_vel", "all_finger_dof_target"), SAME),
     **dict.fromkeys(("hand_pose", "hand_pose_arr_aligned"), POSE),

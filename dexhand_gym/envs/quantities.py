@@ -10,7 +10,7 @@ The environment puts in the raw ones:
 | palm_mount                    | [4]          | the palm's orientation at zero base rotation                         |
 | dof_targets                   | [N, D]       | where the drives pull                                                |
 | targets, rule_targets         | [N, T]       | action targets in force, and what the pre-action rule proposed       |
-| prev_actions                  | [N, A]       | the newest action                                                    |
+| last_actions                  | [N, A]       | the newest action                                                    |
 | bodies, body_forces           | [N, B, 13/3] | rigid body states and net contact forces                             |
 | <actor>, start_<actor>        | [N, 13 / 7]  | root state now; pose at the start of the episode                     |
 | <object>_size                 | [N, 1]       | its largest extent, m                                                |
@@ -122,4 +122,5 @@ HAND_QUANTITIES: Dict[str, Quantity] = {
     "fingerpad_poses_world": lambda m, cfg: m["pads"].flatten(1),
     "fingerpad_poses_hand": lambda m, cfg: in_hand_frame(m, m["pads"]).flatten(1),
     "episode_time": lambda m, cfg: (m["episode_step"].float() * cfg.control_dt).unsqueeze(1),
+    "prev_actions": lambda m, cfg: m["last_actions"],  # its older name
 }

@@ -53,6 +53,10 @@ class SensorNoise:
             fresh = torch.randn(unit.shape, generator=generator, dtype=unit.dtype, device=unit.device)
             unit.copy_(fresh if mask is None else torch.where(mask.view(-1, *[1] * (unit.dim() - 1)), fresh, unit))
 
+    def memory(self) -> Dict[str, Tensor]:
+        """All that outlives a step, by name."""
+        return {f"noise_{name}": unit for name, unit in self.unit.items()}
+
     def sense(self, m: Measured, raw: Dict[str, Tensor], task: Any) -> Measured:
         """The same instant as its sensors tell it; `task` is the environment."""
         sensed = Measured(self.add(raw), task.quantities, task.cfg)

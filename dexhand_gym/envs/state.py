@@ -20,6 +20,7 @@ def get_state(env: Any) -> Dict[str, Any]:
 @torch.inference_mode()
 def set_state(env: Any, state: Dict[str, Any]) -> None:
     """See DexHandVecEnv.set_state."""
+    state = {{"prev_actions": "last_actions"}.get(name, name): value for name, value in state.items()}  # its older name
     mine, delay = get_state(env), env.task.randomize.action_delay[1]
     counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay}
     for name in [*mine, *state]:

@@ -1,0 +1,119 @@
+"""What an environment measures, and the observations made of it."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional
+
+import torch
+from torch import Tensor
+
+from dexhand_gym import rotations
+from dexhand_gym.envs.actions import Stages
+from dexhand_gym.envs.checks import check_quantities, check_table_names
+from dexhand_gym.envs.quantities import Measured
+from dexhand_gym.envs.sensing import SensorNoise
+from dexhand_gym.envs.task import Task
+from dexhand_gym.fields import check_name
+from dexhand_gym.sim import Scene
+from dexhand_gym.sim.base import Simulator, Variation
+
+
+def raw_quantities(
+    sim: Simulator, scene: Scene, stages: Stages, start: Dict[str, Tensor], episode_step: Tensor, variation: Variation
+) -> Dict[str, Tensor]:
+    """Those of quantities.py's table, as views of memory that stays where it is."""
+
+    def constant(values: object) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=sim.device)
+
+    mount, turn = constant(scene.hand.palm_mount), constant(scene.hand_quat)
+    sizes = {
+        thing.name: variation.get(f"{thing.name}.size", torch.full((len(episode_step),), max(thing.extents)))
+        for thing in scene.free
+    }
+    return {
+        "dof_pos": sim.dof_state[..., 0],
+        "dof_vel": sim.dof_state[..., 1],
+        "dof_lower": constant(scene.hand.dof_lower),
+        "dof_upper": constant(scene.hand.dof_upper),
+        "palm_mount": mount if turn[3] == 1.0 else rotations.multiply(turn, mount),
+        "dof_targets": stages.dof_targets,
+        "targets": stages.targets,
+        "rule_targets": stages.baseline,
+        "last_actions": stages.newest,
+        "bodies": sim.rigid_body_state,
+        "body_forces": sim.net_contact_force,
+        "episode_step": episode_step,
+        **{name: sim.root_state[:, i] for i, name in enumerate(sim.actor_names) if i},
+        **{f"start_{name}": value for name, value in start.items()},
+        **{f"{name}_size": size.to(sim.device, torch.float32).unsqueeze(1) for name, size in sizes.items()},
+    }
+
+
+class Instruments:
+    """Measures for a task: the raw quantities `raw`, timers and remembered quantities; without noise if that is None."""
+
+    def __init__(self, task: Task, raw: Dict[str, Tensor], noise: Optional[SensorNoise]):
+        """Raises ValueError, one line, where the task or its config names what is no quantity."""
+        self.task, self.raw, self.noise = task, raw, noise
+        self.timers: Dict[str, Tensor] = {}
+        self.previous: Dict[str, Tensor] = {}
+        known = [*raw, *task.quantities, *task.timers, *(f"prev_{name}" for name in task.remembered)]
+        check_table_names(task, known)
+        self.policy_keys, self.critic_keys = (
+            task.cfg.task.policy_observation_keys,
+            task.cfg.task.critic_observation_keys,
+        )
+        names = dict.fromkeys((*task.quantities, *task.timers, *known))
+        for field, keys in (("policy", self.policy_keys), ("critic", self.critic_keys)):
+            for key in keys:
+                check_name(f"task.{field}_observation_keys", key, names)
+
+    @property
+    def measured(self) -> Measured:
+        """The quantities of the newest instant, by name."""
+        return Measured(self.raw, self.task.quantities, self.task.cfg)
+
+    def measure(self, elapsed: float) -> Measured:
+        """Those of this instant, `elapsed` seconds after the last ones (0 after a restart), timers moved on."""
+        m = self.measured
+        for name, condition in self.task.timers.items():
+            if name not in self.raw:
+                self.raw[name] = m[name] = self.timers[name] = torch.zeros_like(m[condition], dtype=torch.float32)
+            self.timers[name].add_(elapsed).masked_fill_(m[condition] <= 0, 0.0)
+        return m
+
+    def remember(self, m: Measured) -> None:
+        """This instant is over."""
+        for name in self.task.remembered:
+            if name not in self.previous:
+                self.raw[f"prev_{name}"] = m[f"prev_{name}"] = self.previous[name] = m[name].clone()
+            self.previous[name].copy_(m[name])
+
+    def observe(self, m: Measured) -> Tensor:
+        """What the policy sees, and behind it what only the critic may see [N, S]."""
+        sensed = self.noise.sense(m, self.raw, self.task) if self.noise else m
+        columns = [sensed[key] for key in self.policy_keys] + [m[key] for key in self.critic_keys]
+        return torch.cat([column.reshape(self.task.num_envs, -1) for column in columns], 1).float()
+
+    def widths(self) -> List[int]:
+        """Of an observation: the policy's part and the critic's. Raises ValueError, one line, where a quantity has not a row
+        for each environment."""
+        m, keys = self.measured, (*self.policy_keys, *self.critic_keys)
+        check_quantities(m, [*self.task.quantities, *self.task.timers], self.task.num_envs, self.task.device)
+        for key in keys:
+            if key not in self.observable():
+                raise ValueError(f"observation {key!r}: allowed is a quantity with a row for each environment")
+        return [sum(m[key][0].numel() for key in keys) for keys in (self.policy_keys, self.critic_keys)]
+
+    def observable(self) -> List[str]:
+        """Names of the quantities that can be observed: those with a row for each environment."""
+        m = self.measured
+        return [name for name in {**self.task.quantities, **self.raw} if m[name].shape[:1] == (self.task.num_envs,)]
+
+    def hidden(self, m: Measured, states: List[Tensor]) -> List[Tensor]:
+        """What else was computed in this instant, each [N, ...] of floats, but for views of `states`."""
+        shown = (*self.policy_keys, *self.critic_keys)
+        values = [m[name] for name in m if name in self.task.quantities and name not in shown]
+        values = [x for x in values if x.is_floating_point() and x.dim() and len(x) == self.task.num_envs]
+        return [x for x in values if not any(x._base is state for state in states)]
