@@ -103,7 +103,7 @@ def test_older_names_are_read(tmp_path):
         )
         assert [getattr(env.task, name) for name in NEWER] == [*OLDER.values()]
         actions = torch.rand(3, 18)
-        assert torch.equal(env.step(actions)[0][:, :18], actions) and torch.equal(env.measured["prev_actions"], actions)
+        assert torch.equal(env.step(actions)[4]["final_obs"][:, :18], actions)
 
 
 def test_a_field_with_an_older_name_is_told():
