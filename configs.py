@@ -118,6 +118,11 @@ class RunConfig(Config):
     """Modules to import first. On the command line only: to read a file runs nothing."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    @property
+    def shown(self) -> bool:
+        """Whether somebody watches."""
+        return self.env.render or (self.env.render is None and self.train.test)
+
     def validate(self) -> None:
         super().validate()
         self.train.validate(self.env.num_envs)
@@ -309,15 +314,6 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
             settings.update({"env.num_envs": [str(len(rows))]} if isinstance(rows, Tensor) else {})
     log.info("settings of %s: task, physics%s", file, ", network and PPO" if goes_on else " and network")
     return file, settings
-
-
-def hand_of(checkpoint: Path) -> str:
-    """Name of the hand with which a policy has learned; the right one where its run does not say."""
-    file = workspace.run_of(checkpoint) / "config.yaml"
-    try:
-        return read_yaml(file).get("env.hand", ["right"])[0] if file.is_file() else "right"
-    except ValueError:  # that has been told
-        return "right"
 
 
 def network_of(checkpoint: Path, given: Settings) -> Settings:

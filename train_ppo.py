@@ -26,10 +26,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from rich.console import Console
 
-import dexhand_gym
-from dexhand_gym import find_task, tasks
+from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
-from dexhand_gym.envs.mirror import images
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
 from dexhand_gym.watch import check_watching, watched
@@ -37,23 +35,15 @@ from dexhand_gym.watch import check_watching, watched
 if TYPE_CHECKING or not __package__:
     import configs
     from configs import RunConfig
-    from ppo import checkpoint as checkpoints
-    from ppo import distributed, logs, mistakes, ppo, visitors, wandb_logger, workspace
-    from ppo.evaluation import evaluate, result_table
-    from ppo.mirror import Image, mirror
-    from ppo.progress import ProgressDisplay, as_text, progress_of
-    from ppo.signals import exit_status, stopping_signals
-    from ppo.text import printable, write_anything
+    from ppo import distributed, logs, mistakes, policy, ppo, signals, visitors, wandb_logger, workspace
+    from ppo.policy import Policy
+    from ppo.progress import ProgressDisplay
 else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.command import configs
     from dexhand_gym.command.configs import RunConfig
-    from dexhand_gym.ppo import checkpoint as checkpoints
-    from dexhand_gym.ppo import distributed, logs, mistakes, ppo, visitors, wandb_logger, workspace
-    from dexhand_gym.ppo.evaluation import evaluate, result_table
-    from dexhand_gym.ppo.mirror import Image, mirror
-    from dexhand_gym.ppo.progress import ProgressDisplay, as_text, progress_of
-    from dexhand_gym.ppo.signals import exit_status, stopping_signals
-    from dexhand_gym.ppo.text import printable, write_anything
+    from dexhand_gym.ppo import distributed, logs, mistakes, policy, ppo, signals, visitors, wandb_logger, workspace
+    from dexhand_gym.ppo.policy import Policy
+    from dexhand_gym.ppo.progress import ProgressDisplay
 
 REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
 REHEARSAL: Dict[str, Any] = {"env.backend": "none", "env.device": "cpu"}
@@ -67,7 +57,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Exit status: 0 done, 1 crashed, 2 a mistake in the command, 129 the terminal was closed, 130 interrupted, 143
     terminated."""
     argv, cfg = (sys.argv[1:] if argv is None else argv), None
-    write_anything()
     logs.collect_log()
     try:
         distributed.check_environment()
@@ -78,17 +67,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         rehearse(cfg)
         check(cfg)
         env = make_env(cfg)
-        begun = None if cfg.train.test else begin(cfg, env)
+        begun = None if cfg.train.test else policy.begin(env, cfg.train, cfg.train.checkpoint)
         folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
-        return exit_status(stop)
+        return signals.exit_status(stop)
     except BaseException as error:  # a user's value, file or task can raise anything
         if cfg is not None and cfg.train.log_level == "debug":
             traceback.print_exc()
-        print(f"{distributed.label()}error: {explain(error)}", file=sys.stderr)
+        print(f"{distributed.label()}error: {mistakes.explain(error)}", file=sys.stderr)
         return 2
-    with contextlib.closing(env), stopping_signals():
+    with contextlib.closing(env), signals.stopping_signals():
         status = run(cfg, env, begun, folder)
     if status not in (1, 2):
         distributed.stop()
@@ -100,7 +89,8 @@ def rehearse(cfg: RunConfig) -> None:
     with contextlib.closing(make_vec_env(find_task(cfg.task_name), REHEARSED, cfg, **REHEARSAL)) as env:
         env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
         if cfg.train.checkpoint:
-            load_agent(env, cfg, Path(cfg.train.checkpoint))
+            policy.warn_of_hand(env, Path(cfg.train.checkpoint))
+            Policy(env, cfg.train, Path(cfg.train.checkpoint))
 
 
 def check(cfg: RunConfig) -> None:
@@ -117,10 +107,7 @@ def check(cfg: RunConfig) -> None:
     wandb_logger.check(cfg.train.wandb)
     workspace.check_writable()
     if cfg.train.checkpoint and not cfg.train.test:
-        saved = checkpoints.load(cfg.train.checkpoint)
-        done = saved["epoch"] if saved["optimizer"] else 0  # a policy alone is where a new training begins
-        if done >= cfg.train.max_iterations:
-            raise ValueError(f"train.max_iterations = {cfg.train.max_iterations}: allowed is more than the {done} done")
+        policy.check_unfinished(cfg.train.checkpoint, cfg.train.max_iterations)
 
 
 def make_env(cfg: RunConfig) -> DexHandVecEnv:
@@ -128,15 +115,11 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     train, task = cfg.train, find_task(cfg.task_name)
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml has it
-    if train.test and train.test_episodes is None:
-        train.test_episodes = 256
-    if train.test and train.test_episodes:
-        cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes)
-    if train.torch_deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
-    if train.torch_deterministic != torch.are_deterministic_algorithms_enabled():  # to ask costs a second of imports
-        torch.use_deterministic_algorithms(train.torch_deterministic)
-    check_watching(cfg.env, is_shown(cfg))
+    if train.test:
+        train.test_episodes = 256 if train.test_episodes is None else train.test_episodes
+        cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes or cfg.env.num_envs)
+    ppo.be_deterministic(train.torch_deterministic)
+    check_watching(cfg.env, cfg.shown)
     device = distributed.device_of_rank(choose_engine(cfg.env.backend, cfg.env.device)[1])
     env = make_vec_env(
         task, cfg.env.num_envs, cfg, train.seed + distributed.rank() * cfg.env.num_envs, **{"env.device": device}
@@ -146,24 +129,6 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if distributed.launched():
         log.info("%d ranks, each with as many environments", distributed.world_size())
     return env
-
-
-def begin(cfg: RunConfig, env: DexHandVecEnv) -> Begun:
-    """All that a training has before its first iteration. A policy of the other hand is mirrored: a training begins."""
-    checkpoint = cfg.train.checkpoint
-    learner, progress = ppo.begin(env, cfg.train, checkpoint)
-    if checkpoint and needs_mirror(cfg, Path(checkpoint)):
-        mirror(learner.agent, learner.optimizer, *(Image(*image) for image in images(env)))
-        progress.best_reward, progress.best_success = -1e9, 0.0
-    return learner, progress
-
-
-def needs_mirror(cfg: RunConfig, checkpoint: Path) -> bool:
-    """Whether a policy has learned with the hand that is the mirror image of ours. Of another it is told."""
-    hand = configs.hand_of(checkpoint)
-    if hand not in (cfg.env.hand, cfg.hand.mirror_image):
-        log.warning("%s is a policy of the hand %s, not of %s", printable(checkpoint), printable(hand), cfg.env.hand)
-    return hand == cfg.hand.mirror_image != ""
 
 
 def open_run(cfg: RunConfig) -> Path:
@@ -178,50 +143,15 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
         console = logs.start_logging(folder / "train.log", cfg.train.log_level)
         log.info("run: runs/%s", folder.name)
         wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
-        with wandb as tell_wandb, watched(
-            env, is_shown(cfg), "1x" if cfg.train.test else "max", folder / "videos"
-        ) as film:
+        speed = "1x" if cfg.train.test else "max"
+        with wandb as tell_wandb, watched(env, cfg.shown, speed, folder / "videos") as film:
             if begun:
                 train(cfg, env, begun, folder, console, film, tell_wandb)
             else:
                 test(cfg, env, folder, console, film)
         return 0
-    except KeyboardInterrupt as stop:
-        saved = max(folder.glob("nn/last_*.pth"), key=workspace.newness, default=None)
-        hint = (
-            f", checkpoint saved; to go on: --checkpoint runs/{folder.name}/nn/{saved.name}"
-            if saved and not cfg.train.test
-            else ""
-        )
-        word = {129: "terminal closed", 143: "terminated"}.get(exit_status(stop), "interrupted")
-        log.warning("%s%s", word, hint)
-        return exit_status(stop)
-    except checkpoints.CheckpointError as error:
-        log.error("%s%s", distributed.label(), error)
-        return 2
-    except (checkpoints.SaveError, workspace.WriteError) as error:
-        log.error("%s%s", distributed.label(), error)
-        return 1
     except BaseException as error:  # a task may raise anything
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        if "/torch/distributed/" in frame.filename:
-            log.error("%sanother rank is gone; its own message says why", distributed.label())
-        log.error("%scrashed in %s:%d, %s", distributed.label(), frame.filename, frame.lineno, mistakes.in_words(error))
-        if distributed.is_main():
-            log.error("the traceback is in runs/%s/train.log", folder.name)
-        logs.traceback_log.error("", exc_info=error)
-        return 1
-
-
-def explain(error: BaseException) -> str:
-    """One line."""
-    ours = {Path(__file__).resolve(), Path(configs.__file__).resolve()}
-    ours |= {Path(str(module.__file__)).resolve().parent for module in (dexhand_gym, ppo)}
-    return mistakes.explain(error, ours, {entry.partition(":")[0].partition(".")[0] for entry in tasks().values()})
-
-
-def is_shown(cfg: RunConfig) -> bool:
-    return cfg.env.render or (cfg.env.render is None and cfg.train.test)
+        return mistakes.exit_status(error, folder, saved=not cfg.train.test)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
@@ -251,10 +181,9 @@ def train(
         return
     best = workspace.best_checkpoint(folder)
     film("best")
-    measure(env, *load_agent(env, cfg, best), cfg.train.test_episodes or env.num_envs, best, folder, console)
-    log.info(
-        "%s checkpoint: runs/%s/nn/%s", "newest" if best.name.startswith("last_") else "best", folder.name, best.name
-    )
+    Policy(env, cfg.train, best).measure(cfg.train.test_episodes or env.num_envs, folder, console)
+    kind = "newest" if best.name.startswith("last_") else "best"
+    log.info("%s checkpoint: runs/%s/nn/%s", kind, folder.name, best.name)
     code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # which no run brings along by itself
     code += f" --env.hand {cfg.env.hand}" if ":" in cfg.env.hand else ""
     code += f" --import {' '.join(cfg.imports)}" if cfg.imports else ""
@@ -270,62 +199,23 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, fil
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
     workspace.link_or_copy(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
-    (agent, iteration), loaded = load_agent(env, cfg, path), time.monotonic()
-
-    def reload() -> None:
-        nonlocal path, iteration, loaded
-        loaded = time.monotonic()
-        try:
-            newer = workspace.best_checkpoint(path.parent)
-            iteration = load_weights(env, agent, cfg, newer)
-            path = newer
-        except (ValueError, OSError) as error:  # deleted, or not yet whole: its writer may be another program
-            log.warning("goes on with the policy it has: %s", error)
-
+    tested = Policy(env, cfg.train, path)
+    waits = (
+        env.viewer is not None and bool(cfg.env.render) and sys.stdin is not None and sys.stdin.isatty()
+    )  # no script
     if env.viewer is not None:
-        env.viewer.on_reload = reload
-        if asked_to_show(cfg):
-            visitors.wait_for_a_visitor(env.viewer)
+        env.viewer.on_reload = tested.reload
+    if waits:
+        visitors.wait_for_a_visitor(env.viewer)
     film("test")
     while True:
-        measure(env, agent, iteration, cfg.train.test_episodes or env.num_envs, path, folder, console)
+        tested.measure(cfg.train.test_episodes or env.num_envs, folder, console)
         if cfg.train.test_episodes and not interval:
             break
-        if interval and time.monotonic() - loaded >= interval:
-            reload()
-    if asked_to_show(cfg) and env.viewer is not None and not env.viewer.is_over():
+        if interval and time.monotonic() - tested.loaded >= interval:
+            tested.reload()
+    if waits and not env.viewer.is_over():
         visitors.stay_for_visitors(env.viewer)
-
-
-def asked_to_show(cfg: RunConfig) -> bool:
-    """Whether somebody at a terminal has said --render: a script is not kept waiting."""
-    return bool(cfg.env.render) and sys.stdin is not None and sys.stdin.isatty()
-
-
-def load_agent(env: DexHandVecEnv, cfg: RunConfig, path: Path) -> Tuple[ppo.Agent, int]:
-    """The policy of a checkpoint and its iteration. Raises CheckpointError if it does not fit."""
-    agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg.train).to(env.device)
-    return agent, load_weights(env, agent, cfg, path)
-
-
-def load_weights(env: DexHandVecEnv, agent: ppo.Agent, cfg: RunConfig, path: Path) -> int:
-    """Those of a checkpoint, of whose iteration it tells; mirrored if they are of the other hand."""
-    epoch = ppo.load_agent(path, agent, cfg.train)["epoch"]
-    if needs_mirror(cfg, path):
-        mirror(agent, None, *(Image(*image) for image in images(env)))
-    return epoch
-
-
-def measure(
-    env: DexHandVecEnv, agent: ppo.Agent, iteration: int, episodes: int, path: Path, folder: Path, console: Console
-) -> None:
-    """Plays, and tells the log and `folder`/result.json how it went. `path` is where the agent comes from."""
-    with progress_of(episodes, console) as tell:
-        result = {"checkpoint": str(path), "iteration": iteration, **evaluate(env, agent, episodes, tell)}
-    workspace.write(folder / "result.json", workspace.to_json(result))
-    what = "tested: %s after %d iterations, %d episodes without exploration%s\n%s"
-    few = f" in {result['independent']} environments" if result["independent"] < result["episodes"] else ""
-    log.info(what, printable(path.name), iteration, result["episodes"], few, as_text(result_table(result)))
 
 
 if __name__ == "__main__":

@@ -71,11 +71,11 @@ def evaluate(run: Dict[str, Any], episodes: int, envs: Dict[int, Any]) -> None:
     """Adds "tests": [[seconds, steps, success rate, episodes], ...], oldest checkpoint first. `envs` are kept for the next
     run."""
     import configs
-    import train_ppo
     from dexhand_gym import tasks
     from dexhand_gym.envs import make_vec_env
     from ppo import checkpoint as checkpoints
     from ppo import evaluation
+    from ppo.policy import Policy
 
     files = sorted(Path(run["folder"]).glob("nn/last_*.pth"), key=lambda file: file.stat().st_mtime_ns)
     run["tests"] = []
@@ -85,7 +85,7 @@ def evaluate(run: Dict[str, Any], episodes: int, envs: Dict[int, Any]) -> None:
             cfg.env.compile = False
             envs[count] = make_vec_env(tasks()[cfg.task_name], count, cfg)
         envs[count].reset(seed=10_000 + run["seed"])
-        agent, _ = train_ppo.load_agent(envs[count], cfg, file)
+        agent = Policy(envs[count], cfg.train, file).agent
         result = evaluation.evaluate(envs[count], agent, count)
         run["tests"].append(
             [file.stat().st_mtime - run["start"], checkpoints.load(file)["frame"], result["success_rate"], count]

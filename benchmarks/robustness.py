@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # train_ppo.py may not be installed
-import train_ppo  # noqa: I001  sets variables that torch reads when it is loaded
+import train_ppo  # noqa: F401, I001  sets variables that torch reads when it is loaded
 import configs
 import torch
 from dexhand_gym import tasks
@@ -25,6 +25,7 @@ from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.config import RandomizeConfig
 from ppo import workspace
 from ppo.evaluation import evaluate
+from ppo.policy import Policy
 
 RANDOM = "task.randomize."
 VARIED: Tuple[Tuple[str, str, Tuple[Any, ...]], ...] = (
@@ -101,7 +102,7 @@ def measure(cfg: configs.RunConfig, engine: str, episodes: int, changes: Dict[st
     with contextlib.closing(env):
         if not env.success_criteria:
             raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")
-        agent, _ = train_ppo.load_agent(env, cfg, Path(str(cfg.train.checkpoint)))
+        agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
         return evaluate(env, agent, episodes)
 
 

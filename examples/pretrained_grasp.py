@@ -22,10 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import configs
-import train_ppo
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
 from ppo.evaluation import evaluate
+from ppo.policy import Policy
 from ppo.ppo import Agent
 
 MOMENTS = {"BoxGrasping": (0.0, 0.8, 1.2, 1.7, 2.4), "BlindGrasping": (0.0, 1.2, 2.4, 3.2, 4.4)}  # of a strip, s
@@ -36,7 +36,7 @@ def load(task: str, num_envs: int, seed: int, **fields: Any) -> Tuple[Any, Agent
     """The environment that the policy was trained in, and the policy."""
     cfg = configs.parse(["--task", task, "--test", "--checkpoint", "pretrained", "--device", "cpu"])
     env = make_vec_env(tasks()[task], num_envs, cfg, seed, **fields)
-    agent, _ = train_ppo.load_agent(env, cfg, Path(str(cfg.train.checkpoint)))
+    agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
     return env, agent
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from . import distributed
-from .text import PrintableFormatter, SurvivingFile, SurvivingStream
+from .text import PrintableFormatter, SurvivingFile, SurvivingStream, write_anything
 
 progress_log = logging.getLogger("train_ppo.progress")
 """Lines that a terminal shows as a table instead."""
@@ -20,7 +20,8 @@ traceback_log = logging.getLogger("train_ppo.traceback")
 
 
 def collect_log() -> None:
-    """Keeps what is logged, warnings too, until start_logging() has a file for it."""
+    """Keeps what is logged, warnings too, until start_logging() has a file for it. Prints whatever the terminal can show."""
+    write_anything()
     everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
     logging.basicConfig(level=logging.INFO, handlers=[everything], force=True)
     logging.captureWarnings(True)

@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import sysconfig
 import traceback
 from pathlib import Path
 from typing import Collection
 
+import dexhand_gym
+from dexhand_gym import tasks
+
+from . import checkpoint, distributed, logs, signals, workspace
 from .text import printable
 
+log = logging.getLogger("train_ppo")
 
-def explain(error: BaseException, ours: Collection[Path], packages: Collection[str]) -> str:
-    """One line: what is wrong, and for an error in code that is not ours, where in it. ours: files and folders. packages:
-    those of users, which may be installed."""
+
+def exit_status(error: BaseException, folder: Path, saved: bool) -> int:
+    """Tells the log what ended the run in `folder`, and its checkpoint if it has `saved` one. 1 crashed, 2 a mistake of the user's, 129 to 143 a signal."""
+    if isinstance(error, KeyboardInterrupt):
+        files = sorted(folder.glob("nn/last_*.pth"), key=workspace.newness) if saved else []
+        hint = f", checkpoint saved; to go on: --checkpoint runs/{folder.name}/nn/{files[-1].name}" if files else ""
+        status = signals.exit_status(error)
+        log.warning("%s%s", {129: "terminal closed", 143: "terminated"}.get(status, "interrupted"), hint)
+        return status
+    if isinstance(error, (checkpoint.CheckpointError, checkpoint.SaveError, workspace.WriteError)):
+        log.error("%s%s", distributed.label(), error)
+        return 2 if isinstance(error, checkpoint.CheckpointError) else 1
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if "/torch/distributed/" in frame.filename:
+        log.error("%sanother rank is gone; its own message says why", distributed.label())
+    log.error("%scrashed in %s:%d, %s", distributed.label(), frame.filename, frame.lineno, in_words(error))
+    if distributed.is_main():
+        log.error("the traceback is in runs/%s/train.log", folder.name)
+    logs.traceback_log.error("", exc_info=error)
+    return 1
+
+
+HERE = Path(__file__).resolve().parent
+OURS = [HERE, Path(dexhand_gym.__file__).resolve().parent, HERE.parent / "train_ppo.py", HERE.parent / "configs.py"]
+
+
+def explain(error: BaseException) -> str:
+    """One line: what is wrong, and for an error in code that is not ours, where in it."""
+    packages = {entry.partition(":")[0].partition(".")[0] for entry in tasks().values()}  # of users, installed perhaps
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [
-        frame for frame in frames if not is_in(frame.filename, ours) and not is_library(frame.filename, packages)
+        frame for frame in frames if not is_in(frame.filename, OURS) and not is_library(frame.filename, packages)
     ]
-    told = isinstance(error, (ValueError, RuntimeError, OSError)) and is_in(frames[-1].filename, ours)
+    told = isinstance(error, (ValueError, RuntimeError, OSError)) and is_in(frames[-1].filename, OURS)
     if told and (message := printable(error)):
         return message
     if foreign:

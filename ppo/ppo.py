@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 import warnings
@@ -915,6 +916,14 @@ def train(
     """Trains until cfg.max_iterations, or goes on with the training that wrote `checkpoint`: begin() and learn()."""
     learner, progress = begin(env, cfg, checkpoint)
     return learn(env, learner, progress, run_dir, logger, checkpoint)
+
+
+def be_deterministic(wanted: bool) -> None:
+    """Lets PyTorch use deterministic algorithms only, or any."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
+    if wanted != torch.are_deterministic_algorithms_enabled():  # to ask for what is so costs a second of imports
+        torch.use_deterministic_algorithms(wanted)
 
 
 def begin(env: VectorEnv, cfg: PPOConfig, checkpoint: str | Path | None = None) -> tuple[Learner, Progress]:

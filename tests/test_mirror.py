@@ -8,10 +8,13 @@ import gymnasium
 import pytest
 import torch
 
+import configs
 import dexhand_gym  # noqa: F401
+import train_ppo
+from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.mirror import image_of_row, images
 from dexhand_gym.hands.mirror import dof_signs
-from ppo import ppo
+from ppo import policy, ppo
 from ppo.mirror import Image, mirror
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,3 +117,26 @@ def test_the_shipped_policies_play_the_left_hand(task, tmp_path):
 
     (result,) = tmp_path.glob("runs/latest_test/result.json")
     assert json.loads(result.read_text())["success_rate"] > 0.9
+
+
+def test_a_training_goes_on_from_the_image_of_what_the_other_hand_has_learned(tmp_path, monkeypatch):
+    """With moments of its own, and with nothing that was the best of another training."""
+    monkeypatch.chdir(tmp_path)
+    command = "--task BoxGrasping --num-envs 4 --env.backend none --train.horizon-length 8 --train.units 16 --max-iterations 2"
+    assert train_ppo.main([*command.split(), "--train.num-minibatches", "2", "--train.test-episodes", "1"]) == 0
+    (saved,) = tmp_path.glob("runs/latest_train/nn/last_*.pth")
+    begun = {}
+    for hand in ("right", "left"):
+        cfg = configs.parse(["--checkpoint", str(saved), "--env.hand", hand, "--max-iterations", "3"])
+        env = make_vec_env("dexhand_gym.envs.box_grasping:BoxGrasping", 4, cfg)
+        begun[hand] = policy.begin(env, cfg.train, str(saved))
+    (right, gone_on), (left, progress) = begun["right"], begun["left"]
+    _, critic, actions = (Image(*image) for image in images(env))
+    rows = torch.randn(5, env.single_critic_space.shape[0])
+    with torch.no_grad():
+        torch.testing.assert_close(left.agent(critic.of(rows, 1))[0], actions.of(right.agent(rows)[0], 1))
+        torch.testing.assert_close(left.agent(critic.of(rows, 1))[2], right.agent(rows)[2])
+    bias = [learner.optimizer.state[learner.agent.a2c_network.mu.bias]["exp_avg"] for learner in (right, left)]
+    torch.testing.assert_close(bias[1], actions.of(bias[0]))
+    assert bias[0].any() and (progress.best_reward, progress.best_success) == (-1e9, 0.0)
+    assert (progress.epoch, gone_on.epoch) == (2, 2)

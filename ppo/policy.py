@@ -1,0 +1,96 @@
+"""A policy from a checkpoint: loaded for an environment and its hand, taken up anew, measured."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, Optional, Tuple
+
+from rich.console import Console
+
+from dexhand_gym.envs.mirror import images
+
+from . import checkpoint, ppo, strict_yaml, workspace
+from .evaluation import evaluate, result_table
+from .mirror import Image, mirror
+from .progress import as_text, progress_of
+from .text import printable
+
+log = logging.getLogger("train_ppo")
+
+
+class Policy:
+    """An agent, the checkpoint `path` that its weights are of, their `iteration`, and when they were `loaded`."""
+
+    def __init__(self, env: Any, cfg: ppo.PPOConfig, path: Path):
+        """Raises CheckpointError, one line, if the checkpoint does not fit."""
+        self.env, self.cfg = env, cfg
+        self.agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg).to(env.device)
+        self.load(path)
+
+    def load(self, path: Path) -> None:
+        """The weights of a checkpoint, mirrored if they are of the other hand."""
+        self.loaded = time.monotonic()
+        self.iteration = ppo.load_agent(path, self.agent, self.cfg)["epoch"]
+        if needs_mirror(self.env, path):
+            mirror(self.agent, None, *(Image(*image) for image in images(self.env)))
+        self.path = path
+
+    def reload(self) -> None:
+        """The best or newest that its run has by now; what cannot be loaded is told, and the policy stays."""
+        try:
+            self.load(workspace.best_checkpoint(self.path.parent))
+        except (ValueError, OSError) as error:  # deleted, or not yet whole: its writer may be another program
+            log.warning("goes on with the policy it has: %s", error)
+
+    def measure(self, episodes: int, folder: Path, console: Console) -> None:
+        """Plays, and tells the log and `folder`/result.json how it went."""
+        with progress_of(episodes, console) as tell:
+            found = evaluate(self.env, self.agent, episodes, tell)
+        result = {"checkpoint": str(self.path), "iteration": self.iteration, **found}
+        workspace.write(folder / "result.json", workspace.to_json(result))
+        what = "tested: %s after %d iterations, %d episodes without exploration%s\n%s"
+        few = f" in {result['independent']} environments" if result["independent"] < result["episodes"] else ""
+        table = as_text(result_table(result))
+        log.info(what, printable(self.path.name), self.iteration, result["episodes"], few, table)
+
+
+def begin(env: Any, cfg: ppo.PPOConfig, path: Optional[str]) -> Tuple[ppo.Learner, ppo.Progress]:
+    """All that a training has before its first iteration, gone on with from a checkpoint if one is given. From a policy of
+    the other hand, which is mirrored, a training begins."""
+    learner, progress = ppo.begin(env, cfg, path)
+    if path and needs_mirror(env, Path(path)):
+        mirror(learner.agent, learner.optimizer, *(Image(*image) for image in images(env)))
+        progress.best_reward, progress.best_success = -1e9, 0.0
+    return learner, progress
+
+
+def check_unfinished(path: str, max_iterations: int) -> None:
+    """Raises ValueError, one line, if nothing is left of the training that a checkpoint is of."""
+    saved = checkpoint.load(path)
+    done = saved["epoch"] if saved["optimizer"] else 0  # a policy alone is where a new training begins
+    if done >= max_iterations:
+        raise ValueError(f"train.max_iterations = {max_iterations}: allowed is more than the {done} done")
+
+
+def warn_of_hand(env: Any, path: Path) -> None:
+    """Says so if a policy has learned with a hand that is neither the environment's nor its mirror image."""
+    hand, ours = hand_of(path), env.cfg.env.hand
+    if hand not in (ours, env.hand.mirror_image):
+        log.warning("%s is a policy of the hand %s, not of %s", printable(path), printable(hand), ours)
+
+
+def needs_mirror(env: Any, path: Path) -> bool:
+    """Whether a policy has learned with the hand that is the mirror image of the environment's."""
+    return hand_of(path) == env.hand.mirror_image != ""
+
+
+def hand_of(path: Path) -> str:
+    """Name of the hand with which a policy has learned; the right one where its run does not say."""
+    file = workspace.run_of(path) / "config.yaml"
+    try:
+        env = strict_yaml.read(file, "config", words=True).get("env") if file.is_file() else None
+    except ValueError:  # that has been told
+        env = None
+    return str(env.get("hand", "right")) if isinstance(env, dict) else "right"
