@@ -200,13 +200,11 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, fil
     (folder / "nn").mkdir()
     workspace.link_or_copy(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
     tested = Policy(env, cfg.train, path)
-    waits = (
-        env.viewer is not None and bool(cfg.env.render) and sys.stdin is not None and sys.stdin.isatty()
-    )  # no script
+    watched_for = env.viewer if cfg.env.render and sys.stdin is not None and sys.stdin.isatty() else None  # no script
     if env.viewer is not None:
         env.viewer.on_reload = tested.reload
-    if waits:
-        visitors.wait_for_a_visitor(env.viewer)
+    if watched_for is not None:
+        visitors.wait_for_a_visitor(watched_for)
     film("test")
     while True:
         tested.measure(cfg.train.test_episodes or env.num_envs, folder, console)
@@ -214,8 +212,8 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, fil
             break
         if interval and time.monotonic() - tested.loaded >= interval:
             tested.reload()
-    if waits and not env.viewer.is_over():
-        visitors.stay_for_visitors(env.viewer)
+    if watched_for is not None and not watched_for.is_over():
+        visitors.stay_for_visitors(watched_for)
 
 
 if __name__ == "__main__":
