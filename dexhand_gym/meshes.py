@@ -1,6 +1,6 @@
-"""Meshes of objects: read, scaled, as their convex hulls, with distances to them from a table.
+"""Meshes of objects: read, scaled, as convex hulls, with distances to them from a table.
 
-Needs trimesh and MuJoCo, which computes the hull.
+Needs trimesh, MuJoCo, which computes the hulls, and for objects of several parts coacd.
 """
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
@@ -8,9 +8,13 @@ Needs trimesh and MuJoCo, which computes the hull.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -20,37 +24,115 @@ CELLS = 32
 """Of the table of distances, along each axis."""
 MARGIN = 0.05
 """The table reaches this far beyond the mesh, m."""
+INSTALL = "pip install 'dexhand-gym[mesh]'"
 
 
 class Hull(NamedTuple):
-    """Of a mesh, its middle at the origin. Arrays are shared: not to be changed."""
+    """A convex solid. Arrays are shared: not to be changed."""
 
     vertices: np.ndarray  # [V, 3] m
     faces: np.ndarray  # [F, 3] of vertices, outward
+
+    @property
+    def volume(self) -> float:
+        """m3."""
+        a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))
+        return float((a * np.cross(b, c)).sum() / 6)
+
+
+class Solid(NamedTuple):
+    """Of a mesh, the middle of its extents at the origin."""
+
+    hulls: Tuple[Hull, ...]
     extents: Tuple[float, float, float]  # m
 
 
 @lru_cache(maxsize=64)
-def load_mesh(file: str, size: float) -> Hull:
-    """The convex hull of a file, scaled so that its largest extent is `size`, m. Raises ValueError, one line."""
-    try:
-        import trimesh
-    except ImportError:
-        raise ValueError("meshes need trimesh: pip install 'dexhand-gym[view]'") from None
+def load_mesh(file: str, size: float, parts: int = 1) -> Solid:
+    """A file, scaled so that its largest extent is `size`, m, as its convex hull, or as `parts` convex parts at most. Raises
+    ValueError, one line."""
     path = Path(file)
-    if path.suffix.lower() not in (".obj", ".stl", ".ply") or not path.is_file():
-        raise ValueError(f"mesh {file!r}: allowed is a file that exists, .obj, .stl or .ply")
-    try:
-        loaded: Any = trimesh.load(path, force="mesh", process=False, skip_materials=True)
-        vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
-    except Exception as error:  # what a damaged file raises depends on its kind
-        raise ValueError(f"mesh {file!r}: not read, {' '.join(str(error).split())[:200]}") from None
+    vertices, faces = read(path)
     if len(vertices) < 4 or not np.isfinite(vertices).all():
         raise ValueError(f"mesh {file!r}: it has {len(vertices)} vertices, allowed are 4 or more finite ones")
     low, high = vertices.min(0), vertices.max(0)
     if (high - low).min() < 1e-3 * (high - low).max():
         raise ValueError(f"mesh {file!r}: it is flat, allowed is a solid")
-    return hull_of((vertices - (low + high) / 2) * (size / (high - low).max()))
+    vertices = (vertices - (low + high) / 2) / (high - low).max()
+    pieces = [vertices] if parts == 1 else decomposed(vertices, faces, parts)
+    hulls = tuple(hull_of(piece * size) for piece in pieces)
+    points = np.concatenate([hull.vertices for hull in hulls])
+    middle = (points.max(0) + points.min(0)) / 2  # a decomposition is not quite as large as the mesh
+    hulls = tuple(Hull(hull.vertices - middle, hull.faces) for hull in hulls)
+    x, y, z = (points.max(0) - points.min(0)).tolist()
+    return Solid(hulls, (x, y, z))
+
+
+def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
+    """Vertices [V, 3] and faces [F, 3] of a file. Raises ValueError, one line."""
+    try:
+        import trimesh
+    except ImportError:
+        raise ValueError(f"meshes need trimesh: {INSTALL}") from None
+    if path.suffix.lower() not in (".obj", ".stl", ".ply") or not path.is_file():
+        raise ValueError(f"mesh {str(path)!r}: allowed is a file that exists, .obj, .stl or .ply")
+    try:
+        loaded: Any = trimesh.load(path, force="mesh", process=False, skip_materials=True)
+        vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
+        return vertices, np.asarray(loaded.faces, dtype=np.int64).reshape(-1, 3)
+    except Exception as error:  # what a damaged file raises depends on its kind
+        raise ValueError(f"mesh {str(path)!r}: not read, {' '.join(str(error).split())[:200]}") from None
+
+
+def decomposed(vertices: np.ndarray, faces: np.ndarray, parts: int) -> List[np.ndarray]:
+    """The corners [V, 3] of `parts` convex parts at most, which is the work of seconds: kept for the next time."""
+    try:
+        import coacd
+    except ImportError:
+        raise ValueError(f"meshes of several parts need coacd: {INSTALL}") from None
+    if not len(faces):
+        raise ValueError("a mesh without faces: allowed is parts = 1, its convex hull")
+    content = np.ascontiguousarray(vertices).tobytes() + np.ascontiguousarray(faces).tobytes()
+    name = hashlib.sha256(content + str(parts).encode()).hexdigest()[:32]
+    file = cache() / f"{name}.npz"
+    try:
+        with np.load(file) as kept:
+            return [kept[key] for key in sorted(kept.files)]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # there is none, or a broken one
+        pass
+    coacd.set_log_level("error")
+    found = coacd.run_coacd(coacd.Mesh(vertices, faces), max_convex_hull=parts, seed=0)
+    pieces = [np.asarray(piece[0], dtype=np.float64) for piece in found]
+    with contextlib.suppress(OSError):  # nowhere to keep it
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f"{name}.{os.getpid()}.npz")
+        arrays: Any = {f"{i:04d}": piece for i, piece in enumerate(pieces)}
+        np.savez(unfinished, **arrays)
+        os.replace(unfinished, file)
+    return pieces
+
+
+def cache() -> Path:
+    """Where what was made of meshes is kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dexhand_gym" / "meshes"
+
+
+def write_mesh(vertices: Any, faces: Optional[Any] = None) -> str:
+    """A file of these vertices [V, 3], m, and triangles [F, 3] of them; without triangles, of their hull."""
+    import trimesh
+
+    vertices = np.asarray(vertices, dtype=np.float64).reshape(-1, 3)
+    if faces is None:
+        vertices, faces = hull_of(vertices)
+    mesh = trimesh.Trimesh(vertices, np.asarray(faces).reshape(-1, 3), process=False)
+    content: Any = mesh.export(file_type="ply")
+    file = cache() / f"{hashlib.sha256(content).hexdigest()[:32]}.ply"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(content)
+        os.replace(unfinished, file)
+    return str(file)
 
 
 def hull_of(vertices: np.ndarray) -> Hull:
@@ -74,25 +156,26 @@ def hull_of(vertices: np.ndarray) -> Hull:
     normal = np.cross(hull[faces[:, 1]] - hull[faces[:, 0]], hull[faces[:, 2]] - hull[faces[:, 0]])
     inward = (normal * (hull[faces[:, 0]] - hull.mean(0))).sum(1) < 0
     faces[inward] = faces[inward][:, ::-1]
-    extents = hull.max(0) - hull.min(0)
-    return Hull(hull, faces, (float(extents[0]), float(extents[1]), float(extents[2])))
+    return Hull(hull, faces)
 
 
-_TABLES: Dict[Tuple[str, float, torch.device], Tuple[Tensor, Tensor]] = {}
+_TABLES: Dict[Tuple[str, float, int, torch.device], Tuple[Tensor, Tensor]] = {}
 
 
-def distance_table(file: str, size: float, device: torch.device) -> Tuple[Tensor, Tensor]:
-    """How far the table goes along x, y and z [3], m, and distances to the hull's surface, 0 inside [1, 1, CELLS, CELLS,
+def distance_table(file: str, size: float, parts: int, device: torch.device) -> Tuple[Tensor, Tensor]:
+    """How far the table goes along x, y and z [3], m, and distances to the surface, 0 inside [1, 1, CELLS, CELLS,
     CELLS] along z, y, x, m. Made once; a dict, for torch.compile looks through lru_cache."""
-    if (file, size, device) not in _TABLES:
-        hull = load_mesh(file, size)
-        reach = np.array(hull.extents) / 2 + MARGIN
+    key = file, size, parts, device
+    if key not in _TABLES:
+        solid = load_mesh(file, size, parts)
+        reach = np.array(solid.extents) / 2 + MARGIN
         x, y, z = (np.linspace(-r, r, CELLS) for r in reach)
         grid = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1], -1).reshape(-1, 3)
-        table = distance_to_hull(grid, hull).reshape(1, 1, CELLS, CELLS, CELLS)
+        nearest = np.min([distance_to_hull(grid, hull) for hull in solid.hulls], 0)
+        table = nearest.reshape(1, 1, CELLS, CELLS, CELLS)
         reach_there, table_there = (torch.tensor(a, dtype=torch.float32, device=device) for a in (reach, table))
-        _TABLES[file, size, device] = reach_there, table_there
-    return _TABLES[file, size, device]
+        _TABLES[key] = reach_there, table_there
+    return _TABLES[key]
 
 
 def distance_to_hull(points: np.ndarray, hull: Hull) -> np.ndarray:
@@ -113,10 +196,10 @@ def distance_to_hull(points: np.ndarray, hull: Hull) -> np.ndarray:
     return np.where((height <= 0).all(1), 0.0, nearest)
 
 
-def mesh_distance(points: Tensor, file: str, size: float) -> Tensor:
+def mesh_distance(points: Tensor, file: str, size: float, parts: int = 1) -> Tensor:
     """From points [N, P, 3] in the mesh's frame to its surface, 0 inside [N, P], from the table; beyond it, plus the way
     there, which is up to 15 % too far."""
-    reach, table = distance_table(file, size, points.device)
+    reach, table = distance_table(file, size, parts, points.device)
     inside = torch.minimum(torch.maximum(points, -reach), reach)
     at = (inside / reach).view(1, 1, *points.shape[:2], 3)
     near = torch.nn.functional.grid_sample(table, at, mode="bilinear", align_corners=True).view(points.shape[:2])

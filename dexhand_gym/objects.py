@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Literal, Tuple, Union
+from typing import Any, Dict, Literal, Tuple, Union
 
 from dexhand_gym.fields import Annotated, Matching, Range
 
@@ -49,7 +49,9 @@ class Object:
     rolling_friction: Annotated[float, Range(0, 1)] = 0.0001
     """Against rolling, m; of effect with condim 6."""
     file: str = ""
-    """Of a mesh: .obj, .stl or .ply, of which the convex hull collides."""
+    """Of a mesh: .obj, .stl or .ply."""
+    parts: Annotated[int, Range(1, 64)] = 1
+    """A mesh collides as this many convex parts at most; 1: as its convex hull."""
     fixed: bool = False
     """It stands in the world where position and quat say, and is no actor."""
     position: Tuple[Place, Place, Place] = (0.0, 0.0, 0.0)
@@ -67,6 +69,8 @@ class Object:
             raise ValueError(f"{prefix}size = {self.size}: allowed is a capsule at least as long as it is wide")
         if (self.shape == "mesh") != bool(self.file):
             raise ValueError(f"{prefix}file = {self.file!r}: allowed is a file for the shape mesh and for no other")
+        if self.shape != "mesh" and self.parts != 1:
+            raise ValueError(f"{prefix}parts = {self.parts}: allowed is 1, but for a mesh")
         if not any(self.quat):
             raise ValueError(f"{prefix}quat = {self.quat}: allowed is a quaternion that is not zero")
 
@@ -76,7 +80,7 @@ class Object:
         if self.shape == "mesh":
             from dexhand_gym.meshes import load_mesh
 
-            return load_mesh(self.file, self.first_size).extents
+            return load_mesh(self.file, self.first_size, self.parts).extents
         first, size = self.first_size, self.size if isinstance(self.size, tuple) else (self.size,)
         if len(size) == 3:
             return size
@@ -143,3 +147,13 @@ class Mesh(Object):
 
     name: Name = "mesh"
     shape: Shape = "mesh"
+
+    @classmethod
+    def of_vertices(cls, vertices: Any, faces: Any = None, **fields: Any) -> Mesh:
+        """A mesh of vertices [V, 3] and triangles [F, 3], by default their hull; a file in the cache folder keeps it. Its
+        size is that of the vertices, m, unless said otherwise."""
+        from dexhand_gym.meshes import write_mesh
+
+        x, y, z = ([row[i] for row in vertices] for i in range(3))
+        largest = max(float(max(column) - min(column)) for column in (x, y, z))
+        return cls(**{"size": largest, **fields, "file": write_mesh(vertices, faces)})

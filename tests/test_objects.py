@@ -1,18 +1,24 @@
 """Objects as values: geometry by hand, physics in the engines, grasps of other shapes."""
 
+import dataclasses
 from importlib.util import find_spec
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 import dexhand_gym
 from configs import parse, to_yaml
+from dexhand_gym import meshes
 from dexhand_gym.meshes import distance_to_hull, load_mesh, mesh_distance
 from dexhand_gym.objects import Box, Capsule, Cylinder, Ellipsoid, Mesh, Object, Sphere
 from dexhand_gym.shapes import distance, inertia
 from dexhand_gym.sim import Scene, SimConfig, make_sim
+from dexhand_gym.sim.mjcf import build_model
+from dexhand_gym.sim.varied import SOLID
 from examples.scripted_grasp import scripted_env, success_rate
 
 WARP = [pytest.param("mjwarp", marks=pytest.mark.slow)] if find_spec("mujoco_warp") else []
@@ -97,16 +103,75 @@ def test_distance_to_a_mesh(cube):
     assert 10 < near.sum() < 100
     assert (found - exact)[near].abs().max() < 2e-3, "a table of cells of 5 mm"
     assert ((found / exact)[~near] - 1).abs().max() < 0.15, "it tells the way there, which is no straight line"
-    hull = load_mesh(cube.file, cube.size)
+    (hull,) = load_mesh(cube.file, cube.size).hulls
     assert (len(hull.vertices), len(hull.faces)) == (8, 12)
+    assert hull.volume == pytest.approx(0.05**3, rel=1e-5)
     np.testing.assert_allclose(distance_to_hull(points[0].numpy(), hull), exact[0], atol=1e-6)
 
 
 def test_a_mesh_is_scaled_and_centred(tmp_path):
     (tmp_path / "a.obj").write_text(TETRAHEDRON)
-    hull = load_mesh(str(tmp_path / "a.obj"), 0.08)
-    assert hull.extents == pytest.approx((0.08, 0.08, 0.08))
-    assert sorted(map(tuple, hull.vertices.round(6).tolist()))[0] == pytest.approx((-0.04, -0.04, -0.04))
+    solid = load_mesh(str(tmp_path / "a.obj"), 0.08)
+    assert solid.extents == pytest.approx((0.08, 0.08, 0.08))
+    assert sorted(map(tuple, solid.hulls[0].vertices.round(6).tolist()))[0] == pytest.approx((-0.04, -0.04, -0.04))
+
+
+@pytest.fixture
+def trough(tmp_path, monkeypatch):
+    """A U of 10 cm: a floor and two walls of 2 cm, and between them a gap of 6 cm."""
+    monkeypatch.setattr(meshes, "cache", lambda: tmp_path / "cache")  # of meshes alone: Warp keeps its kernels
+    corners = [(0, 0), (10, 0), (10, 6), (8, 6), (8, 2), (2, 2), (2, 6), (0, 6)]
+    mesh = trimesh.creation.extrude_triangulation(
+        np.array(corners, float), np.array([[0, 1, 4], [0, 4, 5], [1, 2, 4], [2, 3, 4], [0, 5, 7], [5, 6, 7]]), 10
+    )
+    return Mesh.of_vertices(mesh.vertices[:, [0, 2, 1]], mesh.faces[:, ::-1], size=0.1, parts=4, mass=1.0)
+
+
+def test_a_mesh_of_several_parts(trough, monkeypatch):
+    solid = load_mesh(trough.file, 0.1, 4)
+    assert 3 <= len(solid.hulls) <= 4 and solid.extents == pytest.approx((0.1, 0.1, 0.06), abs=2e-3)
+    assert sum(hull.volume for hull in solid.hulls) == pytest.approx((10 * 6 - 6 * 4) * 10e-6, rel=0.05)
+    assert load_mesh(trough.file, 0.1).hulls[0].volume == pytest.approx(10 * 6 * 10e-6, rel=0.01)
+    in_the_gap = torch.tensor([[[0.0, 0.0, 0.02]]])
+    assert mesh_distance(in_the_gap, trough.file, 0.1, 1).item() == 0.0, "within the hull"
+    assert mesh_distance(in_the_gap, trough.file, 0.1, 4).item() == pytest.approx(0.03, abs=5e-3), "to floor and walls"
+    (kept,) = meshes.cache().glob("*.npz")
+    load_mesh.cache_clear()
+    with monkeypatch.context() as without:
+        without.setattr("coacd.run_coacd", lambda *args, **kwargs: pytest.fail("it is kept"))
+        assert load_mesh(trough.file, 0.1, 4).extents == solid.extents
+    kept.write_bytes(kept.read_bytes()[:100])
+    load_mesh.cache_clear()
+    assert load_mesh(trough.file, 0.1, 4).extents == solid.extents, "a broken file is made again"
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_a_ball_falls_into_a_trough_of_several_parts(backend, trough):
+    """And lies on its hull, which is not shown again on an engine that is slow without a GPU."""
+    for parts in (1, 4) if backend == "mujoco" else (4,):
+        ball_in(backend, dataclasses.replace(trough, parts=parts, name="trough"))
+
+
+def ball_in(backend, trough):
+    ball = Sphere(size=0.03, mass=0.05)
+    sim = make_sim(Scene(0.6, objects=(trough, ball)), 2, SimConfig(), 2, backend, device_of(backend))
+    rests = 0.075 if trough.parts == 1 else 0.035
+    sim.root_state[:, 2, 2] = rests + 0.005
+    sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(15):
+        sim.step(hold)
+    assert sim.root_state[:, 2, 2].tolist() == pytest.approx([rests] * 2, abs=3e-3)
+    weight = sim.net_contact_force[:, sim.body_names.index("trough"), 2]
+    assert weight.tolist() == pytest.approx([9.81] * 2, rel=0.05)
+
+
+def test_a_mesh_of_vertices(tmp_path, monkeypatch):
+    monkeypatch.setattr(meshes, "cache", lambda: tmp_path)
+    corners = [(x, y, z) for x in (0, 0.04) for y in (0, 0.05) for z in (0, 0.06)]
+    thing = Mesh.of_vertices(corners, mass=0.3)
+    assert thing.extents == pytest.approx((0.04, 0.05, 0.06)) and (thing.mass, thing.size) == (0.3, 0.06)
+    assert Mesh.of_vertices(corners).file == thing.file, "one file for the same vertices"
 
 
 # --- Mistakes --------------------------------------------------------------------------------------------------------
@@ -339,6 +404,33 @@ def test_an_edit_of_the_model_reaches_every_reader():
     assert env.sim.net_contact_force[:, -1, 2].tolist() == pytest.approx([0.4 * 9.81] * 2, rel=1e-3), "its weight too"
     env.sim.vary({"box.friction": torch.tensor([0.5, 0.6])})
     assert env.sim.memory()["body_mass"][:, 0].tolist() == [0.4, 0.4], "a variation of something else leaves it"
-    from dexhand_gym.sim.mjcf import build_model
-
     assert build_model(env.sim.scene, env.cfg.sim, visuals=True).geom("box").rgba.tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_worlds_may_have_different_meshes(backend, cube):
+    """One geom, which is a cube of 5 cm here and a box of 9 cm there."""
+    tall = [(x, y, z) for x in (-0.025, 0.025) for y in (-0.025, 0.025) for z in (-0.045, 0.045)]
+
+    def add_tall(spec):
+        spec.add_mesh(name="tall", uservert=np.array(tall).flatten())
+        mesh = mujoco.mjtGeom.mjGEOM_MESH  # out of reach: a mesh of no geom would be left out
+        spec.worldbody.add_geom(type=mesh, meshname="tall", pos=[0, 0, 5], contype=2, conaffinity=2)
+
+    cube.name = "box"
+    scene = Scene(0.6, objects=(cube,), edit_spec=add_tall)
+    sim = make_sim(scene, 2, SimConfig(), 2, backend, device_of(backend))
+    model = sim.model if backend == "mujoco" else build_model(scene, SimConfig())
+    here, there = model.geom("box").id, model.mesh("tall").id
+    fields = {name: torch.tensor(np.array([getattr(model, name)] * 2)) for name in ("geom_dataid", "geom_quat", *SOLID)}
+    fields["geom_dataid"][1, here] = there
+    fields["geom_quat"][1, here] = torch.tensor(model.mesh_quat[there])
+    fields["geom_rbound"][1, here] = fields["geom_size"][1, here, 0] = 0.06
+    fields["geom_aabb"][1, here, 3:] = 0.06
+    sim.vary(fields)
+    sim.root_state[:, 1, 2] = 0.05
+    sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(15):
+        sim.step(hold)
+    assert sim.root_state[:, 1, 2].tolist() == pytest.approx([0.025, 0.045], abs=2e-3)

@@ -109,7 +109,7 @@ def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
     box, thing = m["box"].unsqueeze(1), cfg.env.object
     local = rotations.rotate_inverse(box[..., 3:7], m["pads"][..., :3] - box[..., :3])
     if thing.shape == "mesh":
-        return mesh_distance(local, thing.file, thing.first_size)
+        return mesh_distance(local, thing.file, thing.first_size, thing.parts)
     return surface_distance(thing.shape, local, m["box_half"].unsqueeze(1))
 
 

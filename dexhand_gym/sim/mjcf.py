@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import mujoco
 import numpy as np
@@ -91,7 +91,7 @@ def hand_and_ground(hand: Hand) -> str:
 
 
 def add_object(spec: mujoco.MjSpec, thing: Object) -> None:
-    """A body with one shape, at rest on the ground or where it is fixed."""
+    """A body with its shapes, at rest on the ground or where it is fixed."""
     height, (x, y, z, w) = thing.rest()
     place = thing.position if thing.fixed else (0.0, 0.0, height)
     if thing.fixed:
@@ -99,29 +99,34 @@ def add_object(spec: mujoco.MjSpec, thing: Object) -> None:
     body = spec.worldbody.add_body(name=thing.name, pos=place, quat=(w, x, y, z))
     if not thing.fixed:
         body.add_freejoint(name=thing.name)
-    shape: Dict[str, Any] = {"type": getattr(mujoco.mjtGeom, f"mjGEOM_{thing.shape.upper()}")}
-    if thing.shape == "mesh":
-        hull = load_mesh(thing.file, thing.first_size)
-        spec.add_mesh(
-            name=thing.name,
-            uservert=hull.vertices.astype(np.float32).flatten(),
-            userface=hull.faces.astype(np.int32).flatten(),
+    for name, share, shape in shapes(spec, thing):
+        body.add_geom(
+            name=name,
+            mass=share * thing.mass,
+            friction=(thing.friction, thing.spinning_friction, thing.rolling_friction),
+            priority=1,  # else a contact would take the larger friction of the two, never less than the hand's
+            rgba=(*thing.color, 1.0),
+            contype=2,
+            conaffinity=3,
+            condim=thing.condim,
+            **shape,
         )
-        shape["meshname"] = thing.name
-    else:
+
+
+def shapes(spec: mujoco.MjSpec, thing: Object) -> Iterator[Tuple[str, float, Dict[str, Any]]]:
+    """What an object consists of: name, share of its mass, and what makes it a geom."""
+    kind = getattr(mujoco.mjtGeom, f"mjGEOM_{thing.shape.upper()}")
+    if thing.shape != "mesh":
         half = torch.tensor(thing.extents, dtype=torch.float64) / 2
-        shape["size"] = geom_size(thing.shape, half).tolist()
-    body.add_geom(
-        name=thing.name,
-        mass=thing.mass,
-        friction=(thing.friction, thing.spinning_friction, thing.rolling_friction),
-        priority=1,  # else a contact would take the larger friction of the two, never less than the hand's
-        rgba=(*thing.color, 1.0),
-        contype=2,
-        conaffinity=3,
-        condim=thing.condim,
-        **shape,
-    )
+        yield thing.name, 1.0, {"type": kind, "size": geom_size(thing.shape, half).tolist()}
+        return
+    hulls = load_mesh(thing.file, thing.first_size, thing.parts).hulls
+    whole = sum(hull.volume for hull in hulls)
+    for i, hull in enumerate(hulls):
+        name = f"{thing.name}_{i}" if i else thing.name
+        corners, faces = hull.vertices.astype(np.float32), hull.faces.astype(np.int32)
+        spec.add_mesh(name=name, uservert=corners.flatten(), userface=faces.flatten())
+        yield name, hull.volume / whole, {"type": kind, "meshname": name}
 
 
 def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:

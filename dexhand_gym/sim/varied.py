@@ -17,6 +17,7 @@ from dexhand_gym.shapes import bounding_radius, geom_size, inertia
 from dexhand_gym.sim.base import Scene, SimConfig, Variation
 
 PROPERTIES = ("size", "mass", "friction")
+SOLID = ("geom_size", "geom_rbound", "geom_aabb")
 
 
 class Varied:
@@ -73,14 +74,13 @@ class Varied:
         return values
 
     def of_objects(self) -> Dict[str, Tensor]:
-        """Left out is what no step reads: places at qpos0, averages over the model, and the tree of bounding boxes of bodies
-        with several shapes, of which there are none."""
+        """Left out is what no step reads: places at qpos0 and averages over the model; and what stays as it is: the tree of
+        bounding boxes of a mesh of several parts."""
         of_each = [self.of_object(thing) for thing in self.things]
-        rows = {name: torch.stack([fields[name] for fields in of_each], 1) for name in of_each[0]}
-        return {name: x.flatten(1) if name.startswith("dof_") else x for name, x in rows.items()}
+        return {name: torch.cat([fields[name] for fields in of_each], 1) for name in of_each[0]}
 
     def of_object(self, thing: Object) -> Dict[str, Tensor]:
-        """Each [N, ...]."""
+        """Each [N, bodies or geoms, ...]."""
         size, mass, friction = (self.values[f"{thing.name}.{name}"] for name in PROPERTIES)
         if thing.shape == "mesh":
             solid, moments = self.of_mesh(thing, mass)
@@ -88,28 +88,30 @@ class Varied:
             half = size.unsqueeze(1) * self.ratios[thing.name] / 2
             moments = inertia(thing.shape, mass, half)
             solid = {
-                "geom_size": geom_size(thing.shape, half),
-                "geom_rbound": bounding_radius(thing.shape, half),
-                "geom_aabb": torch.cat((torch.zeros_like(half), half), 1),
+                "geom_size": geom_size(thing.shape, half).unsqueeze(1),
+                "geom_rbound": bounding_radius(thing.shape, half).unsqueeze(1),
+                "geom_aabb": torch.cat((torch.zeros_like(half), half), 1).unsqueeze(1),
             }
         turning = [torch.full_like(mass, x) for x in self.model.geom(thing.name).friction[1:]]
+        geoms = solid["geom_rbound"].shape[1]
         inverse = torch.stack((1 / mass, (1 / moments).mean(1)), 1)
         return {
             **solid,
-            "geom_friction": torch.stack((friction, *turning), 1),
-            "body_mass": mass,
-            "body_subtreemass": mass,
-            "body_inertia": moments,
-            "body_invweight0": inverse,
+            "geom_friction": torch.stack((friction, *turning), 1).unsqueeze(1).expand(-1, geoms, -1),
+            "body_mass": mass.unsqueeze(1),
+            "body_subtreemass": mass.unsqueeze(1),
+            "body_inertia": moments.unsqueeze(1),
+            "body_invweight0": inverse.unsqueeze(1),
             "dof_M0": torch.cat((mass.unsqueeze(1).expand(-1, 3), moments), 1),
             "dof_invweight0": inverse.repeat_interleave(3, 1),
-            "weights": mass.unsqueeze(1) * self.gravity,
+            "weights": (mass.unsqueeze(1) * self.gravity).unsqueeze(1),
         }
 
     def of_mesh(self, thing: Object, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
-        """Its solid as the model has it, and its moments, which go with its mass."""
-        body, geom = self.model.body(thing.name), self.model.geom(thing.name)
-        rows = {"geom_size": geom.size, "geom_rbound": geom.rbound[0], "geom_aabb": geom.aabb}
+        """Its parts as the model has them, and its moments, which go with its mass."""
+        body = self.model.body(thing.name)
+        first, count = int(body.geomadr[0]), int(body.geomnum[0])
+        rows = {name: getattr(self.model, name)[first : first + count] for name in SOLID}
         solid = {name: torch.as_tensor(x, device=mass.device) for name, x in rows.items()}
         moments = torch.as_tensor(body.inertia, device=mass.device) * (mass / float(body.mass[0])).unsqueeze(1)
         return {name: x.expand(len(mass), *x.shape) for name, x in solid.items()}, moments
