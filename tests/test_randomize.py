@@ -280,7 +280,7 @@ def test_a_randomised_environment_passes_the_checker(backend, device):
     check_vector_env(make(8, randomize=ALL, backend=backend, device=device, episode_length=7), steps=20)
 
 
-def test_a_kept_state_is_gone_back_to():
+def test_restoring_state_resumes():
     """In an environment of another seed too, whose boxes and delays were others."""
 
     def go_on(env):

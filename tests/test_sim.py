@@ -247,7 +247,7 @@ def test_a_state_that_blows_up_stays_in_its_row(sim, engine):
     assert all(torch.isfinite(x).all() for x in snapshot(sim))
 
 
-def test_a_kept_state_is_gone_back_to(sim, engine):
+def test_restoring_state_resumes(sim, engine):
     """Fingers close on a box; the same again from the kept state, after a write to one row, in another simulator."""
     goals = torch.zeros(32, N, 26)
     goals[..., 6:] = torch.linspace(0.0, 1.0, 32).view(-1, 1, 1)

@@ -326,7 +326,7 @@ def test_auto_takes_isaac_gym_once_it_is_imported():
     assert dexhand_gym.tasks()
 
 
-def test_a_state_is_gone_back_to_by_the_environment():
+def test_an_environment_restores_its_state():
     envs = [
         gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=4, backend="isaacgym", device="cpu", seed=seed).unwrapped
         for seed in (0, 1)
