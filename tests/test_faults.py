@@ -11,6 +11,8 @@ import configs
 import dexhand_gym
 import train_ppo
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.task import MEMBERS
+from dexhand_gym.envs.vec_env import DexHandVecEnv
 
 pytestmark = pytest.mark.slow
 
@@ -239,6 +241,13 @@ def test_a_misspelt_member_of_a_task_is_told(mine, capsys, caplog):
     dexhand_gym.envs.task_class("mine:Mine")
     assert "_rewards" not in caplog.text
     assert "Mine.sucesses is nothing that the environment reads; did you mean successes?" in caplog.text
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_whatever_member_is_misspelt(name, caplog):
+    type("Mine", (DexHandVecEnv,), {f"{name}x": None})
+    assert f"Mine.{name}x is nothing that the environment reads; did you mean {name}?" in caplog.text
+    assert {"scene", "sample_start", "vary", "edit_spec", "rewards", "successes", "failures"} < {*MEMBERS}
 
 
 @pytest.mark.parametrize(
