@@ -1,7 +1,7 @@
-"""What a run is made of, and every way to say it: flags, key=value, presets, YAML files.
+"""The configuration of a run, from flags, key=value, presets and YAML files.
 
-All of them are first written as settings (dexhand_gym/settings.py), of which the later win, and then become the values of a
-RunConfig.
+All of these are first read as settings (dexhand_gym/settings.py), where later ones override earlier ones, and then
+applied to a RunConfig.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class ExperimentConfig:
     """The run's folder."""
 
     name: Optional[str] = None
-    """What the folder's name begins with; by default the task."""
+    """Beginning of the folder's name; by default the task."""
     use_clean_workspace: bool = True
-    """Folders in runs_all/, links to the newest of them in runs/. False: folders in runs/."""
+    """Keep run folders in runs_all/ and links to the newest of them in runs/. False: keep run folders in runs/."""
     max_train_runs: Annotated[int, Range(1, 10**6)] = 10
     """Training runs that keep a link in runs/."""
     max_test_runs: Annotated[int, Range(1, 10**6)] = 10
@@ -79,26 +79,26 @@ class TrainConfig(PPOConfig):
     test: bool = False
     """Test the policy of `checkpoint` instead of training."""
     test_episodes: Optional[Annotated[int, Range(0, 10**9)]] = None
-    """Episodes of a test, and of the one that ends a training. None: 256, after a training one in every environment. 0: a
-    test plays round after round, for ever."""
+    """Episodes of a test, and of the test at the end of a training. None: 256 in a test, one per environment after a
+    training. 0: a test runs round after round, forever."""
     reload_interval: Annotated[float, Range(0, 1e9)] = 0.0
-    """More than 0: the test goes on for ever, round after round, and takes up the run's best or newest policy whenever
-    this many seconds have passed."""
+    """Above 0: the test runs round after round, forever, and reloads the run's best or newest policy whenever this many
+    seconds have passed."""
     checkpoint: Optional[Annotated[str, Matching(r"(?s)[^\0]+", "a file or a run")]] = None
-    """Policy to test or training to go on with: latest, latest_train, latest_test, a run, a .pth file, or pretrained, the
-    policy that comes with the package. Of a run a test takes the best checkpoint, a training the newest."""
+    """Policy to test, or training to resume: latest, latest_train, latest_test, a run, a .pth file, or pretrained, the
+    policy that comes with the package. Given a run, a test uses its best checkpoint, a training its newest."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much the console and train.log tell; debug adds a table of the reward terms."""
+    """Level of detail on the console and in train.log; debug adds a table of the reward terms."""
     torch_deterministic: bool = False
-    """Let PyTorch use deterministic algorithms only, of which some are slower. Physics on the CPU repeats itself to the
-    bit anyway; MuJoCo Warp's does not."""
+    """Use only PyTorch's deterministic algorithms, some of which are slower. Physics on the CPU is bit-reproducible
+    anyway; MuJoCo Warp's is not."""
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def validate(self, num_envs: int) -> None:
         """Raises ValueError, one line with the field's full name."""
         try:
-            # A test has no minibatches: any batch that they divide will do.
+            # A test has no minibatches, so any batch size that they divide will do.
             super().validate(self.num_minibatches if self.test else num_envs)
             if self.experiment.name is not None:
                 workspace.check_run_name(self.experiment.name)
@@ -110,17 +110,17 @@ class TrainConfig(PPOConfig):
 
 @dataclass
 class RunConfig(Config):
-    """Everything that makes a run."""
+    """Complete configuration of a run."""
 
     task_name: str = "BaseTask"
     """One of dexhand_gym.tasks(), or module:Class."""
     imports: Tuple[str, ...] = ()
-    """Modules to import first. On the command line only: to read a file runs nothing."""
+    """Modules to import first. Accepted on the command line only: reading a file never runs code."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @property
     def shown(self) -> bool:
-        """Whether somebody watches."""
+        """Whether to show the environments."""
         return self.env.render or (self.env.render is None and self.train.test)
 
     def validate(self) -> None:
@@ -137,13 +137,13 @@ NETWORK = tuple(
     f"train.{name}"
     for name in ("units", "activation", "separate", "normalize_input", "normalize_value", "clip_actions")
 )
-"""What a policy's network depends on."""
+"""Settings that a policy's network depends on."""
 LEARNING = tuple(
     f"train.{item.name}"
     for item in dataclasses.fields(PPOConfig)
     if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
 )
-"""What the numbers of a training depend on."""
+"""Settings that the results of a training depend on."""
 TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand")
 
 PRESETS: Dict[str, Dict[str, Any]] = {
@@ -156,15 +156,15 @@ PRESETS: Dict[str, Dict[str, Any]] = {
         "num_envs": 512,
         "render": False,
         "max_iterations": 800,
-        "train.entropy_coef": -0.0015,  # else the mean action alone, without noise, stands still where it feels nothing
+        "train.entropy_coef": -0.0015,  # else the mean action, without noise, stands still where there is no contact
     },
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
 }
-"""What --config can say besides a file: fields by short or full name."""
+"""Presets for --config (which also takes a file): fields by short or full name."""
 
 
 def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
-    """A task's own configuration."""
+    """A task's default configuration."""
     cls = task_class(find_task(task_name))
     for name in cls.train_defaults:
         check_name(f"task '{task_name}': train_defaults", name, [item.name for item in dataclasses.fields(PPOConfig)])
@@ -201,7 +201,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
 
 
 def refuse_code(command_line: Settings, given: Settings, modules: List[str]) -> None:
-    """To read a file runs nothing: what is to be imported stands in the command itself."""
+    """Raises ValueError, one line, if only a file names code: reading a file must not run any, so the command line has
+    to name it."""
     code = {f"--import {name}": name for name in elements(given.get("imports", [])) if name not in modules}
     task = " ".join(given.get("task_name", []))
     hand = " ".join(given.get("env.hand", []))
@@ -214,7 +215,7 @@ def refuse_code(command_line: Settings, given: Settings, modules: List[str]) -> 
 
 @contextlib.contextmanager
 def naming(source: Any) -> Iterator[None]:
-    """Puts where a mistake comes from in front of it."""
+    """Prefixes a ValueError with the source of the mistake."""
     try:
         yield
     except ValueError as error:
@@ -231,13 +232,13 @@ def import_modules(names: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name and f"{name}.".startswith(f"{error.name}."):  # else it is what the module itself imports
+            if error.name and f"{name}.".startswith(f"{error.name}."):  # else an import inside the module failed
                 raise ValueError(f"import = {name!r}: {error}") from None
             raise
 
 
 def expand(settings: Settings) -> Settings:
-    """Each name that stands for many settings replaced by these; what is said singly overrides them."""
+    """Replaces each name that stands for many settings by these settings; settings given individually override them."""
     many: Settings = {}
     meanings = {
         "config": read_config,
@@ -263,13 +264,13 @@ def read_config(name: str) -> Settings:
 
 
 def read_physics(name: str) -> Settings:
-    """All of sim's."""
+    """The settings of sim for one of PHYSICS."""
     check_name("physics", name, PHYSICS)
     return flatten({"sim": dataclasses.asdict(PHYSICS[name])})
 
 
 def find_pretrained(given: Settings) -> None:
-    """Puts the folder of the policy that comes with the package in the place of `--checkpoint pretrained`."""
+    """Replaces `--checkpoint pretrained` by the folder of the policy that comes with the package."""
     if given.get("train.checkpoint") != ["pretrained"]:
         return
     known = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
@@ -280,9 +281,9 @@ def find_pretrained(given: Settings) -> None:
 
 
 def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
-    """What comes along with a checkpoint from its run's config.yaml, and where that is: the task, physics and network; where
-    a training goes on, also what it learns by, and as many environments as the checkpoint has the state of. All else is
-    the user's to say, for the run may be a stranger's. Nothing if it was of another task."""
+    """The config.yaml of a checkpoint's run, and the settings taken over from it: task, physics and network; if a
+    training is resumed, also its PPO settings and as many environments as the checkpoint has the state of. Everything
+    else is up to the user, since the run may be somebody else's. Nothing if it was of another task."""
     if given.get("train.checkpoint", ["None"]) in NONE:
         return None, {}
     goes_on = given.get("train.test", ["False"])[-1:] in (["False"], ["false"])
@@ -293,7 +294,7 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
         settings = read_yaml(file) if file.is_file() else {}
     except ValueError as error:
         log.warning("left aside: %s", error)
-    if not {"task_name", "sim.dt", "train.units"} <= set(settings):  # there is none, or it is not of a run of ours
+    if not {"task_name", "sim.dt", "train.units"} <= set(settings):  # missing, or not written by a run of ours
         return None, network_of(checkpoint, given)
     if given.get("task_name", settings["task_name"]) != settings["task_name"]:
         log.warning("%s is a policy of %s, not of %s", checkpoint, settings["task_name"][0], given["task_name"][0])
@@ -309,7 +310,7 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
     settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
     settings.pop("sim.threads", None)
     if goes_on:
-        with contextlib.suppress(checkpoints.CheckpointError):  # that is told when it is loaded to be used
+        with contextlib.suppress(checkpoints.CheckpointError):  # reported when it is loaded for use
             rows = checkpoints.load(checkpoint)["ppo_state"].get("obs")
             settings.update({"env.num_envs": [str(len(rows))]} if isinstance(rows, Tensor) else {})
     log.info("settings of %s: task, physics%s", file, ", network and PPO" if goes_on else " and network")
@@ -317,13 +318,13 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
 
 
 def network_of(checkpoint: Path, given: Settings) -> Settings:
-    """What a checkpoint itself says of its network."""
+    """The network settings that a checkpoint itself holds."""
     try:
         network = checkpoints.network(checkpoints.load(checkpoint))
-    except checkpoints.CheckpointError:  # that is told when it is loaded to be used
+    except checkpoints.CheckpointError:  # reported when it is loaded for use
         return {}
     if network.get("activation") not in ACTIVATIONS:
-        network.pop("activation", None)  # a damaged one is told when it is loaded to be used
+        network.pop("activation", None)  # a damaged one is reported when it is loaded for use
         if not {"train_config", "train.activation"} & set(given):
             taken = PPOConfig.activation
             log.warning("%s does not say its activation: taken is %s (--train.activation)", checkpoint, taken)
@@ -357,13 +358,13 @@ def train_config(given: Settings, start: Settings) -> Settings:
     known = num_envs.isdigit() and horizon.isdigit()  # else apply() will refuse them
     if known and word("train.test", False) == "false":
         if "train.num_minibatches" in given:
-            config["minibatch_size"] = int(num_envs) * int(horizon)  # the file's does not matter
+            config["minibatch_size"] = int(num_envs) * int(horizon)  # the file's value does not matter
         settings.update(flatten({"train": rl_games_params.batch_fields(params, int(num_envs), int(horizon))}))
     return settings
 
 
 def read_yaml(path: Path) -> Settings:
-    """Settings of a file: all of a RunConfig, as to_yaml() writes it, or a part, short names included."""
+    """Settings in a file: a whole RunConfig, as to_yaml() writes it, or a part of one; short names are allowed."""
     tree, seen = strict_yaml.read(path, "config", words=True), {}
     for name in leaves(tree):
         if full_name(name) in seen:
@@ -373,7 +374,7 @@ def read_yaml(path: Path) -> Settings:
 
 
 def to_yaml(cfg: RunConfig) -> str:
-    """For --config to read."""
+    """The configuration as YAML, for --config to read."""
     return yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False)
 
 
@@ -401,7 +402,7 @@ All other settings have full names: --sim.dt 0.005 --task.reward-weights.alive 0
 
 
 def show_help(argv: Sequence[str]) -> None:
-    """The short names, or with --help-all among `argv` every field."""
+    """Prints help on the short names, or with --help-all in `argv` on every field."""
     if "--help-all" not in argv:
         return print(help_text(), end="")
     cfg = parse([word for word in argv if word not in ("--help-all", "--help", "-h")])
@@ -429,5 +430,5 @@ def help_text() -> str:
 
 
 def column(texts: Dict[str, str]) -> str:
-    """Names, and beside them what they mean."""
+    """Two columns: the names and their texts."""
     return "\n".join(f"  {name:<20}{text}" for name, text in texts.items())

@@ -10,10 +10,10 @@ import contextlib
 import dataclasses
 import os
 
-# Torch's idle threads would spin for milliseconds on the cores that physics needs; not spinning at all halves the
-# speed of the update. 10 000 turns are some 20 microseconds: measured to cost neither.
+# By default torch's idle threads spin for milliseconds on cores that the physics needs; without any spinning the update
+# runs at half speed. 10 000 turns, some 20 microseconds, were measured to slow down neither.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-with contextlib.suppress(ImportError, RuntimeError, OSError):  # on another Python than its own: RuntimeError
+with contextlib.suppress(ImportError, RuntimeError, OSError):  # RuntimeError: a Python that it does not support
     import isaacgym  # type: ignore  # noqa: F401  must come before torch
 import logging
 import secrets
@@ -45,7 +45,7 @@ else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.ppo.policy import Policy
     from dexhand_gym.ppo.progress import ProgressDisplay
 
-REHEARSED = 7  # environments of a rehearsal; a number that no width is by chance
+REHEARSED = 7  # environments of a rehearsal; unlikely to be the width of any tensor
 REHEARSAL: Dict[str, Any] = {"env.backend": "none", "env.device": "cpu"}
 
 Begun = Tuple[ppo.Learner, ppo.Progress]
@@ -85,7 +85,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def rehearse(cfg: RunConfig) -> None:
-    """Shows without an engine that task, config and checkpoint fit together. Raises ValueError or CheckpointError."""
+    """Checks, without an engine, that task, config and checkpoint fit together. Raises ValueError or
+    CheckpointError."""
     with contextlib.closing(make_vec_env(find_task(cfg.task_name), REHEARSED, cfg, **REHEARSAL)) as env:
         env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
         if cfg.train.checkpoint:
@@ -94,7 +95,8 @@ def rehearse(cfg: RunConfig) -> None:
 
 
 def check(cfg: RunConfig) -> None:
-    """Raises ValueError, RuntimeError or OSError if this machine, its folders or the checkpoint are not up to `cfg`."""
+    """Raises ValueError, RuntimeError or OSError if this machine, its folders or the checkpoint do not allow a run with
+    `cfg`."""
     device = distributed.device_of_rank(choose_engine(cfg.env.backend, cfg.env.device)[1])
     if distributed.launched():
         if cfg.train.test:
@@ -111,10 +113,10 @@ def check(cfg: RunConfig) -> None:
 
 
 def make_env(cfg: RunConfig) -> DexHandVecEnv:
-    """The environment of a run, with what the config leaves open decided."""
+    """Makes the environment of a run, and fills in `cfg` what it leaves open."""
     train, task = cfg.train, find_task(cfg.task_name)
     if train.seed < 0:
-        train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml has it
+        train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml records it
     if train.test:
         train.test_episodes = 256 if train.test_episodes is None else train.test_episodes
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes or cfg.env.num_envs)
@@ -184,7 +186,7 @@ def train(
     Policy(env, cfg.train, best).measure(cfg.train.test_episodes or env.num_envs, folder, console)
     kind = "newest" if best.name.startswith("last_") else "best"
     log.info("%s checkpoint: runs/%s/nn/%s", kind, folder.name, best.name)
-    code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # which no run brings along by itself
+    code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # which --checkpoint does not import by itself
     code += f" --env.hand {cfg.env.hand}" if ":" in cfg.env.hand else ""
     code += f" --import {' '.join(cfg.imports)}" if cfg.imports else ""
     log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, code, folder.name)
@@ -198,7 +200,7 @@ def test(cfg: RunConfig, env: DexHandVecEnv, folder: Path, console: Console, fil
     """One round of `test_episodes` episodes, or round after round (see TrainConfig.reload_interval)."""
     path, interval = Path(str(cfg.train.checkpoint)), cfg.train.reload_interval
     (folder / "nn").mkdir()
-    workspace.link_or_copy(folder / "nn" / path.name, path)  # what `--checkpoint latest_test` means
+    workspace.link_or_copy(folder / "nn" / path.name, path)  # so that `--checkpoint latest_test` finds it
     tested = Policy(env, cfg.train, path)
     watched_for = env.viewer if cfg.env.render and sys.stdin is not None and sys.stdin.isatty() else None  # no script
     if env.viewer is not None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-# Ctrl-C while one of our own programs imports ends it without a traceback.
+# While one of our own programs is importing, Ctrl-C ends it without a traceback.
 if (
     os.path.basename(sys.argv[0]) in ("dexhand-train", "dexhand-plot")
     or " ".join(getattr(sys, "orig_argv", [])[1:3]).startswith("-m dexhand_gym.")
@@ -26,13 +26,13 @@ __all__ = ["find_task", "hands", "register_hand", "register_task", "tasks"]
 
 
 def register_task(id: str, task: str) -> None:
-    """Makes a task of yours known: register_task("My/Spin-v0", "my_package.spin:Spin").
+    """Registers your task: register_task("My/Spin-v0", "my_package.spin:Spin").
 
-    Then gymnasium.make_vec("My/Spin-v0") makes it, and `--import` of the module that says this with `--task Spin` trains it.
-    An installed package can do the same by an entry point in the group "dexhand_gym.tasks", with the id as its name; then
-    nothing needs importing. `task` names a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv; it is imported when an
-    environment is made. Raises ValueError, one line, if `task` is no such name, or if another id has the same short name
-    ("Spin"); the ids that begin with "DexHand/" are taken.
+    Then gymnasium.make_vec("My/Spin-v0") makes it, and `--import MODULE --task Spin` trains it, where MODULE makes this
+    call. An installed package can register it by an entry point in the group "dexhand_gym.tasks" that has the id as its
+    name; then nothing needs importing. `task` names a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv; it is
+    imported when an environment is made. Raises ValueError, one line, if `task` is not of this form, or if another id
+    has the same short name ("Spin"); a registered id that begins with "DexHand/" cannot be given to another task.
     """
     if not isinstance(task, str) or not re.fullmatch(r"[\w.]+:\w+", task):
         raise ValueError(f"task id '{id}': task = {task!r}, allowed is the text package.module:Class")
@@ -52,15 +52,15 @@ def register_task(id: str, task: str) -> None:
 
 
 def tasks() -> dict:
-    """Short name -> "module:Class" of every registered task, of the newest version where there are several:
+    """Short name -> "module:Class" of every registered task, in its newest version:
     {"BaseTask": "dexhand_gym.envs.base_task:BaseTask"}."""
     ids = sorted(_ids(), key=lambda id: registry[id].version or 0)
     return {short_name(id): registry[id].kwargs["task"] for id in ids}
 
 
 def find_task(name: str) -> str:
-    """ "module:Class" of a task by its short name, or of "module:Class" itself. Raises ValueError, one line with the nearest
-    name."""
+    """ "module:Class" of a task, given its short name or "module:Class" itself. Raises ValueError, one line with the
+    nearest name."""
     known = tasks()
     if ":" not in name and name not in known:
         hint = "one of your own is found by --import of the module that registers it, or as module:Class"

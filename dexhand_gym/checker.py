@@ -8,7 +8,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 
 def check_vector_env(env: VectorEnv, steps: int = 20) -> None:
-    """Raises AssertionError, saying what is wrong, unless `env` is a torch vector environment that resets within the step.
+    """Raises AssertionError, saying what is wrong, unless `env` is a torch vector environment that resets within the
+    step.
 
     Plays random actions. Give it an environment with short episodes, or enough steps: without a finished episode
     the most delicate part of the contract goes unchecked, which is an error too.

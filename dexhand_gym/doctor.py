@@ -1,7 +1,7 @@
-"""What is installed here, what of it works, and what to do about the rest: python -m dexhand_gym.doctor
+"""Reports what is installed here, whether it works, and how to repair the rest: python -m dexhand_gym.doctor
 
-One line each. Nothing is believed that has not been tried: an engine steps an environment, a renderer draws it, ffmpeg
-encodes a clip. Each trial has a process of its own, so that none can spoil another. Exit status 1 if no engine works.
+One line per component. Everything is tried out: an engine steps an environment, a renderer draws it, ffmpeg encodes a
+clip. Each check runs in its own process, so that none can affect another. Exit status 1 if no engine works.
 """
 
 from __future__ import annotations
@@ -84,13 +84,14 @@ class Check(NamedTuple):
 
     name: str
     module: str
-    """Without it there is nothing to try."""
+    """The module that is needed; if it is not installed, `code` is not run."""
     code: str
-    """Prints what to say if it works. What it raises says why not; SystemExit, that there is none here."""
+    """Code to run: prints the text to report if it works, raises an error that says why not, or SystemExit if there is
+    none here."""
     install: str
     """How to get the module."""
     repair: str = ""
-    """What to do if it is there and does not work; by default, to install it."""
+    """What to do if it is installed but does not work; by default `install`."""
 
 
 def version(module: str, install: str, package: str = "") -> Check:
@@ -125,7 +126,7 @@ OTHERS = (
 
 
 def run(check: Check, timeout: float = 300) -> Tuple[str, str]:
-    """ok, missing or broken, and what there is to say."""
+    """The status (ok, missing or broken) and the text to report."""
     if find_spec(check.module) is None:
         return "missing", f"{check.module} is not installed; {check.install}"
     command = [sys.executable, "-c", CHILD, check.code]

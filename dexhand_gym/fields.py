@@ -1,4 +1,4 @@
-"""Fields of config dataclasses that say in their type what is allowed, and one check of a whole config against that.
+"""Config dataclass fields whose types state what is allowed, and one check of a whole config against them.
 
     @dataclass
     class Lamp:
@@ -6,7 +6,7 @@
 
     check(Lamp(power=200.0), "lamp.")  # ValueError: lamp.power = 200.0: allowed is a number, 0 to 100
 
-The same words answer a mistake on the command line, in a file and in Python. Loads neither torch nor an engine.
+A mistake gets the same message on the command line, in a file and in Python. Loads neither torch nor an engine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing_extensions import Annotated, get_args, get_origin, get_type_hints
 __all__ = ["Annotated", "Length", "Matching", "Range", "check", "check_name", "describe"]
 
 LARGEST = {int: 2**63 - 1, float: 3e38}
-"""Tensors are int64 and float32: what does not fit there is not a value."""
+"""Tensors are int64 and float32: numbers that do not fit are refused."""
 WORDS: Dict[Any, str] = {bool: "True, False", int: "a whole number", float: "a finite number", str: "one line of text"}
 
 
@@ -55,7 +55,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Matching:
-    """A text that a regular expression matches."""
+    """Text that must match a regular expression."""
 
     pattern: str
     words: str
@@ -85,9 +85,9 @@ ONE_LINE = Matching(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,4096}", "one line of t
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Holds every field of a dataclass, groups of fields included, against its type; puts plain values in the place of what
-    only stands for them (a list for a tuple, NumPy's numbers). Raises ValueError, one line that names the field, its value
-    and what is allowed."""
+    """Checks every field of a dataclass, groups of fields included, against its type, and converts equivalents to plain
+    values (a list to a tuple, NumPy's numbers). Raises ValueError, one line that names the field, its value and what is
+    allowed."""
     hints = field_types(type(config))
     for item in dataclasses.fields(config):
         name, value, hint = f"{prefix}{item.name}", getattr(config, item.name), hints[item.name]
@@ -105,8 +105,9 @@ def check(config: Any, prefix: str = "") -> None:
 
 
 def field_types(cls: type) -> Dict[str, Any]:
-    """Name -> type of every field. Who gives a field another default and its plain type (`episode_length: int = 500`) keeps
-    the bounds that it had. Raises ValueError, one line, if a type's name is unknown at run time."""
+    """Name -> type of every field. A subclass that redeclares a field with another default and its plain type
+    (`episode_length: int = 500`) keeps the field's bounds. Raises ValueError, one line, if a type's name is unknown at
+    run time."""
     types: Dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         try:
@@ -120,7 +121,7 @@ def field_types(cls: type) -> Dict[str, Any]:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """`value` as one of the type `hint`. Raises ValueError, one line."""
+    """`value` converted to the type `hint`. Raises ValueError, one line, if that is not possible."""
     try:
         value = conform(value, hint)
     except (ValueError, TypeError, OverflowError):
@@ -148,10 +149,10 @@ def refusal(name: str, value: Any, hint: Any) -> ValueError:
 
 
 def conform(value: Any, hint: Any) -> Any:
-    """`value` as one of the type `hint`. Raises ValueError or TypeError if it is none."""
+    """`value` converted to the type `hint`. Raises ValueError, TypeError or OverflowError if that is not possible."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        if args[0] is not str and value not in (math.inf, -math.inf):  # of texts and of infinity the rules decide
+        if args[0] is not str and value not in (math.inf, -math.inf):  # the rules decide about text and infinity
             value = conform(value, args[0])
         good = isinstance(value, args[0]) if args[0] is str else True
         good = good and all(rule.allows(value) for rule in args[1:] if hasattr(rule, "allows"))
@@ -213,7 +214,7 @@ def describe(hint: Any) -> str:
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """A long text's beginning."""
+    """The beginning of a long text."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 

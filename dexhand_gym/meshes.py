@@ -1,6 +1,6 @@
-"""Meshes of objects: read, scaled, as convex hulls, with distances to them from a table.
+"""Meshes of objects: reads and scales them, makes their convex hulls, and looks up distances to them in a table.
 
-Needs trimesh, MuJoCo, which computes the hulls, and for objects of several parts coacd.
+Needs trimesh, MuJoCo (which computes the hulls) and, for objects of several parts, coacd.
 """
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 CELLS = 32
-"""Of the table of distances, along each axis."""
+"""Points of the table of distances along each axis."""
 MARGIN = 0.05
 """The table reaches this far beyond the mesh, m."""
 INSTALL = "pip install 'dexhand-gym[mesh]'"
 
 
 class Hull(NamedTuple):
-    """A convex solid. Arrays are shared: not to be changed."""
+    """A convex solid. Its arrays are shared: do not change them."""
 
     vertices: np.ndarray  # [V, 3] m
-    faces: np.ndarray  # [F, 3] of vertices, outward
+    faces: np.ndarray  # [F, 3] indices of vertices, facing outward
 
     @property
     def volume(self) -> float:
@@ -41,7 +41,7 @@ class Hull(NamedTuple):
 
 
 class Solid(NamedTuple):
-    """Of a mesh, the middle of its extents at the origin."""
+    """A mesh as convex hulls, with the middle of its extents at the origin."""
 
     hulls: Tuple[Hull, ...]
     extents: Tuple[float, float, float]  # m
@@ -49,8 +49,8 @@ class Solid(NamedTuple):
 
 @lru_cache(maxsize=64)
 def load_mesh(file: str, size: float, parts: int = 1) -> Solid:
-    """A file, scaled so that its largest extent is `size`, m, as its convex hull, or as `parts` convex parts at most. Raises
-    ValueError, one line."""
+    """The convex hull of a mesh file, or at most `parts` convex parts of it, scaled so that the largest extent is
+    `size`, m. Raises ValueError, one line."""
     path = Path(file)
     vertices, faces = read(path)
     if len(vertices) < 4 or not np.isfinite(vertices).all():
@@ -85,7 +85,8 @@ def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def decomposed(vertices: np.ndarray, faces: np.ndarray, parts: int) -> List[np.ndarray]:
-    """The corners [V, 3] of `parts` convex parts at most, which is the work of seconds: kept for the next time."""
+    """The vertices [V, 3] of at most `parts` convex parts. This takes seconds, so a file in the cache folder keeps
+    them."""
     try:
         import coacd
     except ImportError:
@@ -98,7 +99,7 @@ def decomposed(vertices: np.ndarray, faces: np.ndarray, parts: int) -> List[np.n
     try:
         with np.load(file) as kept:
             return [kept[key] for key in sorted(kept.files)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # there is none, or a broken one
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # no such file, or a broken one
         pass
     coacd.set_log_level("error")
     found = coacd.run_coacd(coacd.Mesh(vertices, faces), max_convex_hull=parts, seed=0)
@@ -113,12 +114,13 @@ def decomposed(vertices: np.ndarray, faces: np.ndarray, parts: int) -> List[np.n
 
 
 def cache() -> Path:
-    """Where what was made of meshes is kept."""
+    """The folder of generated meshes and of decompositions."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dexhand_gym" / "meshes"
 
 
 def write_mesh(vertices: Any, faces: Optional[Any] = None) -> str:
-    """A file of these vertices [V, 3], m, and triangles [F, 3] of them; without triangles, of their hull."""
+    """Writes vertices [V, 3], m, and triangles [F, 3] (by default those of the hull) to a file in the cache folder;
+    returns its path."""
     import trimesh
 
     vertices = np.asarray(vertices, dtype=np.float64).reshape(-1, 3)
@@ -136,7 +138,7 @@ def write_mesh(vertices: Any, faces: Optional[Any] = None) -> str:
 
 
 def hull_of(vertices: np.ndarray) -> Hull:
-    """The convex hull of points [V, 3], as MuJoCo has it."""
+    """The convex hull of points [V, 3], as MuJoCo computes it."""
     import mujoco
 
     spec, fills = mujoco.MjSpec(), mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
@@ -149,7 +151,7 @@ def hull_of(vertices: np.ndarray) -> Hull:
     graph = model.mesh_graph
     corners, triangles = graph[0], graph[1]
     used = graph[2 + corners : 2 + 2 * corners]
-    faces = graph[len(graph) - 3 * triangles :].reshape(-1, 3)  # of the mesh's vertices
+    faces = graph[len(graph) - 3 * triangles :].reshape(-1, 3)  # indices of mesh_vert
     place = {vertex: i for i, vertex in enumerate(used.tolist())}
     faces = np.array([[place[vertex] for vertex in face] for face in faces.tolist()])
     hull = points[used]
@@ -163,8 +165,8 @@ _TABLES: Dict[Tuple[str, float, int, torch.device], Tuple[Tensor, Tensor]] = {}
 
 
 def distance_table(file: str, size: float, parts: int, device: torch.device) -> Tuple[Tensor, Tensor]:
-    """How far the table goes along x, y and z [3], m, and distances to the surface, 0 inside [1, 1, CELLS, CELLS,
-    CELLS] along z, y, x, m. Made once; a dict, for torch.compile looks through lru_cache."""
+    """Half extents of the table along x, y and z [3], m, and distances to the surface, 0 inside [1, 1, CELLS, CELLS,
+    CELLS] along z, y, x, m. Computed once; kept in a dict, because torch.compile sees through lru_cache."""
     key = file, size, parts, device
     if key not in _TABLES:
         solid = load_mesh(file, size, parts)
@@ -179,13 +181,13 @@ def distance_table(file: str, size: float, parts: int, device: torch.device) -> 
 
 
 def distance_to_hull(points: np.ndarray, hull: Hull) -> np.ndarray:
-    """Of points [P, 3] to the surface [P], 0 inside."""
+    """Distances of points [P, 3] to the surface [P], 0 inside."""
     a, b, c = (hull.vertices[hull.faces[:, i]] for i in range(3))
     normal = np.cross(b - a, c - a)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     height = points @ normal.T - (a * normal).sum(1)  # [P, F]
     nearest = np.full(len(points), np.inf)
-    for i in range(len(a)):  # nearest point of each triangle: of its plane if the foot is within, else of its edges
+    for i in range(len(a)):  # nearest point of each triangle: on its plane if the foot is within, else on its edges
         foot = points - height[:, i : i + 1] * normal[i]
         within = np.ones(len(points), bool)
         for p, q in ((a[i], b[i]), (b[i], c[i]), (c[i], a[i])):
@@ -197,8 +199,8 @@ def distance_to_hull(points: np.ndarray, hull: Hull) -> np.ndarray:
 
 
 def mesh_distance(points: Tensor, file: str, size: float, parts: int = 1) -> Tensor:
-    """From points [N, P, 3] in the mesh's frame to its surface, 0 inside [N, P], from the table; beyond it, plus the way
-    there, which is up to 15 % too far."""
+    """Distances from points [N, P, 3] in the mesh's frame to its surface, 0 inside [N, P], from the table. Beyond the
+    table the distance to it is added, and the sum is up to 15 % too large."""
     reach, table = distance_table(file, size, parts, points.device)
     inside = torch.minimum(torch.maximum(points, -reach), reach)
     at = (inside / reach).view(1, 1, *points.shape[:2], 3)

@@ -1,4 +1,5 @@
-"""Objects as values: what a scene holds besides the hand. Loads neither torch nor an engine; shapes.py has the geometry."""
+"""Objects as values: what a scene holds besides the hand. Loads neither torch nor an engine; shapes.py has the
+geometry."""
 
 from __future__ import annotations
 
@@ -28,36 +29,37 @@ NUMBERS: Dict[str, Tuple[int, ...]] = {
 
 @dataclass
 class Object:
-    """A thing that moves freely, or a fixed one. Its actor, body and joint bear its name. Its frame is in its middle."""
+    """An object that moves freely, or a fixed one. Its actor, body and joint have its name. Its frame is at its
+    middle."""
 
     name: Name = "box"
     shape: Shape = "box"
     """box, sphere, cylinder, capsule, ellipsoid or mesh; cylinder and capsule stand along z."""
     size: Union[Size, Tuple[Size, Size], Tuple[Size, Size, Size]] = 0.05
-    """Whole lengths, m. One number is the edge of a cube, the diameter of a sphere, diameter and height of a cylinder, the
-    length of a capsule half as wide, the largest extent of a mesh. Two are the diameter and the length of a cylinder or
-    capsule, three the extents of a box or ellipsoid along x, y and z."""
+    """Whole lengths, m. One number is the edge of a cube, the diameter of a sphere, diameter and height of a cylinder,
+    the length of a capsule half as wide, the largest extent of a mesh. Two are the diameter and the length of a
+    cylinder or capsule, three the extents of a box or ellipsoid along x, y and z."""
     mass: Mass = 0.1
     """kg, spread evenly."""
     friction: Friction = 1.0
     """Sliding friction coefficient of its contacts with hand and ground; two objects that touch take the larger."""
     color: Tuple[Share, Share, Share] = (0.15, 0.55, 0.78)
     condim: Literal[3, 4, 6] = 3
-    """What its contacts resist (MuJoCo's engines): 3 sliding, 4 spinning too, 6 rolling too."""
+    """Motions that its contacts resist (MuJoCo's engines): 3 sliding, 4 also spinning, 6 also rolling."""
     spinning_friction: Annotated[float, Range(0, 1)] = 0.005
-    """Against spinning about a contact's normal, m; of effect with condim 4 or 6."""
+    """Friction against spinning about a contact's normal, m; takes effect with condim 4 or 6."""
     rolling_friction: Annotated[float, Range(0, 1)] = 0.0001
-    """Against rolling, m; of effect with condim 6."""
+    """Friction against rolling, m; takes effect with condim 6."""
     file: str = ""
-    """Of a mesh: .obj, .stl or .ply."""
+    """The file of a mesh: .obj, .stl or .ply."""
     parts: Annotated[int, Range(1, 64)] = 1
     """A mesh collides as this many convex parts at most; 1: as its convex hull."""
     fixed: bool = False
-    """It stands in the world where position and quat say, and is no actor."""
+    """It is fixed in the world at position and quat, and is not an actor."""
     position: Tuple[Place, Place, Place] = (0.0, 0.0, 0.0)
-    """Of a fixed one, m."""
+    """Position of a fixed object, m."""
     quat: Tuple[Place, Place, Place, Place] = (0.0, 0.0, 0.0, 1.0)
-    """Of a fixed one, x y z w."""
+    """Orientation of a fixed object, x y z w."""
 
     def validate(self, prefix: str = "") -> None:
         """Raises ValueError, one line, for values that do not go together."""
@@ -90,12 +92,12 @@ class Object:
 
     @property
     def first_size(self) -> float:
-        """The only number of its size, or the first, m."""
+        """Its size, or the first number of it, m."""
         return self.size[0] if isinstance(self.size, tuple) else self.size
 
     def rest(self) -> Tuple[float, Tuple[float, float, float, float]]:
         """Height of its middle and orientation x y z w where it lies still on the ground: a capsule on its side, an
-        ellipsoid on its flattest, all others as they are."""
+        ellipsoid on its flattest side, all others as they are."""
         x, y, z = self.extents
         if self.shape == "capsule" or (self.shape == "ellipsoid" and x < min(y, z)):
             return x / 2, (0.0, 0.5**0.5, 0.0, 0.5**0.5)
@@ -150,8 +152,8 @@ class Mesh(Object):
 
     @classmethod
     def of_vertices(cls, vertices: Any, faces: Any = None, **fields: Any) -> Mesh:
-        """A mesh of vertices [V, 3] and triangles [F, 3], by default their hull; a file in the cache folder keeps it. Its
-        size is that of the vertices, m, unless said otherwise."""
+        """A mesh of vertices [V, 3] and triangles [F, 3], by default those of their hull; it is kept in a file in the
+        cache folder. Its size is by default that of the vertices, m."""
         from dexhand_gym.meshes import write_mesh
 
         x, y, z = ([row[i] for row in vertices] for i in range(3))

@@ -1,7 +1,8 @@
-"""The environments for rl_games 1.6, which alone needs this module: examples/train_with_rl_games.py is the whole way.
+"""The environments for rl_games 1.6 (nothing else needs this module): examples/train_with_rl_games.py is a complete
+example.
 
-rl_games knows an environment as an IVecEnv, made by name: after register(), `config.env_name: BaseTask` in its YAML makes
-one, with the arguments in `config.env_config`.
+To rl_games an environment is an IVecEnv that it makes by name: after register(), `config.env_name: BaseTask` in its
+YAML makes one, with the arguments in `config.env_config`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from dexhand_gym.envs import make_vec_env
 
 
 class RlGamesVecEnv(IVecEnv):
-    """A Gymnasium vector environment on torch tensors (SAME_STEP) as rl_games wants it. If its critic may see more than the
-    policy, that comes as `states`, for a `central_value_config`."""
+    """A Gymnasium vector environment on torch tensors (SAME_STEP) as rl_games wants it. If its critic sees more than
+    the policy, the critic's observation comes as `states`, for a `central_value_config`."""
 
     def __init__(self, env: VectorEnv, seed: Optional[int] = None):
-        """seed: of the first reset, as Gymnasium's learners do it."""
+        """seed: the seed of the first reset, as Gymnasium's learners do it."""
         self.env: Any = env
         self.seed_once = seed
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
@@ -40,10 +41,10 @@ class RlGamesVecEnv(IVecEnv):
         return {"obs": obs, "states": info["critic_obs"]} if "critic_obs" in info else obs
 
     def step(self, actions: Tensor) -> Tuple[Any, Tensor, Tensor, Dict[str, Any]]:
-        """observation(), rewards [N], dones [N] and infos. infos["time_outs"] [N] is what rl_games bootstraps by,
-        with the value before the step; infos["final_obs"] [N, O], which would be right, is there for others."""
+        """observation(), rewards [N], dones [N] and infos. rl_games bootstraps where infos["time_outs"] [N] is set,
+        with the value before the step; infos["final_obs"] [N, O], which would be correct, is there for other users."""
         obs, reward, terminated, truncated, info = self.env.step(actions)
-        # An entry `episode` would be taken for scalars to log, by IsaacAlgoObserver.
+        # IsaacAlgoObserver would take an entry `episode` for scalars to log.
         infos = {name: value for name, value in info.items() if name not in ("episode", "_episode")}
         return self.observation(obs, info), reward, terminated | truncated, {**infos, "time_outs": truncated}
 
@@ -54,8 +55,8 @@ class RlGamesVecEnv(IVecEnv):
 
 
 class StatisticsObserver(AlgoObserver):
-    """Writes the environments' statistics (reward terms, endings, success rate) to rl_games' TensorBoard, every epoch. The
-    Runner of dexhand_gym.ppo writes those of its environments itself."""
+    """Writes the environments' statistics (reward terms, endings, success rate) to rl_games' TensorBoard, every epoch.
+    The Runner of dexhand_gym.ppo writes those of its environments itself."""
 
     def after_init(self, algo: Any) -> None:
         self.algo = algo
@@ -68,12 +69,12 @@ class StatisticsObserver(AlgoObserver):
 
 
 def make(task: str, num_envs: int, seed: Optional[int] = None, **fields: Any) -> RlGamesVecEnv:
-    """A task by its short name; `fields` as for gymnasium.make_vec."""
+    """Makes a task by its short name; `fields` as for gymnasium.make_vec."""
     return RlGamesVecEnv(make_vec_env(tasks()[task], num_envs, seed=seed, **fields), seed)
 
 
 def register() -> None:
-    """Tells rl_games every task by its short name."""
+    """Registers every task with rl_games under its short name."""
     vecenv.register("DEXHAND", make)
     for task in tasks():
         creator = partial(make, task, 1)  # what a player without use_vecenv calls

@@ -1,6 +1,6 @@
-"""The language of settings: --num-envs 64, task.episodeLength=400 or a tree of YAML -> {full name: its words} -> values.
+"""Reads settings: --num-envs 64, task.episodeLength=400 or a tree of YAML -> {full name: its words} -> values.
 
-It knows the names that people use for the fields of a run, but no task.
+It knows the names that users write for the fields of a run, but no task.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dexhand_gym.sim import PHYSICS
 
 Settings = Dict[str, List[str]]
 T = TypeVar("T")
-NONE = (["None"], ["none"], ["null"])  # how people write that there is no value
+NONE = (["None"], ["none"], ["null"])  # ways to write that there is no value
 
 SHORT_NAMES: Dict[str, Tuple[str, str]] = {
     "task": ("task_name", "what to learn: {tasks}, or package.module:Class of your own"),
@@ -50,7 +50,7 @@ STARTING_POINTS = {
     "physics": f"speed against precision: {', '.join(PHYSICS)}",
     "train_config": "train settings from an rl_games YAML file",
 }
-"""Names that stand for many settings, which single ones override, with a line of help."""
+"""Names that stand for many settings (single settings override them), with a line of help."""
 
 # The original's names, in snake_case.
 GROUPS = {
@@ -79,7 +79,7 @@ INSTEAD = {
         "sim.physx.graphics_device"
     ),
 }
-"""Names of the original that mean nothing here, and what to use."""
+"""Options of the original that do not exist here, and what to use instead."""
 
 
 def read_command_line(argv: Sequence[str], default: Any) -> Settings:
@@ -93,12 +93,12 @@ def read_command_line(argv: Sequence[str], default: Any) -> Settings:
         match = re.fullmatch(r"(-{0,2}|\+{0,2})([A-Za-z][\w.-]*)(=.*)?", token, re.DOTALL)
         dashes, name, value = (match[1], full_name(match[2]), match[3]) if match else ("", "", None)
         several = Ellipsis in get_args(hint)
-        full = bool in (hint, *get_args(hint)) or (words != [] and not several)  # the option before takes no more
+        full = bool in (hint, *get_args(hint)) or (words != [] and not several)  # the previous option takes no more
         exists = name in types or name.startswith("task.")
         if dashes:
             is_option = full or exists  # else it is a value, such as -inf
         else:
-            is_option = bool(value) and (full or (exists and (several or hint is None)))  # or such as epoch=12.pth
+            is_option = bool(value) and (full or (exists and (several or hint is None)))  # else a value: epoch=12.pth
         if is_option:
             words, hint = ([value[1:]] if value else []), types.get(name)
             settings[name] = words
@@ -153,7 +153,7 @@ def apply(cfg: T, settings: Settings) -> T:
     if not settings:
         return copy.deepcopy(cfg)
     types = all_types(cfg)
-    spelled = {full_name(name): name for name in types}  # a task may spell its names otherwise than we do
+    spelled = {full_name(name): name for name in types}  # a task may spell its names differently
     for name in settings:
         if full_name(name) not in spelled:
             raise ValueError(unknown_option(name, list(types)))
@@ -168,7 +168,7 @@ def apply(cfg: T, settings: Settings) -> T:
     if len(names) == 1:
         raise refusal(names[0], " ".join(settings[names[0]]), types[names[0]])
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
-        apply(cfg, {name: settings[name] for name in half})  # raises in one of them: tyro does not tell which it was
+        apply(cfg, {name: settings[name] for name in half})  # one half raises: tyro does not say which option
     raise ValueError(f"these options do not go together: {', '.join(names)}")
 
 
@@ -193,7 +193,7 @@ def unknown_option(name: str, known: List[str]) -> str:
     if name in INSTEAD:
         return f"{name} is not an option here: {INSTEAD[name]}"
     section, siblings = name, []
-    while section and not siblings:  # of sim.physx.solver_type those of sim
+    while section and not siblings:  # those of the nearest section that exists
         section = section.rpartition(".")[0]
         siblings = [other for other in known if section and other.rpartition(".")[0] == section]
     near = difflib.get_close_matches(name, [*SHORT_NAMES, *STARTING_POINTS, *known], n=1)
@@ -203,7 +203,7 @@ def unknown_option(name: str, known: List[str]) -> str:
 
 
 def to_flag(name: str, words: List[str], hint: Any) -> List[str]:
-    """What tyro reads. Also `--test`, `render=true`, `checkpoint=null`, `train.units=[64,64]`."""
+    """The flag for tyro. Accepts `--test`, `render=true`, `checkpoint=null`, `train.units=[64,64]`."""
     if type(None) in get_args(hint) and words in NONE:
         words = ["None"]
     elif bool in (hint, *get_args(hint)):

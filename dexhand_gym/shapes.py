@@ -1,6 +1,6 @@
-"""Geometry of objects' shapes, for rows of half extents at a time. Frames and half extents as Object has them.
+"""Geometry of objects' shapes, batched over half extents. Frames and half extents are those of Object.
 
-Formulas of inertia: any handbook; that of a capsule is of a cylinder and two half spheres.
+Formulas of inertia: any handbook; a capsule is a cylinder and two half spheres.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def geom_size(shape: str, half: Tensor) -> Tensor:
-    """Half extents [..., 3] in MuJoCo's words [..., 3]."""
+    """Half extents [..., 3] -> MuJoCo's geom size [..., 3]."""
     x, y, z = half.unbind(-1)
     zero = torch.zeros_like(x)
     rows = {"sphere": (x, zero, zero), "cylinder": (x, z, zero), "capsule": (x, z - x, zero)}
@@ -18,7 +18,7 @@ def geom_size(shape: str, half: Tensor) -> Tensor:
 
 
 def bounding_radius(shape: str, half: Tensor) -> Tensor:
-    """[..., 3] -> [...], of a sphere around all of it."""
+    """Radius [...] of a sphere around an object with half extents [..., 3]."""
     x, _, z = half.unbind(-1)
     if shape in ("sphere", "ellipsoid", "capsule"):
         return half.amax(-1)
@@ -26,7 +26,8 @@ def bounding_radius(shape: str, half: Tensor) -> Tensor:
 
 
 def inertia(shape: str, mass: Tensor, half: Tensor) -> Tensor:
-    """Moments about the axes through its middle [..., 3] of even solids of mass [...] and half extents [..., 3]."""
+    """Moments of inertia about the axes through the middle [..., 3] of homogeneous solids of mass [...] and half
+    extents [..., 3]."""
     x, y, z = half.unbind(-1)
     if shape in ("box", "sphere", "ellipsoid"):
         of_two = torch.stack((y * y + z * z, x * x + z * z, x * x + y * y), -1)
@@ -40,8 +41,9 @@ def inertia(shape: str, mass: Tensor, half: Tensor) -> Tensor:
 
 
 def distance(shape: str, points: Tensor, half: Tensor) -> Tensor:
-    """From points [N, P, 3] in the object's frame to its surface, 0 inside [N, P]; half extents [N, 1, 3]. Of an ellipsoid
-    to first order: exact on the surface and along its axes, and else within a few per cent of its size."""
+    """Distances from points [N, P, 3] in the object's frame to its surface, 0 inside [N, P]; half extents [N, 1, 3].
+    For an ellipsoid to first order: exact on the surface and along its axes, elsewhere within a few per cent of its
+    size."""
     norm = torch.linalg.vector_norm
     if shape == "box":
         return norm(points.abs().sub_(half).clamp_(min=0.0), dim=-1)

@@ -1,7 +1,7 @@
 """Adam, one fused kernel for all parameters: that of `torch.optim.Adam(fused=True)`, whose state_dict it shares.
 
-It is not that class since an instance of it imports PyTorch's compiler: a second and more of every program's start.
-Formula: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, algorithm 1.
+It is not that class itself, because making an instance imports PyTorch's compiler, which adds over a second to every
+program's start. Formula: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, algorithm 1.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ EPS = 1e-8
 
 
 class Adam:
-    """`lr` [] is a tensor on the parameters' device: who changes it in place changes the rate, in a CUDA graph too. `state`
-    has `step` [], `exp_avg` and `exp_avg_sq` (as the parameter) of each parameter that has had a gradient."""
+    """`lr` [] is a tensor on the parameters' device: changing it in place changes the rate, in a CUDA graph too.
+    `state` has `step` [], `exp_avg` and `exp_avg_sq` (as the parameter) of each parameter that has had a gradient."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: Tensor, weight_decay: float = 0.0):
         self.param_groups: list[dict[str, Any]] = [
@@ -60,7 +60,7 @@ class Adam:
         return self.state[parameter]
 
     def state_dict(self) -> dict[str, Any]:
-        """torch.optim.Adam's, the options that this class has no choice about included."""
+        """In the format of torch.optim.Adam, including the options that are fixed here."""
         fixed = {"amsgrad": False, "maximize": False, "foreach": None, "capturable": False, "differentiable": False}
         more = {**fixed, "fused": True, "decoupled_weight_decay": False}
         group = self.param_groups[0]

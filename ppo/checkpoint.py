@@ -35,7 +35,7 @@ DTYPES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
 }
-"""Torch's name for the memory of a tensor -> what is in it."""
+"""Torch's name for a tensor's storage -> its dtype."""
 MAX_VALUES, MAX_DEPTH = 1_000_000, 40  # in one file
 
 
@@ -90,7 +90,7 @@ def split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def split_optimizer(optimizer: Adam, first: int) -> list[dict[str, Any]]:
-    """Adam's state as rl_games stores it: of the `first` parameters, the model's, and of the others."""
+    """Adam's state as rl_games stores it: one for the `first` parameters (the model's), one for the others."""
     adam = optimizer.state_dict()
     parts = []
     for indices in (range(first), range(first, len(adam["param_groups"][0]["params"]))):
@@ -104,8 +104,8 @@ def split_optimizer(optimizer: Adam, first: int) -> list[dict[str, Any]]:
 
 
 def check_plain(content: Any) -> None:
-    """Raises CheckpointError unless `content` is what load() reads back: tensors, numbers, text, dicts and lists of them,
-    with every value counted as often as it is there."""
+    """Raises CheckpointError unless `content` is what load() reads back: tensors, numbers, text, dicts and lists of
+    them, where a value that occurs several times counts each time."""
     left, todo = MAX_VALUES, [(content, "checkpoint", 0)]
     while todo:
         value, name, depth = todo.pop()
@@ -135,7 +135,8 @@ def on_cpu(value: Any) -> Any:
 
 
 def write_atomically(path: Path, content: Any) -> None:
-    """Raises SaveError, and leaves what was there, if the disk is full or the folder is not there or cannot be written."""
+    """Raises SaveError, and leaves what was there, if the disk is full or the folder is not there or cannot be
+    written."""
     temporary = path.parent / TEMPORARY_NAME
     try:
         with open(temporary, "wb") as file:
@@ -149,7 +150,7 @@ def write_atomically(path: Path, content: Any) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, (OSError, RuntimeError)):  # torch may raise one of its own after that of the full disk
+        if isinstance(error, (OSError, RuntimeError)):  # torch may raise its own error after that of the full disk
             known = [getattr(e, "strerror", None) for e in (error, error.__context__)]
             why = next(filter(None, known), str(error))
             raise SaveError(f"{printable(path)}: not saved, {printable(why, 200)}") from error
@@ -157,7 +158,7 @@ def write_atomically(path: Path, content: Any) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Raises SaveError if that cannot be."""
+    """Makes a folder. Raises SaveError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -175,8 +176,9 @@ def sweep(folder: Path) -> None:
 
 
 def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
-    """Reads a file of ours or of rl_games as the dict that save() writes; nothing in it is executed, whoever wrote it, and
-    no bit of it may have changed since. In a file that holds a model only, epoch and frame become 0 and the optimizer None."""
+    """Reads a file of ours or of rl_games as the dict that save() writes; nothing in it is executed, whoever wrote it,
+    and a file of which any bit has changed since is refused. In a file that holds a model only, epoch and frame become
+    0 and the optimizer None."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a hostile file makes torch say
@@ -213,8 +215,8 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
 
 
 def number(value: Any, kind: Callable[[float], Any] = float) -> Any:
-    """Of whatever is one number: files of programs around rl_games hold tensors or NumPy's numbers in the place of
-    Python's. Raises TypeError, ValueError, OverflowError or RuntimeError for what is none."""
+    """`value` as a Python number: files of programs around rl_games hold tensors or NumPy's numbers instead. Raises
+    TypeError, ValueError, OverflowError or RuntimeError if it is not a number."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError("not a number")
     if kind is int and not float(value).is_integer():
@@ -254,7 +256,7 @@ def fitting(agent: nn.Module, content: dict[str, Any], path: str | Path = "the c
 
 
 def check_finite(path: str | Path, model: dict[str, torch.Tensor]) -> None:
-    """Raises CheckpointError, one line that names the first tensor that no training can have left so."""
+    """Raises CheckpointError, one line that names the first tensor with values that no training can have produced."""
     for name, x in model.items():
         most = 40 if name.endswith(".sigma") else 1e15 if "mean_std." in name else 1e6
         if not (x.abs() <= most).all():
@@ -276,7 +278,7 @@ def compare(
 
 
 def architecture(model: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What a policy's tensors say of it, mostly in the names of PPOConfig."""
+    """A policy's architecture according to its tensors, mostly under PPOConfig's names."""
     layers = [x for key, x in model.items() if key.startswith("a2c_network.actor_mlp.") and x.dim() == 2]
     return {
         "observations": layers[0].shape[1] if layers else 0,
@@ -289,11 +291,11 @@ def architecture(model: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def network(content: dict[str, Any]) -> dict[str, Any]:
-    """The fields of PPOConfig that the network of a loaded file fixes. `activation` is among them only in ours: from tensors
-    nobody can tell it."""
+    """The fields of PPOConfig that the network of a loaded file fixes. `activation` is among them only for files of
+    ours: tensors do not reveal it."""
     said = architecture(content["model"])
     if not said["units"]:
-        return {}  # it is no policy's, which is told when it is loaded to be used
+        return {}  # not a policy, which is reported when it is loaded for use
     fields = {name: said[name] for name in ("units", "separate", "normalize_input", "normalize_value")}
     activation = content["ppo_state"].get("activation")
     return {**fields, "activation": activation} if isinstance(activation, str) else fields
@@ -328,7 +330,7 @@ def load_optimizer(optimizer: Adam, content: dict[str, Any], path: str | Path = 
 
 
 def checked_moments(moments: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
-    """A copy of what Adam remembers of a parameter. Raises ValueError if it cannot be that."""
+    """A copy of Adam's moments of a parameter. Raises ValueError if they cannot be such."""
     step, first, second = (torch.as_tensor(moments[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
     for moment in (first, second):
         if moment.shape != parameter.shape or moment.dtype != parameter.dtype:
@@ -344,9 +346,9 @@ def checked_moments(moments: dict[str, Any], parameter: torch.Tensor) -> dict[st
 
 
 def read(file: BinaryIO) -> Any:
-    """What torch.save has written. torch.load would not do: it does not compare a member of the zip file with its check
-    sum, believes the sizes that a file claims, and calls constructors that a file may use to fill the memory. Here all
-    that is read is in the file, byte by byte."""
+    """Reads what torch.save has written. torch.load is not enough: it does not compare a member of the zip file with
+    its checksum, trusts the sizes that a file claims, and calls constructors that a file may use to fill the memory.
+    Here all that is read is in the file, byte by byte."""
     if not zipfile.is_zipfile(file):
         file.seek(0)
         if Reader(file, None).load() == 0x1950A86A20F9469CFC6C:  # what a file of torch 1.5 begins with
@@ -400,7 +402,7 @@ class Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Pyt
         return known[f"{module}.{name}"]
 
     def load_build(self) -> None:
-        """Forgets what belongs to an object apart from its data: the version of a state_dict, the byte order of a number."""
+        """Discards an object's state other than its data: the version of a state_dict, the byte order of a number."""
         state = self.stack.pop()  # pyright: ignore
         if isinstance(state, tuple) and ">" in state:
             raise CheckpointError("its numbers are big-endian")
@@ -408,7 +410,7 @@ class Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Pyt
     dispatch[pickle.BUILD[0]] = load_build  # pyright: ignore
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
-        """The memory that tensors share, as a tensor."""
+        """A storage, which several tensors may share, as a tensor."""
         kind, dtype, key, _, size = pid
         if key not in self.storages:
             data = bytearray(self.member(key))  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """Training by several processes ("ranks"), as torchrun starts them; a single process is rank 0 of 1, at no cost.
 
-Every rank has environments of its own and the same weights. What is averaged here is the same on every rank to the bit.
+Every rank has environments of its own and the same weights. Averages computed here are the same on every rank, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ def check_environment() -> None:
 
 
 def start(device: str) -> None:
-    """Joins the other ranks. Numbers on a GPU are averaged by NCCL, those on the CPU by Gloo."""
+    """Joins the other ranks. Tensors on a GPU are averaged by NCCL, those on the CPU by Gloo."""
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
 
 
 def stop() -> None:
-    """Leaves them, when all have come to their end. The launcher ends whoever is left as soon as one fails: from here on
-    that is too late, each keeps its exit status."""
+    """Leaves the other ranks, when all have finished. SIGTERM, which the launcher sends to the remaining ranks as soon
+    as one fails, is ignored from here on, so that each rank keeps its exit status."""
     if dist.is_initialized():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         wait()
@@ -59,7 +60,7 @@ def rank() -> int:
 
 
 def label() -> str:
-    """What messages begin with, where several ranks may write them."""
+    """The prefix of messages that several ranks may write."""
     return f"rank {os.environ.get('RANK', 0)}: " if launched() else ""
 
 
@@ -74,20 +75,20 @@ def device_of_rank(device: str) -> str:
 
 
 def wait() -> None:
-    """Until all ranks are here."""
+    """Waits until all ranks are here."""
     if world_size() > 1:
-        dist.new_group(timeout=PATIENCE, backend="gloo")  # they meet to make a group, here only for that
+        dist.new_group(timeout=PATIENCE, backend="gloo")  # making a group, here for nothing else, makes them meet
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Makes every tensor that of rank 0, in place."""
+    """Replaces every tensor by that of rank 0, in place."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)
 
 
 def average(tensors: List[Tensor]) -> None:
-    """Makes every tensor its mean over all ranks, in place, in one all-reduce."""
+    """Replaces every tensor by its mean over all ranks, in place, in one all-reduce."""
     if world_size() > 1:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(flat)
@@ -105,7 +106,8 @@ def gather(value: Any) -> List[Any]:
 
 
 def moments(x: Tensor, together: bool = True) -> Tuple[int, Tensor, Tensor]:
-    """Number, mean and (biased) variance of the rows of `x`; with `together` pooled over ranks, which have equal numbers of rows."""
+    """Number, mean and (biased) variance of the rows of `x`; with `together`, pooled over ranks, which have equal
+    numbers of rows."""
     mean, var = x.mean(0), x.var(0, unbiased=False)
     if not together or world_size() == 1:
         return len(x), mean, var
@@ -118,8 +120,8 @@ def moments(x: Tensor, together: bool = True) -> Tuple[int, Tensor, Tensor]:
 
 @contextmanager
 def deadline(device: torch.device) -> Iterator[None]:
-    """Ends this process when what it gives `device` to do takes longer than TIMEOUT: NCCL's own clock does not run for
-    what a CUDA graph replays, and would wait for a dead rank for ever."""
+    """Ends this process if the work that it gives `device` within the block takes longer than TIMEOUT: NCCL's own
+    time-out does not cover what a CUDA graph replays, and would wait for a dead rank forever."""
     if world_size() == 1:
         yield
         return

@@ -14,8 +14,8 @@ from .ppo import Agent
 
 @torch.no_grad()
 def evaluate(env: Any, agent: Agent, episodes: int, tell: Callable[[int], None] = lambda done: None) -> Dict[str, Any]:
-    """Plays `episodes` episodes and tells how many are done. How many of them each environment plays is settled before: to
-    take those that end first would prefer short ones."""
+    """Plays `episodes` episodes and tells how many are done. How many each environment plays is fixed beforehand:
+    taking those that end first would favour short ones."""
     obs, _ = env.reset()
     left = torch.full((env.num_envs,), episodes // env.num_envs, device=obs.device)
     left[: episodes % env.num_envs] += 1
@@ -31,7 +31,7 @@ def evaluate(env: Any, agent: Agent, episodes: int, tell: Callable[[int], None] 
         tell(done)
     reward, length, success, *ended = torch.cat(rows).T
     result: Dict[str, Any] = {"episodes": len(reward), "independent": len(reward)}
-    if getattr(env, "differ", False):  # a second episode with the same box tells less than one with another
+    if getattr(env, "differ", False):  # a second episode with the same box says less than one with another
         result["independent"] = min(env.num_envs, len(reward))
     if getattr(env, "success_criteria", True):
         result["success_rate"] = success.mean().item()
@@ -49,7 +49,7 @@ def wilson(share: float, n: int, z: float = 1.96) -> Tuple[float, float]:
 
 
 def result_table(result: Dict[str, Any]) -> Table:
-    """What evaluate() found."""
+    """The result of evaluate() as a table."""
     table = Table("", "mean", "+- std or 95 % interval", box=box.ROUNDED)
     shares = {f"ended by {name}": share for name, share in result["endings"].items()}
     if "success_rate" in result:

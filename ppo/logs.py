@@ -16,11 +16,12 @@ from .text import PrintableFormatter, SurvivingFile, SurvivingStream, write_anyt
 progress_log = logging.getLogger("train_ppo.progress")
 """Lines that a terminal shows as a table instead."""
 traceback_log = logging.getLogger("train_ppo.traceback")
-"""What only the file and a console that debugs get."""
+"""Tracebacks, which only the file and a console at level debug get."""
 
 
 def collect_log() -> None:
-    """Keeps what is logged, warnings too, until start_logging() has a file for it. Prints whatever the terminal can show."""
+    """Keeps what is logged, warnings too, until start_logging() has a file for it. Prints whatever the terminal can
+    show."""
     write_anything()
     everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
     logging.basicConfig(level=logging.INFO, handlers=[everything], force=True)
@@ -29,7 +30,7 @@ def collect_log() -> None:
 
 def start_logging(file: Path, level: str) -> Console:
     """Everything goes to `file` and to the console, except that a terminal shows the progress as a table and that only
-    debugging shows tracebacks. Of several ranks the first does that, the others only report their errors."""
+    debugging shows tracebacks. With several ranks only the first does that; the others only report their errors."""
     if not distributed.is_main():
         logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)
         return Console(quiet=True, force_terminal=False)

@@ -1,6 +1,6 @@
-"""A policy for the mirror image of the environment that it has learned in.
+"""Turns a policy into one for the mirror image of the environment that it was trained in.
 
-An image says of each number of a row where it comes from and with which sign: image = sign * row[index].
+An Image holds the source index and the sign of each column of a mirrored row: image = sign * row[index].
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Image(NamedTuple):
 
 @torch.no_grad()
 def mirror(agent: Agent, optimizer: Adam | None, obs: Image, critic_obs: Image, actions: Image) -> None:
-    """Changes agent and moments in place: what it does in a situation, it now does in the image of that situation. `obs` is
-    of the policy's row, `critic_obs` of the critic's, `actions` of its actions."""
+    """Changes agent and moments in place: in the image of a situation it now does the image of what it did in that
+    situation. `obs` is the Image of the policy's row, `critic_obs` of the critic's, `actions` of its actions."""
     for x, image, dim, signed in tensors(agent, obs, critic_obs, actions):
         x.copy_(image.of(x, dim, signed))
         state = optimizer.state.get(x, {}) if optimizer else {}
@@ -37,7 +37,7 @@ def mirror(agent: Agent, optimizer: Adam | None, obs: Image, critic_obs: Image, 
 
 
 def tensors(agent: Agent, obs: Image, critic_obs: Image, actions: Image) -> Iterator[Tuple[Tensor, Image, int, bool]]:
-    """What of an agent belongs to single numbers of its rows: tensor, image, axis, whether signs matter."""
+    """The agent's tensors that have an axis over the columns of a row: tensor, image, axis, whether signs matter."""
     parts: list[Any] = [(agent.running_mean_std, agent.a2c_network, obs)]
     if agent.central_value is not None:
         parts.append((agent.central_value.running_mean_std, agent.central_value.a2c_network, critic_obs))

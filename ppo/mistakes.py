@@ -1,4 +1,4 @@
-"""Errors in the words of one line, for the users of a program."""
+"""Errors in one line, for the users of a program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ log = logging.getLogger("train_ppo")
 
 
 def exit_status(error: BaseException, folder: Path, saved: bool) -> int:
-    """Tells the log what ended the run in `folder`, and its checkpoint if it has `saved` one. 1 crashed, 2 a mistake of the user's, 129 to 143 a signal."""
+    """Logs what ended the run in `folder`, and its newest checkpoint if it has `saved` one. The exit status is 1 if it
+    crashed, 2 for a mistake of the user's, 129 to 143 for a signal."""
     if isinstance(error, KeyboardInterrupt):
         files = sorted(folder.glob("nn/last_*.pth"), key=workspace.newness) if saved else []
         hint = f", checkpoint saved; to go on: --checkpoint runs/{folder.name}/nn/{files[-1].name}" if files else ""
@@ -43,8 +44,8 @@ OURS = [HERE, Path(dexhand_gym.__file__).resolve().parent, HERE.parent / "train_
 
 
 def explain(error: BaseException) -> str:
-    """One line: what is wrong, and for an error in code that is not ours, where in it."""
-    packages = {entry.partition(":")[0].partition(".")[0] for entry in tasks().values()}  # of users, installed perhaps
+    """One line: what is wrong, and where, if the error is in code that is not ours."""
+    packages = {entry.partition(":")[0].partition(".")[0] for entry in tasks().values()}  # users' may be installed
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [
         frame for frame in frames if not is_in(frame.filename, OURS) and not is_library(frame.filename, packages)
@@ -71,7 +72,7 @@ def is_in(file: str, places: Collection[Path]) -> bool:
 
 
 def is_library(file: str, packages: Collection[str]) -> bool:
-    """Python's own or an installed package's, other than these."""
+    """Whether a file is Python's own or belongs to an installed package other than these."""
     parts = Path(file).with_suffix("").parts
     installed = bool({"site-packages", "dist-packages"} & set(parts)) and set(packages).isdisjoint(parts)
     return installed or file.startswith("<") or file.startswith(sysconfig.get_paths()["stdlib"])

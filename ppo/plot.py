@@ -1,4 +1,4 @@
-"""What trainings came to, as pictures and as a page: python -m ppo.plot runs/A runs/B [--out FOLDER]
+"""The results of trainings, as pictures and as pages: python -m ppo.plot runs/A runs/B [--out FOLDER]
 
 curves.png     reward, success rate and episode length; runs that differ only in their seed are one line, the mean of
                them, with the range from the worst to the best
@@ -48,7 +48,7 @@ UNIMPORTANT = (
     "train.checkpoint",
     "train.experiment",
     "train.log_level",
-)  # and so not a reason to part runs
+)  # runs that differ only in these are not separated
 POINTS = 200  # per curve
 STYLE: Any = {
     "figure.dpi": 110,
@@ -56,7 +56,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "text.parse_math": False,  # a label is what somebody has called a run
+    "text.parse_math": False,  # labels contain names that users have given to runs
 }
 
 
@@ -93,7 +93,7 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{folder}: its events tell of no finished episode, so there are no curves to plot")
     result = folder / "result.json"
     if result.is_file():
-        read_json(result)  # a mistake in it is told before anything is written
+        read_json(result)  # a mistake in it is reported before anything is written
     file = folder / "config.yaml"
     config = strict_yaml.read(file, "config") if file.is_file() else {}
     return Run(folder.resolve(), flatten(config), scalars)
@@ -117,7 +117,7 @@ def group(runs: Sequence[Run]) -> Dict[str, List[Run]]:
 
 
 def smooth(run: Run, metric: str, steps: np.ndarray) -> np.ndarray:
-    """The metric at these environment steps: each the mean of its neighbourhood. Outside of the run: NaN."""
+    """The metric's moving average at these environment steps; NaN outside of the run."""
     at, values = run.scalars[metric]
     width = max(1, len(values) // 40)
     sums = np.cumsum(np.pad(values, (1, 0)))
@@ -127,7 +127,7 @@ def smooth(run: Run, metric: str, steps: np.ndarray) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> np.ndarray:
-    """Over the runs [runs, points] that have got there; NaN where none has."""
+    """The mean over the runs [runs, points] that have values there; NaN where none has."""
     known = (~np.isnan(values)).sum(0)
     return np.where(known, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
 
@@ -159,7 +159,7 @@ def plot_curves(groups: Dict[str, List[Run]]) -> Figure:
 
 
 def plot_shares(groups: Dict[str, List[Run]], prefix: str, title: str) -> Figure:
-    """For each group the metrics `prefix`... stacked, means over seeds. What is negative is stacked downwards."""
+    """For each group the metrics `prefix`..., stacked, as means over seeds. Negative values are stacked downwards."""
     figure, axes = plt.subplots(1, len(groups), figsize=(5.6 * len(groups), 3.6), squeeze=False, sharey=True)
     all_metrics = {metric: None for runs in groups.values() for run in runs for metric in run.scalars}
     metrics = [metric for metric in all_metrics if metric.startswith(prefix)]
@@ -214,7 +214,7 @@ td {{ padding: 1px 1.5rem 1px 0 }} pre {{ background: #f4f5f7; padding: 1rem; ov
 
 
 def report(run: Run, place: Path) -> str:
-    """One page on a run, whole in itself but for the videos, which it finds from the folder `place`."""
+    """One page on a run, self-contained except for the videos, which it links relative to the folder `place`."""
     sections = []
     if (run.folder / "result.json").is_file():
         result = flatten(read_json(run.folder / "result.json"))

@@ -1,4 +1,4 @@
-"""A policy from a checkpoint: loaded for an environment and its hand, taken up anew, measured."""
+"""A policy from a checkpoint: loaded for an environment and its hand, reloaded, measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("train_ppo")
 
 
 class Policy:
-    """An agent, the checkpoint `path` that its weights are of, their `iteration`, and when they were `loaded`."""
+    """An agent, the checkpoint `path` that its weights come from, their `iteration`, and when they were `loaded`."""
 
     def __init__(self, env: Any, cfg: ppo.PPOConfig, path: Path):
         """Raises CheckpointError, one line, if the checkpoint does not fit."""
@@ -38,14 +38,15 @@ class Policy:
         self.path = path
 
     def reload(self) -> None:
-        """The best or newest that its run has by now; what cannot be loaded is told, and the policy stays."""
+        """Loads the best (or else newest) checkpoint that its run has by now; if that fails, warns and keeps the
+        policy."""
         try:
             self.load(workspace.best_checkpoint(self.path.parent))
         except (ValueError, OSError) as error:  # deleted, or not yet whole: its writer may be another program
             log.warning("goes on with the policy it has: %s", error)
 
     def measure(self, episodes: int, folder: Path, console: Console) -> None:
-        """Plays, and tells the log and `folder`/result.json how it went."""
+        """Plays `episodes` episodes, and writes the result to the log and to `folder`/result.json."""
         with progress_of(episodes, console) as tell:
             found = evaluate(self.env, self.agent, episodes, tell)
         result = {"checkpoint": str(self.path), "iteration": self.iteration, **found}
@@ -57,8 +58,8 @@ class Policy:
 
 
 def begin(env: Any, cfg: ppo.PPOConfig, path: Optional[str]) -> Tuple[ppo.Learner, ppo.Progress]:
-    """All that a training has before its first iteration, gone on with from a checkpoint if one is given. From a policy of
-    the other hand, which is mirrored, a training begins."""
+    """All that a training has before its first iteration, resumed from a checkpoint if one is given. A checkpoint of
+    the other hand is mirrored, and the best reward and success so far do not count."""
     learner, progress = ppo.begin(env, cfg, path)
     if path and needs_mirror(env, Path(path)):
         mirror(learner.agent, learner.optimizer, *(Image(*image) for image in images(env)))
@@ -67,30 +68,30 @@ def begin(env: Any, cfg: ppo.PPOConfig, path: Optional[str]) -> Tuple[ppo.Learne
 
 
 def check_unfinished(path: str, max_iterations: int) -> None:
-    """Raises ValueError, one line, if nothing is left of the training that a checkpoint is of."""
+    """Raises ValueError, one line, if the training that a checkpoint belongs to has no iterations left."""
     saved = checkpoint.load(path)
-    done = saved["epoch"] if saved["optimizer"] else 0  # a policy alone is where a new training begins
+    done = saved["epoch"] if saved["optimizer"] else 0  # from a policy alone a new training begins
     if done >= max_iterations:
         raise ValueError(f"train.max_iterations = {max_iterations}: allowed is more than the {done} done")
 
 
 def warn_of_hand(env: Any, path: Path) -> None:
-    """Says so if a policy has learned with a hand that is neither the environment's nor its mirror image."""
+    """Warns if a policy was trained with a hand that is neither the environment's nor its mirror image."""
     hand, ours = hand_of(path), env.cfg.env.hand
     if hand not in (ours, env.hand.mirror_image):
         log.warning("%s is a policy of the hand %s, not of %s", printable(path), printable(hand), ours)
 
 
 def needs_mirror(env: Any, path: Path) -> bool:
-    """Whether a policy has learned with the hand that is the mirror image of the environment's."""
+    """Whether a policy was trained with the hand that is the mirror image of the environment's."""
     return hand_of(path) == env.hand.mirror_image != ""
 
 
 def hand_of(path: Path) -> str:
-    """Name of the hand with which a policy has learned; the right one where its run does not say."""
+    """Name of the hand with which a policy was trained; right if its run does not say."""
     file = workspace.run_of(path) / "config.yaml"
     try:
         env = strict_yaml.read(file, "config", words=True).get("env") if file.is_file() else None
-    except ValueError:  # that has been told
+    except ValueError:  # that has been reported
         env = None
     return str(env.get("hand", "right")) if isinstance(env, dict) else "right"

@@ -5,13 +5,14 @@ mark what a textbook would do otherwise. The one deliberate difference is `value
 
 The environment is any `gymnasium.vector.VectorEnv` on torch tensors in SAME_STEP autoreset mode: where an episode
 ends, `step` returns the first observation of the next one, and `info["final_obs"]` [N, O] has the last one of the old
-(on a GPU the key is there at every step). If info, reset's too, has `critic_obs` [N, S] (and `final_critic_obs`), the
-policy's observation with what only the critic may see behind it, the critic learns from that: an asymmetric actor-critic.
-`statistics() -> dict[str, float]`, `get_state()` and `set_state(state)` are used if the environment has them; a
-`success_rate` among the statistics, of `episodes`, says which policy is the best.
+(on a GPU the key is there at every step). If info, also that of reset, has `critic_obs` [N, S] (and
+`final_critic_obs`), which is the policy's observation followed by what only the critic may see, the critic learns from
+that: an asymmetric actor-critic. `statistics() -> dict[str, float]`, `get_state()` and `set_state(state)` are used if
+the environment has them; if `success_rate` is among the statistics (with `episodes`, their number), it decides which
+policy is the best.
 
-Letters: T steps per iteration, N environments, O observations (S with the critic's, else S = O), A actions, B = T * N rows,
-M = B / num_minibatches.
+Letters: T steps per iteration, N environments, O observations (S with the critic's, else S = O), A actions, B = T * N
+rows, M = B / num_minibatches.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ TENSORBOARD_TAGS = {
 
 @dataclass
 class PPOConfig:
-    """Everything PPO can be told. Names are those of rl_games wherever it has one."""
+    """All settings of PPO. Names are those of rl_games wherever it has one."""
 
     name: Annotated[
         str,
@@ -81,7 +82,7 @@ class PPOConfig:
     seed: Annotated[int, Range(-1, 2**32 - 1, note="-1: a random one")] = 42
     """Random seed; -1 draws one."""
     max_iterations: Annotated[int, Range(1, 10**9)] = 10000
-    """Iterations (rollout and update) in all, those before a resume included."""
+    """Iterations (rollout and update) in total, including those before a resume."""
     horizon_length: Annotated[int, Range(1, 10**6)] = 32
     """Steps of every environment per iteration."""
     num_minibatches: Annotated[int, Range(1, 10**6)] = 8
@@ -89,13 +90,14 @@ class PPOConfig:
     mini_epochs: Annotated[int, Range(1, 1000)] = 4
     """Passes over the rows per iteration."""
     learning_rate: Annotated[float, Range(0, 1, above=True)] = 5e-4
-    """Learning rate of Adam; where the schedule starts."""
+    """Learning rate of Adam; the schedule starts from it."""
     lr_schedule: Literal["adaptive", "linear", "fixed"] = "adaptive"
     """adaptive: follow kl_threshold; linear: fall to 1e-6 at max_iterations; fixed: stay."""
     schedule_type: Literal["legacy", "standard"] = "standard"
     """When the schedule acts: legacy after every minibatch, standard after every mini-epoch."""
     kl_threshold: Annotated[float, Range(0, 1000, above=True)] = 0.016
-    """The adaptive rate falls when policies move by more than twice this KL divergence, rises below half of it."""
+    """The adaptive rate falls when the policy moves by more than twice this KL divergence, and rises when it moves by
+    less than half of it."""
     gamma: Annotated[float, Range(0, 1)] = 0.99
     """Discount per step."""
     tau: Annotated[float, Range(0, 1)] = 0.95
@@ -107,11 +109,11 @@ class PPOConfig:
     critic_coef: Annotated[float, Range(0, 1e6)] = 4.0
     """Weight of the value loss (which also carries a factor 0.5)."""
     entropy_coef: Annotated[float, Range(-1000, 1000)] = 0.0
-    """Weight of the entropy bonus; below 0 a price on exploration, which makes the mean action learn to do without."""
+    """Weight of the entropy bonus; below 0 it penalises exploration, so that the mean action learns to do without."""
     bounds_loss_coef: Annotated[float, Range(0, 1e6)] = 1e-4
     """Weight of the penalty on mean actions."""
     bound_loss_type: Literal["bound", "regularisation"] = "bound"
-    """What that penalty is. bound: the square of what exceeds +-1.1; regularisation: the square of the mean itself."""
+    """Kind of that penalty. bound: the square of what exceeds +-1.1; regularisation: the square of the mean itself."""
     truncate_grads: bool = True
     """Clip the gradient to grad_norm."""
     grad_norm: Annotated[float, Range(0, 1e9, above=True)] = 1.0
@@ -125,15 +127,16 @@ class PPOConfig:
     normalize_advantage: bool = True
     """Normalise advantages over the rows of an iteration."""
     sync_statistics: bool = True
-    """With several processes: take means and variances for these three over the rows of all. Off: each process over its
-    own, as in rl_games."""
+    """With several processes: compute the means and variances for these three over the rows of all. Off: each process
+    uses its own rows, as in rl_games."""
     value_bootstrap: Literal["final_obs", "rl_games", "none"] = "final_obs"
-    """What a time-out adds to the reward, for the future it cut off. final_obs: gamma * V(final observation), which is
-    right; rl_games: gamma * V(observation before the step); none: nothing, so that a time-out counts as a death."""
+    """What a time-out adds to the reward, for the future that it cut off. final_obs: gamma * V(final observation),
+    which is correct; rl_games: gamma * V(observation before the step); none: nothing, so that a time-out counts as a
+    death."""
     reward_scale: Annotated[float, Range(-1e9, 1e9)] = 1.0
     """Factor on rewards before learning (rl_games: scale_value); logged rewards are unscaled."""
     clip_actions: bool = True
-    """Clamp actions to [-1, 1] and scale them to the environment's range. Off: it gets them as sampled."""
+    """Clamp actions to [-1, 1] and scale them to the environment's range. Off: the environment gets them as sampled."""
     units: Annotated[Tuple[Annotated[int, Range(1, 65536)], ...], Length(1, 64)] = (256, 128, 64)
     """Sizes of the hidden layers."""
     activation: Literal["elu", "relu", "selu", "tanh", "swish", "gelu"] = "elu"
@@ -153,13 +156,13 @@ class PPOConfig:
     save_frequency: Annotated[int, Range(0, 10**9, note="0: none")] = 100
     """Iterations between two periodic checkpoints; 0 for none."""
     keep_checkpoints: Annotated[int, Range(0, 10**9, note="0: all")] = 0
-    """Periodic checkpoints that stay, the newest of them; 0: all. The best one always stays."""
+    """Number of periodic checkpoints to keep, the newest ones; 0: all. The best one is always kept."""
     save_best_after: Annotated[int, Range(0, 10**9)] = 100
     """The best checkpoint is kept from this iteration on."""
     score_to_win: Annotated[float, Range(-math.inf, math.inf)] = math.inf
-    """Training is over when the best checkpoint's mean reward exceeds this."""
+    """Training ends when the best checkpoint's mean reward exceeds this."""
     log_interval: Annotated[int, Range(1, 10**9)] = 10
-    """Iterations between two lines on the console; for the logger, which is called at every iteration."""
+    """Iterations between two lines on the console; used by the logger, which is called at every iteration."""
 
     def validate(self, num_envs: int) -> None:
         """Raises ValueError, one line that names the field, its value and what is allowed."""
@@ -182,7 +185,8 @@ class PPOConfig:
 
 
 class Compiled:
-    """A function fused by torch.compile, or as it is where nothing compiles. Random numbers are those of eager code."""
+    """A function fused by torch.compile, or unchanged where it cannot be compiled. Random numbers are those of eager
+    code."""
 
     def __init__(self, function: Callable):
         self.plain = function
@@ -233,8 +237,8 @@ class RunningMeanStd(nn.Module):
 
 
 class AlignedLinear(nn.Linear):
-    """On a GPU multiplies rows padded to a multiple of eight numbers: tensor cores want that, and observations seldom
-    have such a size."""
+    """On a GPU pads rows to a multiple of eight numbers: tensor cores need that, and observations seldom have such a
+    size."""
 
     def forward(self, input: Tensor) -> Tensor:
         missing = -self.in_features % 8
@@ -249,7 +253,7 @@ class ActorCritic(nn.Module):
 
     def __init__(self, obs_size: int, action_size: int, cfg: PPOConfig):
         super().__init__()
-        torch.rand(1, obs_size)  # rl_games draws this, to measure its layers; so a seed gives its weights, bit for bit
+        torch.rand(1, obs_size)  # rl_games measures its layers with this; so a seed gives the same weights bit for bit
         self.sigma = nn.Parameter(torch.full((action_size,), cfg.sigma_init))
         self.actor_mlp = self.mlp(obs_size, cfg)
         self.critic_mlp = self.mlp(obs_size, cfg) if cfg.separate else None
@@ -295,9 +299,9 @@ class Critic(nn.Module):
 
 
 class Agent(nn.Module):
-    """Normalisers and network. `state_dict()` is "model" in an rl_games checkpoint, key for key and in its order, but for
-    the entries of `central_value`, which is there if the critic sees more than the policy: rows of `critic_size` numbers,
-    of which the first O are the policy's. Methods take rows [., O], or [., S] where a value is asked for."""
+    """Normalisers and network. `state_dict()` is "model" in an rl_games checkpoint, key for key and in its order, but
+    for the entries of `central_value`, which is there if the critic sees more than the policy: rows of `critic_size`
+    numbers, of which the first O are the policy's. Methods take rows [., O], or [., S] if they compute a value."""
 
     action_low: Tensor
     action_high: Tensor
@@ -344,7 +348,7 @@ class Agent(nn.Module):
         return self.denormalize_value(self.a2c_network.critic(self.normalize_obs(obs)))
 
     def fuse(self) -> None:
-        """Compiles what a rollout asks for."""
+        """Compiles the functions that a rollout calls."""
         if not isinstance(self.act, Compiled):
             self.act, self.value = Compiled(self.act), Compiled(self.value)  # type: ignore[method-assign]
 
@@ -439,8 +443,9 @@ def rows(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
-    """Fills `store` by T steps. Returns the value of the observation after the last [N], and of the episodes that ended
-    the sum of their rewards, the sum of their lengths and their number [3]. Nothing in here waits for a GPU."""
+    """Fills `store` with T steps. Returns the value of the observation after the last step [N], and for the episodes
+    that ended the sum of their rewards, the sum of their lengths and their number [3]. Nothing in here waits for a
+    GPU."""
     finished = torch.zeros(3, dtype=torch.float32, device=progress.obs.device)
     for t in range(cfg.horizon_length):
         store.obs[t] = progress.obs
@@ -458,16 +463,16 @@ def rollout(env: VectorEnv, agent: Agent, store: Rollout, progress: Progress, cf
         finished[:2] += torch.where(done, progress.episode, 0.0).sum(1)
         finished[2] += done.sum()
         progress.episode.masked_fill_(done, 0.0)
-    torch.randn_like(action)  # rl_games samples an action with the last value too; so a seed gives its random numbers
+    torch.randn_like(action)  # rl_games samples an action with the last value too; so a seed gives the same numbers
     return agent.value(progress.obs), finished
 
 
 def time_out_value(agent: Agent, value: Tensor, timed_out: Tensor, info: dict[str, Any], cfg: PPOConfig) -> Any:
-    """What the clock cut off: the discounted value of the last state, 0 where no time-out happened."""
+    """The return that time-outs cut off: the discounted value of the last state, 0 where no time-out happened."""
     if cfg.value_bootstrap == "none":
         return 0.0
     if cfg.value_bootstrap == "final_obs":
-        if not timed_out.is_cuda and not timed_out.any():  # on a GPU looking would cost more than computing
+        if not timed_out.is_cuda and not timed_out.any():  # on a GPU checking would cost more than computing
             return 0.0
         value = agent.value(info["final_critic_obs" if "final_critic_obs" in info else "final_obs"])
     return torch.where(timed_out, cfg.gamma * value, 0.0)
@@ -477,7 +482,7 @@ def time_out_value(agent: Agent, value: Tensor, timed_out: Tensor, info: dict[st
 
 
 class Batch(NamedTuple):
-    """What the update learns from: B rows, or the M rows of one minibatch as views into them."""
+    """The data that the update learns from: B rows, or the M rows of one minibatch as views into them."""
 
     obs: Tensor  # [B, S]
     actions: Tensor  # [B, A]
@@ -490,7 +495,8 @@ class Batch(NamedTuple):
 
 
 def gae(rewards: Tensor, values: Tensor, dones: Tensor, last_value: Tensor, gamma: float, tau: float) -> Tensor:
-    """Generalised advantage estimation. All [T, N] but last_value [N]; dones[t] = 1 if step t ended the episode."""
+    """Generalised advantage estimation. All are [T, N], except last_value [N]; dones[t] = 1 if step t ended the
+    episode."""
     advantages = torch.empty_like(rewards)
     next_value, advantage = last_value, torch.zeros_like(last_value)
     for t in reversed(range(len(rewards))):
@@ -552,8 +558,8 @@ def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, 
 def minibatch_step(
     agent: Agent, optimizer: Adam, batch: Batch, cfg: PPOConfig, loss_of: Callable = minibatch_loss
 ) -> Tensor:
-    """One optimizer step on the M rows of `batch` (of every rank's); returns LOSSES as a tensor. Shapes and addresses never
-    change."""
+    """One optimizer step on the M rows of `batch` (on those of all ranks); returns LOSSES as a tensor. Shapes and
+    addresses never change."""
     loss, losses = loss_of(agent, batch, cfg)
     optimizer.zero_grad()
     loss.backward()
@@ -585,8 +591,8 @@ def update(
     cfg: PPOConfig,
     loss_of: Callable = minibatch_loss,
 ) -> Tensor:
-    """All mini-epochs over one batch; returns the mean of LOSSES. `iteration` [] counts from 1. Nothing in here waits for
-    a GPU."""
+    """All mini-epochs over one batch; returns the mean of LOSSES. `iteration` [] counts from 1. Nothing in here waits
+    for a GPU."""
     lr: Tensor = optimizer.param_groups[0]["lr"]
     size = len(batch.obs) // cfg.num_minibatches
     # Contiguous blocks in fixed order, as in rl_games: a minibatch is a set of environments, never shuffled.
@@ -603,8 +609,9 @@ def update(
 
 
 class Learner:
-    """What an iteration does after its rollout: the batch made, all its updates. On a GPU their ten thousand kernels
-    are one CUDA graph: run when first asked for, captured the second time, replayed from then on."""
+    """The part of an iteration after its rollout: makes the batch and does all updates. On a GPU its ten thousand
+    kernels are one CUDA graph: the first call runs them, the second captures them, and from then on they are
+    replayed."""
 
     def __init__(self, agent: Agent, optimizer: Adam, store: Rollout, cfg: PPOConfig):
         self.agent, self.optimizer, self.store, self.cfg = agent, optimizer, store, cfg
@@ -640,7 +647,7 @@ class Learner:
 
 
 def make_optimizer(agent: Agent, cfg: PPOConfig) -> Adam:
-    """Adam whose learning rate is a tensor beside the weights (see schedule_learning_rate)."""
+    """Adam whose learning rate is a tensor on the weights' device (see schedule_learning_rate)."""
     lr = torch.tensor(cfg.learning_rate, dtype=torch.float32, device=agent.action_low.device)
     return Adam(agent.parameters(), lr, cfg.weight_decay)
 
@@ -652,7 +659,7 @@ def iterate(env: VectorEnv, learner: Learner, progress: Progress) -> dict[str, f
     middle = clock(progress.obs.device)
     losses = learner.learn(last_value, progress.epoch + 1)
     lr = learner.optimizer.param_groups[0]["lr"].reshape(1)
-    numbers = torch.cat((losses, lr, finished)).tolist()  # all that leaves the GPU in an iteration, in one transfer
+    numbers = torch.cat((losses, lr, finished)).tolist()  # all of PPO's numbers leave the GPU in one transfer
     end = time.perf_counter()
 
     steps = env.num_envs * cfg.horizon_length * distributed.world_size()
@@ -673,8 +680,8 @@ def iterate(env: VectorEnv, learner: Learner, progress: Progress) -> dict[str, f
 
 
 def average(several: list[dict[str, float]]) -> dict[str, float]:
-    """The metrics of several iterations, or ranks, in one: an ending counts by episodes, speed by time, the rest equally.
-    `reward` is a moving average already."""
+    """Averages the metrics of several iterations, or ranks: endings are weighted by episodes, speed by time, the rest
+    equally. `reward` is a moving average already."""
 
     def weight(name: str, metrics: dict[str, float]) -> float:
         if name in ("success_rate", "episode_length") or name.startswith("ending/"):
@@ -693,14 +700,14 @@ def average(several: list[dict[str, float]]) -> dict[str, float]:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, with a GPU's work counted where it was asked for."""
+    """Seconds, after waiting for a GPU, so that its work counts where it was launched."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def track_finished_episodes(progress: Progress, reward_sum: float, length_sum: float, count: float) -> None:
-    """Moves the means on by the episodes that ended in an iteration; they stand for the last GAMES_TO_TRACK."""
+    """Updates the means with the episodes that ended in an iteration; they stand for the last GAMES_TO_TRACK."""
     new = min(int(count), GAMES_TO_TRACK)
     old = min(GAMES_TO_TRACK - new, progress.games)
     if new:
@@ -722,8 +729,8 @@ def track_success(progress: Progress, statistics: dict[str, float]) -> None:
 
 
 def best_so_far(progress: Progress) -> bool:
-    """Whether the newest policy is the best; notes it. By success where that is counted: a slow episode is often paid more
-    than a good one. Else by reward, as in rl_games."""
+    """Whether the newest policy is the best; if so, records that. By success rate if there is one, since a slow episode
+    often earns more reward than a good one; else by reward, as in rl_games."""
     if progress.success or progress.best_success:
         better = progress.success >= progress.best_success
     else:
@@ -735,7 +742,7 @@ def best_so_far(progress: Progress) -> bool:
 
 @contextmanager
 def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Gives a function that writes metrics into `folder`, as events. A full disk costs a warning and the rest of the
+    """Yields a function that writes metrics into `folder`, as events. A full disk costs a warning and the rest of the
     curves, not the training."""
     writers: list[SummaryWriter] = []  # one, as long as it can write
 
@@ -751,7 +758,7 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
             if name != "frames" and math.isfinite(value):
                 writers[0].add_scalar(TENSORBOARD_TAGS.get(name, name), value, metrics["frames"])
 
-    def in_thread(failed: Any) -> None:  # TensorBoard writes in one, and raises its error once more at our next write
+    def in_thread(failed: Any) -> None:  # TensorBoard writes in a thread, and raises its error again at our next write
         if not isinstance(failed.exc_value, OSError):
             before(failed)
 
@@ -765,11 +772,11 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
 
 
 def save(path: Path, env: VectorEnv | None, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig) -> None:
-    """Writes a checkpoint that rl_games reads and from which resume() goes on. Without `env` it is much smaller, and
-    training can go on from it with new episodes only. Of several ranks only the first writes."""
+    """Writes a checkpoint that rl_games reads and that resume() continues from. Without `env` it is much smaller, and
+    training can resume from it with new episodes only. With several ranks only the first writes."""
     if not distributed.is_main():
         return
-    if not path.parent.is_dir():  # which it was when the training began
+    if not path.parent.is_dir():  # it was one when the training began
         log.warning("%s was moved or deleted; it is made anew, for what is saved from now on", path.parent.parent)
         checkpoints.make_folder(path.parent)
     ppo_state: dict[str, Any] = {
@@ -781,7 +788,7 @@ def save(path: Path, env: VectorEnv | None, agent: Agent, optimizer: Adam, progr
     if progress.obs.is_cuda:
         ppo_state["rng"].append(torch.cuda.get_rng_state(progress.obs.device))
     get_env_state = getattr(env, "get_state", None)
-    if get_env_state is not None:  # only an environment that goes on where it stopped has a use for these
+    if get_env_state is not None:  # only useful if the environment's state can be restored
         ppo_state["obs"], ppo_state["episode"] = progress.obs, progress.episode
     checkpoints.save(
         path,
@@ -809,8 +816,8 @@ def load_agent(path: str | Path, agent: Agent, cfg: PPOConfig) -> dict[str, Any]
 
 
 def resume(path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, progress: Progress, cfg: PPOConfig) -> None:
-    """Takes up the training that wrote `path`: exactly if the environment can be put back into its state. A file of
-    rl_games gives weights, optimizer, counters and best reward; a policy without an optimizer only its weights."""
+    """Resumes the training that wrote `path`: exactly, if the environment's state can be restored. A file of rl_games
+    gives weights, optimizer, counters and best reward; a policy without an optimizer only its weights."""
     saved = load_agent(path, agent, cfg)
     if saved["assymetric_vf_nets"] is not None and agent.central_value is None:
         raise checkpoints.CheckpointError(
@@ -829,7 +836,7 @@ def resume(path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, prog
         if saved["ppo_state"]:
             resume_means(progress, saved["ppo_state"])
         if not distributed.is_main():
-            return  # a checkpoint has the environments and random numbers of the first rank
+            return  # a checkpoint has the environments and random numbers of the first rank only
         why_not = resume_episodes(env, progress, saved)
         if saved["ppo_state"]:
             torch.set_rng_state(saved["ppo_state"]["rng"][0])
@@ -843,7 +850,7 @@ def resume(path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, prog
 
 
 def resume_means(progress: Progress, state: dict[str, Any]) -> None:
-    """Raises ValueError if they cannot be what save() has written."""
+    """Restores the moving averages. Raises ValueError if they cannot be what save() has written."""
     reward, length, games = state["means"]
     success, episodes, best_success = state.get("success", (0.0, 0, 0.0))
     numbers = {float, int} >= {type(x) for x in (reward, length, success, best_success)}
@@ -858,8 +865,8 @@ def resume_means(progress: Progress, state: dict[str, Any]) -> None:
 
 
 def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -> str:
-    """Puts the environments back where they were, or says why they cannot be. Raises ValueError for what they can never
-    have been."""
+    """Puts the environments back where they were, or says why they cannot be. Raises ValueError for a state that they
+    can never have had."""
     if "obs" not in saved["ppo_state"]:
         return "the checkpoint has no state of theirs, only last_*.pth have one"
     device = progress.obs.device
@@ -883,8 +890,8 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
 
 
 def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Progress, cfg: PPOConfig) -> None:
-    """Copies the best policy of the training that goes on, for it may never be beaten. Where it is lost, or from a later
-    iteration than the one that it goes on from, the next policy is the best so far."""
+    """Copies the best policy of the resumed training, because it may never be beaten. If it is lost, or from a later
+    iteration than the resumed one, the next policy is the best so far."""
     if progress.best_reward == -1e9:
         return
     there = False
@@ -900,10 +907,10 @@ def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Prog
 
 
 def stopped(caught: list[int]) -> bool:
-    """Whether any rank has caught a signal; then they all have."""
+    """Whether any rank has caught a signal; if so, all ranks get it into `caught`."""
     agreed = [number for numbers in distributed.gather(list(caught)) for number in numbers]
     caught[:] = agreed or caught
-    return bool(agreed)  # not `caught`: one that has come meanwhile only this rank knows of
+    return bool(agreed)  # not `caught`: only this rank knows of a signal that has come meanwhile
 
 
 def train(
@@ -913,23 +920,22 @@ def train(
     logger: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
-    """Trains until cfg.max_iterations, or goes on with the training that wrote `checkpoint`: begin() and learn()."""
+    """Trains until cfg.max_iterations, or resumes the training that wrote `checkpoint`: begin() and learn()."""
     learner, progress = begin(env, cfg, checkpoint)
     return learn(env, learner, progress, run_dir, logger, checkpoint)
 
 
 def be_deterministic(wanted: bool) -> None:
-    """Lets PyTorch use deterministic algorithms only, or any."""
+    """Lets PyTorch use only deterministic algorithms, or any."""
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's matrix products refuse
-    if wanted != torch.are_deterministic_algorithms_enabled():  # to ask for what is so costs a second of imports
+    if wanted != torch.are_deterministic_algorithms_enabled():  # any call costs a second of imports
         torch.use_deterministic_algorithms(wanted)
 
 
 def begin(env: VectorEnv, cfg: PPOConfig, checkpoint: str | Path | None = None) -> tuple[Learner, Progress]:
-    """All that a training has before its first iteration; whatever can be wrong with it is found here, and nothing is
-    written. If torch.distributed has a process group, its ranks train together: cfg and env.num_envs are what each of them
-    has."""
+    """All that a training has before its first iteration; mistakes are found here, and nothing is written. If
+    torch.distributed has a process group, its ranks train together; cfg and env.num_envs are those of each rank."""
     cfg.validate(env.num_envs)
     seed = distributed.gather(cfg.seed if cfg.seed >= 0 else torch.seed() % 2**31)[0]
     own_seed = seed + distributed.rank() * env.num_envs
@@ -959,10 +965,10 @@ def learn(
     logger: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
-    """Iterates until max_iterations and returns the last metrics, which `logger` gets at every iteration. Checkpoints go to
-    run_dir/nn, TensorBoard events to run_dir/summaries; of several ranks only the first logs and writes. SIGINT, SIGTERM
-    and SIGHUP take effect at the end of an iteration, when its checkpoint has been saved; `env.hurry()`, if there is that,
-    hears of them at once. `checkpoint` is what begin() was given."""
+    """Iterates until max_iterations and returns the last metrics; `logger` gets those of every iteration. Checkpoints
+    go to run_dir/nn, TensorBoard events to run_dir/summaries; with several ranks only the first logs and writes.
+    SIGINT, SIGTERM and SIGHUP take effect at the end of an iteration, when its checkpoint has been saved;
+    `env.hurry()`, if it exists, is called at once. `checkpoint` is what begin() was given."""
     cfg, agent, optimizer, folder = learner.cfg, learner.agent, learner.optimizer, Path(run_dir) / "nn"
     if distributed.is_main():
         checkpoints.make_folder(folder)

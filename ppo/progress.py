@@ -1,4 +1,4 @@
-"""How a training and a test get on, for people: bars and tables on a terminal, else lines."""
+"""The progress of a training and of a test, for people: bars and tables on a terminal, else lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ TELL_AFTER = 20.0  # s without a word in a test
 
 
 class ProgressDisplay:
-    """What ppo.train calls at every iteration: every `log_interval` of them, a line or (on a terminal) a table."""
+    """To be called at every iteration: every `log_interval` iterations it logs a line or (on a terminal) shows a
+    table."""
 
     def __init__(self, cfg: PPOConfig, console: Console):
         self.cfg = cfg
@@ -58,7 +59,7 @@ class ProgressDisplay:
             self.live.update(Group(table, *terms, self.bar))
 
     def say_what_to_expect(self, metrics: Dict[str, float]) -> None:
-        """Once, in environment steps and at this machine's rate."""
+        """Logs once how many environment steps are left, and how long they take at this machine's rate."""
         seconds = metrics["rollout_seconds"] + metrics["update_seconds"]
         left = self.cfg.max_iterations - metrics["iteration"]
         steps = left * seconds * metrics["steps_per_second"]
@@ -87,7 +88,8 @@ def describe(metrics: Dict[str, float]) -> Dict[str, str]:
 
 @contextmanager
 def progress_of(episodes: int, console: Console) -> Iterator[Callable[[int], None]]:
-    """A function to tell how many episodes are done: a bar on a terminal, else a line now and then."""
+    """Yields a function to call with the number of episodes done; it shows a bar on a terminal, else a line now and
+    then."""
     if console.is_terminal:
         columns = TextColumn("episodes"), MofNCompleteColumn(), BarColumn(None)
         with Progress(*columns, console=console, expand=True, transient=True) as bar:
@@ -115,7 +117,7 @@ def reward_table(metrics: Dict[str, float]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    console = Console(width=80, color_system=None, file=sys.stdout)  # whose encoding may lack lines to draw with
+    console = Console(width=80, color_system=None, file=sys.stdout)  # its encoding may lack box-drawing characters
     with console.capture() as text:
         console.print(table)
     return text.get().rstrip()

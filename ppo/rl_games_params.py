@@ -1,8 +1,8 @@
 """The `params` of rl_games' YAML files, as fields of PPOConfig.
 
-Understood are those of rl_games 1.6.5 for a2c_continuous, continuous_a2c_logstd and actor_critic, with the defaults of
-rl_games. The tables say what becomes of each key; keys that cannot be honoured are an error that lists them all, never
-ignored.
+Supports those of rl_games 1.6.5 for a2c_continuous, continuous_a2c_logstd and actor_critic, with the defaults of
+rl_games. The tables say how each key is used; unsupported keys are never ignored, but lead to one error that lists them
+all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .ppo import PPOConfig
 
 log = logging.getLogger(__name__)
 
-NEEDED, OURS = object(), object()  # in the place of a default: rl_games has none; PPOConfig's own, numbers being equal
+NEEDED, OURS = object(), object()  # instead of a default: rl_games has none; PPOConfig's, which changes no numbers
 
 DEFAULTS: Dict[str, Any] = {
     "seed": OURS,
@@ -55,7 +55,7 @@ DEFAULTS: Dict[str, Any] = {
     "config.log_interval": OURS,
     "config.mixed_precision": False,
 }
-"""Key that sets the field of PPOConfig with its last part's name -> rl_games' default."""
+"""Key -> rl_games' default. A key sets the field of PPOConfig that is named as its last part."""
 
 NOT_LEFT_OUT = [*(key for key, default in DEFAULTS.items() if default is NEEDED), "config.minibatch_size"]
 
@@ -95,11 +95,11 @@ FIXED: Dict[str, Tuple[Any, ...]] = {
     "config.player.evaluation": (False,),
     "config.player.balance_env_rewards": (False,),
 }
-"""Key -> the values that it may have: this PPO can do nothing else."""
+"""Key -> the values that it may have: this PPO supports no others."""
 
 
 SCHEDULES = ("adaptive", "linear", "fixed", "constant", "identity", "none", "None", None)
-"""What config.lr_schedule may be; rl_games takes any other word, a misspelt one too, for a rate that stays."""
+"""Allowed values of config.lr_schedule; to rl_games any other word, even a misspelt one, means a constant rate."""
 
 IN_WORDS = {
     "network.cnn": "convolutional networks",
@@ -121,7 +121,7 @@ IN_WORDS = {
     "config.self_play": "self-play",
     "config.use_action_masks": "action masks",
 }
-"""What a key that begins so asks for, where this PPO does not have it."""
+"""Beginning of a key -> the unsupported feature that it asks for."""
 
 
 def keys(section: str, names: str) -> List[str]:
@@ -138,12 +138,12 @@ USED = {
     **dict.fromkeys(keys("config.", "print_stats player.print_stats player.deterministic player.render"), bool),
     "config.player.games_num": int,
 }
-"""Keys that ppo_fields() or Runner read themselves, with their types; None is as good as leaving one out."""
+"""Keys that ppo_fields() or Runner read themselves, with their types; None is the same as leaving one out."""
 
 IGNORED = [
     *keys("", "load_checkpoint load_path torch_threads network.normalization"),
     *keys("network.mlp.", "regularizer.name norm_only_first_layer"),
-    *keys("network.mlp.initializer.", "scale gain std"),  # those of others than default
+    *keys("network.mlp.initializer.", "scale gain std"),  # those of initialisers other than default
     *keys("network.space.continuous.mu_init.", "scale gain std"),
     *keys("config.", "seq_length seq_len bptt_length zero_rnn_on_done adv_rms_momentum use_experimental_cv is_train"),
     *keys("config.", "device_name network_path log_path use_diagnostics reward_shaper.is_torch"),
@@ -152,17 +152,17 @@ IGNORED = [
     *keys("config.player.", "use_vecenv render_sleep update_checkpoint_freq dir_to_monitor"),
     *keys("env.", "clip_observations clip_actions obs_groups concate_obs_groups"),
 ]
-"""Keys without an effect on the numbers, or without any in rl_games itself (load_checkpoint, normalization, log_path, and
-env, which is for Isaac Lab's wrapper of environments)."""
+"""Keys without an effect on the numbers, or without any in rl_games itself (load_checkpoint, normalization, log_path,
+and env, which is for Isaac Lab's wrapper of environments)."""
 
 WHOLE = ("env_config", "env_info", "vec_env", "torch_compile", "obs_groups")
-"""Keys of mappings that are one value each."""
+"""Keys whose mapping counts as one value."""
 
 
 def read_params(path: Path) -> Dict[str, Any]:
-    """The `params` of a file, for our environments: what it leaves to its own command line is left to ours. References for
-    Hydra, as in Isaac Gym's files, are resolved to their default or left out. Raises ValueError, one line, for a file that
-    is none of rl_games, or with all that this PPO does not have."""
+    """The `params` of a file, for our environments: what the file leaves to its own command line is left to ours.
+    References for Hydra, as in Isaac Gym's files, are resolved to their default or left out. Raises ValueError, one
+    line, for a file that is not rl_games', or that lists everything this PPO does not support."""
     tree = with_defaults(path)
     params = tree.get("params")
     if not isinstance(params, dict) or not isinstance(params.get("config"), dict):
@@ -182,7 +182,7 @@ def read_params(path: Path) -> Dict[str, Any]:
 
 
 def with_defaults(path: Path, seen: Tuple[Path, ...] = ()) -> Dict[str, Any]:
-    """A file and, below it, those that its list `defaults` names, as Hydra does with files of one folder."""
+    """A file, merged with those that its list `defaults` names, as Hydra does with files of one folder."""
     tree = strict_yaml.read(path, "train_config")
     names = tree.pop("defaults", None) or []
     if not isinstance(names, list) or not all(re.fullmatch(r"\w+", str(name)) for name in names) or len(names) > 9:
@@ -203,8 +203,8 @@ def merge(below: Dict[str, Any], above: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def without_references(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
-    """{"a": "${resolve_default:5,${...x}}", "b": "${...seed}"} -> {"a": 5}. A reference stays where rl_games needs a value
-    that no command line gives."""
+    """{"a": "${resolve_default:5,${...x}}", "b": "${...seed}"} -> {"a": 5}. A reference stays where rl_games needs a
+    value that no command line gives."""
     result = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -223,8 +223,8 @@ def is_reference(value: Any) -> bool:
 
 
 def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
-    """The fields of PPOConfig that `params` means, but for those of batch_fields(). Raises ValueError, one line that names
-    the keys."""
+    """The fields of PPOConfig that `params` sets, except those of batch_fields(). Raises ValueError, one line that
+    names the keys."""
     given = flatten(params)
     refuse_unsupported(given)
     needed = [*("algo.name", "model.name", "network.name", "config.lr_schedule"), *DEFAULTS]
@@ -259,8 +259,8 @@ def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def batch_fields(params: Dict[str, Any], num_envs: int, horizon: int) -> Dict[str, Any]:
-    """The fields of PPOConfig that depend on the size of a batch: rl_games counts the rows of a minibatch and the steps of
-    a training, PPOConfig minibatches and iterations. Raises ValueError, one line that names the key."""
+    """The fields of PPOConfig that depend on the size of a batch: rl_games counts the rows of a minibatch and the steps
+    of a training, PPOConfig minibatches and iterations. Raises ValueError, one line that names the key."""
     for key, value in (("num_actors", num_envs), ("horizon_length", horizon)):
         if value < 1:
             raise ValueError(f"params.config.{key} = {value}: allowed is 1 or more")
@@ -281,7 +281,7 @@ def batch_fields(params: Dict[str, Any], num_envs: int, horizon: int) -> Dict[st
 
 
 def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
-    """{"config": {"gamma": 0.99}} -> {"config.gamma": 0.99}. What is no setting of ours stays whole."""
+    """{"config": {"gamma": 0.99}} -> {"config.gamma": 0.99}. Mappings in WHOLE stay whole."""
     flat: Dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -293,8 +293,8 @@ def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:
 
 
 def refuse_unsupported(given: Dict[str, Any]) -> None:
-    """Raises ValueError, one line with every key by which a file asks for what this PPO does not have. Of another
-    algorithm only that is said."""
+    """Raises ValueError, one line with every key by which a file asks for something that this PPO does not support. For
+    another algorithm it says only that."""
     algorithm = given.get("algo.name", "a2c_continuous")
     if algorithm != "a2c_continuous":
         raise ValueError(
@@ -340,7 +340,7 @@ WORDS: Dict[Any, str] = {
 
 
 def convert(key: str, value: Any, hint: Any) -> Any:
-    """YAML's value as a field's type; YAML reads 3e-4 as a text."""
+    """Converts YAML's value to a field's type; YAML may read 3e-4 as text."""
     try:
         if hint in (bool, dict, object) and isinstance(value, hint):
             return value

@@ -4,7 +4,7 @@
     runner.load(yaml.safe_load(open("examples/rl_games.yaml")))
     runner.run({"train": True, "play": False, "checkpoint": None, "sigma": None})
 
-It computes what rl_games 1.6.5 would have computed from the same `params` (rl_games_params.py). docs/rl_games.md tells
+It computes what rl_games 1.6.5 would have computed from the same `params` (rl_games_params.py). docs/rl_games.md lists
 the differences.
 """
 
@@ -42,12 +42,13 @@ log = logging.getLogger(__name__)
 
 class Runner:
     """Trains or plays as an rl_games config says. The environment is a Gymnasium vector environment with torch tensors:
-    `config.env_name` is its id, or the part of it between slash and version, with the arguments `config.env_config`. Or it
-    is one of rl_games' own kind (IVecEnv): `config.env_name` is registered with rl_games, or `config.vec_env` is one, with
-    its `config.env_info`."""
+    `config.env_name` is its id, or the part of it between slash and version, with the arguments `config.env_config`. Or
+    it is one of rl_games' own kind (IVecEnv): `config.env_name` is registered with rl_games, or `config.vec_env` is
+    one, with its `config.env_info`."""
 
     def __init__(self, algo_observer: Any = None):
-        """algo_observer: of rl_games' kind, or a function that is called with the metrics of every iteration."""
+        """algo_observer: an observer of rl_games' kind, or a function that is called with the metrics of every
+        iteration."""
         self.observed = any(hasattr(algo_observer, name) for name in OBSERVER_METHODS)
         if algo_observer is not None and not self.observed and not callable(algo_observer):
             allowed = "an observer as rl_games has them, a function of the metrics, or None"
@@ -80,7 +81,7 @@ class Runner:
         """Nothing, as in rl_games."""
 
     def run(self, args: Dict[str, Any]) -> None:
-        """args: train, play (without either it trains); checkpoint, a .pth file to go on with or to play; sigma, a new
+        """args: train, play (without either it trains); checkpoint, a .pth file to resume or to play; sigma, a new
         logarithm of the actions' standard deviation."""
         for name in ("load_critic_only", "profile"):
             if args.get(name):
@@ -158,7 +159,7 @@ class Runner:
         return gymnasium.make_vec(env_id(config["env_name"]), num_envs=self.num_envs, **arguments)
 
     def observe(self, metrics: Dict[str, float]) -> None:
-        """rl_games' line on the console, as far as we know its numbers."""
+        """Calls the observer, and prints rl_games' line on the console, as far as we know its numbers."""
         algo = self.algo
         algo.count(metrics)
         tell(algo.vec_env, "set_train_info", algo.frame, algo)
@@ -179,7 +180,8 @@ class Runner:
 
 
 def registered_with_rl_games(name: str, num_envs: int, seed: int, env_config: Optional[Dict[str, Any]]) -> Any:
-    """The environment that a program has told rl_games of by this name, None if there is none or Gymnasium knows it too."""
+    """The environment that a program has registered with rl_games under this name; None if there is none or Gymnasium
+    has that name too."""
     vecenv = sys.modules.get("rl_games.common.vecenv")
     known = sys.modules.get("rl_games.common.env_configurations")
     if vecenv is None or known is None or name not in known.configurations or name in vector_ids():
@@ -190,7 +192,8 @@ def registered_with_rl_games(name: str, num_envs: int, seed: int, env_config: Op
 
 
 def vector_ids() -> Dict[str, str]:
-    """{"DexHand/BaseTask-v0": itself, "BaseTask": "DexHand/BaseTask-v0"}, once the package that registers them is imported."""
+    """{"DexHand/BaseTask-v0": itself, "BaseTask": "DexHand/BaseTask-v0"}, once the package that registers them is
+    imported."""
     specs = sorted((s for s in gymnasium.registry.values() if s.vector_entry_point), key=lambda s: s.version or 0)
     return {**{spec.name: spec.id for spec in specs}, **{spec.id: spec.id for spec in specs}}
 
@@ -217,7 +220,7 @@ def tell(observer: Any, method: str, *args: Any) -> None:
 
 
 class NoFactory:
-    """In the place of those in which rl_games looks for algorithms, players, models and networks: here there is one each."""
+    """Stands in for rl_games' factories of algorithms, players, models and networks: here there is one of each."""
 
     def register_builder(self, name: str, builder: Any) -> None:
         if name in ("a2c_continuous", "continuous_a2c_logstd", "actor_critic"):
@@ -249,7 +252,7 @@ class Observed:
 
 
 class Algorithm:
-    """What an observer may ask of rl_games' algorithm."""
+    """What an observer may read of rl_games' algorithm."""
 
     is_rnn, num_agents, value_size, games_to_track, global_rank = False, 1, 1, GAMES_TO_TRACK, 0
     epoch_num, frame, total_time, last_lr = 0, 0, 0.0, math.nan
@@ -266,7 +269,7 @@ class Algorithm:
 
     @cached_property
     def writer(self) -> SummaryWriter:
-        """In a folder of its own, for of two files in one folder TensorBoard follows only the newer."""
+        """Writes to a folder of its own, because TensorBoard follows only the newer of two files in one folder."""
         return SummaryWriter(str(Path(self.summaries_dir) / "observer"))
 
     def close(self) -> None:
@@ -289,7 +292,8 @@ class Algorithm:
 
 
 class Player:
-    """rl_games' player: plays `games_num` episodes with the policy of a checkpoint. Observations and actions [N, ...]."""
+    """rl_games' player: plays `games_num` episodes with the policy of a checkpoint. Observations and actions [N,
+    ...]."""
 
     is_rnn, states, has_batch_dimension = False, None, True
 
@@ -322,8 +326,8 @@ class Player:
         return agent.to_env(agent.act_deterministic(obs) if is_deterministic else agent.act(obs)[0])
 
     def run(self) -> None:
-        """Prints mean reward and length whenever episodes end, and in the end over all. As in rl_games the first games_num
-        count, which prefers short ones; train_ppo.py --test does not."""
+        """Prints mean reward and length whenever episodes end, and in the end over all. As in rl_games the first
+        games_num episodes count, which favours short ones; train_ppo.py --test does not."""
         obs, _ = self.env.reset()
         running = torch.zeros(2, len(obs), dtype=torch.float32, device=obs.device)
         total, games = torch.zeros(2, dtype=torch.float32), 0
@@ -372,7 +376,7 @@ class IVecEnvAdapter(VectorEnv):
 
 
 def gymnasium_space(space: Any) -> Any:
-    """A box of the old Gym's, as Isaac Gym's environments have it, as one of Gymnasium's."""
+    """Converts a Box of the old Gym, as Isaac Gym's environments have it, to one of Gymnasium."""
     if isinstance(space, gymnasium.Space) or not hasattr(space, "low"):
         return space
     return Box(space.low, space.high, space.shape, space.dtype)

@@ -1,4 +1,4 @@
-"""How Ctrl-C, SIGTERM and SIGHUP end a program: at once, or when what it does can be saved."""
+"""How Ctrl-C, SIGTERM and SIGHUP end a program: at once, or when its work can be saved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def stopping_signals() -> Iterator[None]:
 
 
 def terminate(number: int, _: Any) -> NoReturn:
-    """Raises KeyboardInterrupt(number). What nobody can read any more goes nowhere: writing to it would fail."""
+    """Raises KeyboardInterrupt(number). After a SIGHUP, output that nobody can read any more is discarded: writing it
+    would fail."""
     if number == signal.SIGHUP:
         signal.signal(number, signal.SIG_IGN)  # a shell sends it once more
         outputs = select.poll()
@@ -49,9 +50,9 @@ def exit_status(stop: KeyboardInterrupt) -> int:
 
 @contextmanager
 def postponed_signals(hurry: Callable[[], None], message: str = "") -> Iterator[list[int]]:
-    """SIGINT, SIGTERM and SIGHUP wait in the list that this yields, and take effect at the end, to which `hurry` is to lead;
-    a second one does at once, but not with several ranks, as launchers may send each one twice, nor after a SIGHUP, as
-    shells do. Logs `message` when one has come."""
+    """SIGINT, SIGTERM and SIGHUP wait in the list that this yields, and take effect at the end of the block; `hurry` is
+    called to reach that soon. A second signal takes effect at once, but not with several ranks (launchers may send each
+    one twice), nor after a SIGHUP (shells send it twice). Logs `message` when one has come."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
@@ -69,7 +70,7 @@ def postponed_signals(hurry: Callable[[], None], message: str = "") -> Iterator[
         if message:
             log.warning("%s%s", message, hint)
 
-    if threading.current_thread() is threading.main_thread():  # others get no signals
+    if threading.current_thread() is threading.main_thread():  # other threads get no signals
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # A shell ignores them for what it runs in the background; None is a handler that is not Python's.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):

@@ -1,7 +1,7 @@
 """The one reader of YAML files: the core schema of YAML 1.2, in bounded time and memory; a failure is one line.
 
-So 010 is ten, 3e-4 a number, 1:30 and yes are texts, and a key that is there twice is a mistake. PyYAML alone reads 1.1,
-where they are 8, a text, 90, True, and the later of the two. Merge keys (<<) are understood although 1.2 has none.
+So 010 is ten, 3e-4 a number, 1:30 and yes are texts, and a key that is there twice is a mistake. PyYAML alone reads
+1.1, where they are 8, a text, 90, True, and the later of the two. Merge keys (<<) are understood although 1.2 has none.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 10_000, 40  # nodes: with aliases exp
 
 
 def read(path: str | Path, what: str = "file", words: bool = False) -> Dict[str, Any]:
-    """The mapping in a file, {} of an empty one. With `words` numbers stay text, as they are written. Raises ValueError,
-    one line that begins with `what` and the path."""
+    """The mapping in a file, {} for an empty one. With `words` numbers stay text, as they are written. Raises
+    ValueError, one line that begins with `what` and the path."""
     name = f"{what} = '{printable(path)}'"
     try:
         if not Path(path).is_file() and Path(path).exists():
@@ -69,7 +69,7 @@ class Core(yaml.SafeLoader):
     nodes = depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Counts the nodes so far, an alias as all that it stands for."""
+        """Counts the nodes so far; an alias counts as all nodes that it stands for."""
         event, before = self.peek_event(), self.nodes
         self.depth += 1
         self.check_size()
@@ -101,7 +101,7 @@ class Core(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = True) -> Dict[str, Any]:
-        """What is merged in comes first, so that the mapping's own values win; of a list of mappings its first."""
+        """Merged values come first, so that the mapping's own values win; in a list of mappings the first wins."""
         merged, own = {}, {}
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:merge":

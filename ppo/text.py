@@ -11,8 +11,8 @@ from typing import Any
 
 
 def printable(text: Any, limit: int = 2000) -> str:
-    """`text` as one line that no terminal obeys: runs of white space are a space, what cannot be seen is written as
-    Python would (\\x1b), and of a text longer than `limit` the middle is left out."""
+    """`text` as one line without control characters: runs of white space become a space, unprintable characters are
+    escaped as in Python (\\x1b), and the middle of a text longer than `limit` is left out."""
     text = " ".join(str(text).split())
     if len(text) > limit:
         text = f"{text[: limit // 2 - 5]} [...] {text[-limit // 2 + 5 :]}"
@@ -31,7 +31,8 @@ def write_anything() -> None:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Foreign text comes into a message as a path or an error: each is one line. Lines of our own may be several."""
+    """Foreign text enters a message as a path or an error, each of which becomes one line. Our own text may have
+    several."""
 
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record.args, tuple):
@@ -55,7 +56,7 @@ class SurvivingHandler:
 
 
 class SurvivingFile(SurvivingHandler, logging.FileHandler):
-    """It goes on when there is room again."""
+    """Goes on writing when there is room again."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -69,7 +70,7 @@ class SurvivingFile(SurvivingHandler, logging.FileHandler):
 
 
 class SurvivingStream(SurvivingHandler, logging.StreamHandler):
-    """The console, as it is without a terminal."""
+    """Standard output that is not a terminal."""
 
     def give_up(self, error: OSError) -> None:
         with contextlib.suppress(OSError, ValueError):

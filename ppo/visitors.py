@@ -1,5 +1,5 @@
-"""A test that somebody at a terminal watches: it begins with the first visitor and stays to be seen. A viewer is whatever has
-`where`, `watched()`, `is_over()` and `draw_still()`."""
+"""A test that is started at a terminal and watched: it begins with the first visitor and stays visible at its end. A
+viewer is any object with `where`, `watched()`, `is_over()` and `draw_still()`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("train_ppo")
 
 
 def wait_for_a_visitor(viewer: Any) -> None:
-    """Until somebody looks, or presses Enter."""
+    """Waits until somebody looks, or presses Enter."""
     if not viewer.watched():
         log.info("waiting until somebody opens %s (Enter goes on without)", viewer.where)
     while not viewer.watched():
@@ -25,10 +25,10 @@ def wait_for_a_visitor(viewer: Any) -> None:
 
 
 def stay_for_visitors(viewer: Any) -> None:
-    """Until Ctrl-C, or until the window is closed."""
+    """Keeps showing the end until Ctrl-C, or until the window is closed."""
     log.info("still to be seen: %s; Ctrl-C ends it", viewer.where)
     try:
-        # An exception might be raised in what a library ignores, and be lost.
+        # An exception might be raised where a library ignores it, and be lost.
         with postponed_signals(lambda: None) as caught:
             while not caught and not viewer.is_over():
                 viewer.draw_still()

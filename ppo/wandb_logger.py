@@ -1,4 +1,4 @@
-"""Weights & Biases: settings, metrics, clips and the best checkpoint of a training. What fails there never stops it."""
+"""Weights & Biases: settings, metrics, clips and the best checkpoint of a training. Failures there never stop it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class WandbConfig:
     enabled: bool = False
     """Log the training there too."""
     mode: Optional[Literal["online", "offline", "disabled"]] = None
-    """By default WANDB_MODE, or online. offline: into the run's folder, for `wandb sync` to upload later; disabled: go
-    through the motions."""
+    """By default WANDB_MODE, or online. offline: into the run's folder, for `wandb sync` to upload later; disabled:
+    W&B's calls do nothing."""
     project: Optional[str] = None
     """Project that the run belongs to; by default WANDB_PROJECT, or dexhand_gym."""
     entity: Optional[str] = None
     """User or team; by default the user's own."""
     group: Optional[str] = None
-    """What puts runs together, such as the seeds of one experiment."""
+    """Name of a group of runs, such as the seeds of one experiment."""
     tags: Tuple[str, ...] = ()
     """Words to find the run by."""
 
 
 def check(cfg: WandbConfig) -> None:
-    """Raises RuntimeError if wandb is wanted and not there."""
+    """Raises RuntimeError if wandb is enabled but not installed."""
     if cfg.enabled and importlib.util.find_spec("wandb") is None:
         raise RuntimeError("train.wandb.enabled = True: wandb is not installed; pip install 'dexhand-gym[wandb]'")
 
@@ -48,8 +48,9 @@ def check(cfg: WandbConfig) -> None:
 def logging_to(
     cfg: WandbConfig, settings: Dict[str, Any], folder: Path, checkpoint: Optional[str]
 ) -> Iterator[Callable[[Dict[str, float]], None]]:
-    """Gives a function that logs the metrics of an iteration of the run in `folder`. A training that goes on from
-    `checkpoint` goes on with the W&B run of the one that wrote it, whose id is in the file wandb_id of its folder."""
+    """Yields a function that logs the metrics of an iteration of the run in `folder`. A training that resumes from
+    `checkpoint` also resumes the W&B run of the training that wrote it, whose id is in the file wandb_id of its
+    folder."""
     run = open_run(cfg, workspace.flatten(settings), folder, checkpoint) if cfg.enabled else None
     if run is None:
         yield lambda metrics: None
@@ -77,14 +78,14 @@ def logging_to(
 
 
 def open_run(cfg: WandbConfig, config: Dict[str, Any], folder: Path, checkpoint: Optional[str]) -> Any:
-    """A run of W&B, offline if there is no way to reach it, or None."""
+    """Starts a run of W&B, offline if W&B cannot be reached; None if that fails too."""
     import wandb
 
     ours: Dict[str, Any] = {"name": folder.name, "dir": folder, "project": "dexhand_gym"}
     settings: Dict[str, Any] = {"silent": True, "console": "off", "init_timeout": 30}
     if "finish_timeout" in wandb.Settings.model_fields:  # not on Python 3.8
         settings["finish_timeout"] = 60
-    # What the environment says beats what we would choose, and the command line beats both.
+    # Environment variables override our defaults, and the command line overrides both.
     ours, settings = (
         {name: x for name, x in some.items() if f"WANDB_{name.upper()}" not in os.environ} for some in (ours, settings)
     )
@@ -108,7 +109,7 @@ def open_run(cfg: WandbConfig, config: Dict[str, Any], folder: Path, checkpoint:
 
 
 def saved_id(checkpoint: Optional[str]) -> str:
-    """The id of the W&B run of the training that wrote `checkpoint`, or nothing."""
+    """The id of the W&B run of the training that wrote `checkpoint`, or ""."""
     file = workspace.run_of(Path(checkpoint)) / "wandb_id" if checkpoint else None
     if file is None or not file.is_file():
         return ""
@@ -121,7 +122,7 @@ def saved_id(checkpoint: Optional[str]) -> str:
 
 
 def save_results(run: Any, folder: Path) -> None:
-    """The best checkpoint, as an artifact, and what its test has found."""
+    """The best checkpoint, as an artifact, and the results of its test."""
     import wandb
 
     if (folder / "result.json").is_file():

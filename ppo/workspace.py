@@ -52,8 +52,8 @@ def check_writable(root: Path = Path()) -> None:
 def create_run(
     name: str, kind: str, keep: int = 10, clean: bool = True, root: Path = Path(), config: Optional[str] = None
 ) -> Path:
-    """Makes the folder of a new run, of kind train or test, with its config.yaml, and its links, and unlinks all but the
-    newest `keep` runs of that kind. clean=False: the folder itself stands in runs/."""
+    """Makes the folder of a new run, of kind train or test, with its config.yaml, and its links, and unlinks all but
+    the newest `keep` runs of that kind. clean=False: the folder itself stands in runs/."""
     check_run_name(name)
     archive, shown = root / "runs_all", root / "runs"
     (shown / "pinned").mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def create_run(
             log.warning("%s is no link to this run (%s): --checkpoint %s or latest finds it", place, error, run.name)
             break
     others = [path for path in runs_of(kind, shown) if path.is_symlink() and path.name != run.name]
-    # By a clock that was set back this run is the oldest: it is kept all the same.
+    # If the clock was set back, this run seems the oldest: it is kept all the same.
     for old in others[: max(len(others) + 1 - keep, 0)]:
         old.unlink(missing_ok=True)
     return run
@@ -93,9 +93,9 @@ def make_folder(parent: Path, shown: Path, name: str) -> Path:
 
 
 def link(place: Path, target: Path) -> None:
-    """Whoever looks at `place` sees the old link or the new one. Absolute, so that `mv runs/X runs/pinned/name` leaves it
-    whole; after a move of the whole project its last part still names the run (see existing()). Raises OSError or
-    NotImplementedError, and replaces nothing but links."""
+    """Makes `place` a link to `target`; a reader sees either the old link or the new one. The link is absolute, so
+    that `mv runs/X runs/pinned/name` keeps it intact. After a move of the whole project its last part still names the
+    run (see existing()). Raises OSError or NotImplementedError, and replaces nothing but links."""
     if os.path.lexists(place) and not place.is_symlink():
         raise FileExistsError(f"{printable(place)} is there already")
     temporary = place.with_name(f".link.{secrets.token_hex(8)}")  # not longer than any other name
@@ -115,7 +115,7 @@ class WriteError(OSError):
 
 
 def write(path: Path, text: str) -> None:
-    """Whoever reads `path` sees the old text or the new one, whole."""
+    """Writes a file; a reader sees either the old text or the new one, whole."""
     unfinished = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have moved the run
@@ -126,7 +126,7 @@ def write(path: Path, text: str) -> None:
 
 
 def to_json(tree: Any) -> str:
-    """JSON knows no numbers that are not finite: they become null."""
+    """JSON has no numbers that are not finite: they become null."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -150,8 +150,9 @@ def runs_of(kind: str, *folders: Path) -> List[Path]:
 
 
 def resolve_checkpoint(text: str, root: Path = Path(), newest: bool = False) -> Path:
-    """The file that --checkpoint means by a file, a run's folder or name, latest, latest_train or latest_test: of a run its
-    best one, or with `newest`, for a training to go on with, its newest. Raises ValueError, one line with the nearest name there is."""
+    """The file that --checkpoint means, given a file, a run's folder or name, latest, latest_train or latest_test: a
+    run's best checkpoint, or with `newest`, to resume a training, its newest. Raises ValueError, one line with the
+    nearest name that exists."""
     name = "latest_train" if text == "latest" else text
     found = list(existing(name, root))
     with_checkpoint = [path for path in found if path.is_file() or checkpoint_files(path, root)]
@@ -173,13 +174,13 @@ def places(root: Path) -> Tuple[Path, ...]:
 
 
 def existing(name: str, root: Path) -> Iterator[Path]:
-    """Files and folders that `name` may mean, the likeliest first. A run unlinked from runs/ is still found by that path,
-    one in runs_all/ by the path that it had before the project was moved."""
+    """Files and folders that `name` may mean, the likeliest first. A run unlinked from runs/ is still found by that
+    path, one in runs_all/ by the path that it had before the project was moved."""
     bare = re.sub(r"^(\./)?(runs/pinned/|runs/)|^(.*/)?runs_all/", "", name)
     paths = [root / name, *(place / bare for place in places(root))]
     no_links = [path for path in paths if name in KINDS and not os.path.islink(path)]  # the user's own, or copies
     for path in paths:
-        # os.path finds that there is nothing where pathlib raises OSError for what cannot be a name.
+        # For a name that cannot exist os.path says that there is nothing, where pathlib raises OSError.
         if path not in no_links and os.path.exists(path := follow(path, root)):
             yield path
     if bare in KINDS:  # for when that link is gone
@@ -189,7 +190,8 @@ def existing(name: str, root: Path) -> Iterator[Path]:
 
 
 def follow(path: Path, root: Path) -> Path:
-    """Where to look instead if `path` is a link to a run, or to a checkpoint of one, that has moved with the project."""
+    """Where to look instead if `path` is a link to a run, or to a checkpoint of one, that has moved with the
+    project."""
     if not os.path.islink(path) or os.path.exists(path):
         return path
     target = Path(os.readlink(path))
@@ -202,7 +204,8 @@ def checkpoint_files(run: Path, root: Path = Path()) -> List[Path]:
 
 
 def best_checkpoint(run: Path, root: Path = Path(), newest: bool = False) -> Path:
-    """The best checkpoint in a run's folder, or else (or with `newest`) the newest. Raises ValueError if there is none."""
+    """The best checkpoint in a run's folder, or else (or with `newest`) the newest. Raises ValueError if there is
+    none."""
     files = checkpoint_files(run, root)
     if not files:
         raise ValueError(f"checkpoint: there is no .pth file in {printable(run.resolve())} yet")
@@ -211,13 +214,14 @@ def best_checkpoint(run: Path, root: Path = Path(), newest: bool = False) -> Pat
 
 
 def newness(checkpoint: Path) -> Tuple[int, int]:
-    """The larger the newer: by the iteration in its name, and only without one by a clock that may be wrong."""
+    """Sort key, the larger the newer: by the iteration in the name, and only without one by the clock, which may be
+    wrong."""
     match = PERIODIC.fullmatch(checkpoint.name)
     return (int(match["epoch"]), 0) if match else (-1, checkpoint.stat().st_mtime_ns)
 
 
 def best_beside(checkpoint: Path) -> Path:
-    """Where the training that has written this checkpoint keeps its best policy."""
+    """Path of the best policy of the training that has written this checkpoint."""
     match = PERIODIC.fullmatch(checkpoint.name)
     return checkpoint.with_name(f"{match['name']}.pth") if match else checkpoint
 

@@ -1,1 +1,1 @@
-"""What is installed has configs.py and train_ppo.py in here; the repository has them in its root (see setup.cfg)."""
+"""An installed package has configs.py and train_ppo.py in here; the repository has them in its root (see setup.cfg)."""

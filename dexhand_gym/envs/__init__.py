@@ -1,4 +1,4 @@
-"""Tasks and how to make them. What gymnasium.make and make_vec call."""
+"""Finds tasks and makes their environments; gymnasium.make and make_vec call these functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def task_class(entry: str) -> Type:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and f"{name}.".startswith(f"{error.name}."):  # else it is what the module itself imports
+        if error.name and f"{name}.".startswith(f"{error.name}."):  # else an import inside the module failed
             raise ValueError(f"task '{entry}': {error}") from None
         raise
     from dexhand_gym.envs.checks import check_class
@@ -44,8 +44,8 @@ def make_vec_env(
 ):
     """The vector environment behind gymnasium.make_vec.
 
-    render_mode: None, "rgb_array" or "human". fields: device, backend and any other config field, by its full name (with
-    ** and a dict) or its last part.
+    render_mode: None, "rgb_array" or "human". fields: device, backend and any other config field, by its full name
+    (with ** and a dict) or its last part.
     """
     if cfg is not None and not isinstance(cfg, Config):
         raise ValueError(f"cfg = {shortened(repr(cfg))}: allowed is a dexhand_gym.envs.config.Config")
@@ -58,7 +58,7 @@ def make_vec_env(
 
 
 def make_env(task: str, cfg: Optional[Config] = None, **fields: Any):
-    """The single NumPy environment behind gymnasium.make. fields: as for make_vec_env, but for num_envs."""
+    """The single NumPy environment behind gymnasium.make. fields: as for make_vec_env, except num_envs."""
     from dexhand_gym.envs.single import SingleEnv
 
     several = next((name for name in ("num_envs", "env.num_envs") if name in fields), None)

@@ -10,8 +10,8 @@ that a user may replace:
 
 The T targets are hand.action_names: base displacements (m, rad), then finger angles (rad). The action rule sees the
 columns that the policy controls (A of T); the other columns are the baseline. `measured` holds the quantities of the
-newest observation. Where an action or what a stage returns is not finite, the drives keep their targets and the episode
-ends as `nonfinite`.
+newest observation. Where an action or the output of a stage is not finite, the drives keep their targets and the
+episode ends as `nonfinite`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dexhand_gym.hands.hand import Hand
 
 
 class Limits(NamedTuple):
-    """Of the action targets; each field is a tensor with one entry per column."""
+    """Limits of the action targets; each field is a tensor with one entry per column."""
 
     lower: Tensor
     upper: Tensor
@@ -39,8 +39,8 @@ class Limits(NamedTuple):
 
 
 def as_tensor(actions: Any, shape: Tuple[int, ...]) -> Tensor:
-    """Numbers of any type, in whatever holds them, as a tensor. Raises TypeError or ValueError, one line, for what is no
-    array of numbers or has another shape."""
+    """Converts an array-like of any numeric type to a tensor. Raises TypeError or ValueError, one line, if it is not an
+    array of real numbers or has another shape."""
     allowed = f"allowed are numbers of shape {tuple(shape)}"
     try:
         if isinstance(actions, (list, tuple)) and actions and all(isinstance(row, Tensor) for row in actions):
@@ -62,7 +62,7 @@ def as_tensor(actions: Any, shape: Tuple[int, ...]) -> Tensor:
 
 
 def position(actions: Tensor, previous: Tensor, baseline: Tensor, limits: Limits) -> Tensor:
-    """[-1, 1] spans the range of the target; the way there is clamped by the velocity limit."""
+    """[-1, 1] spans the target's range; the velocity limit bounds the change in one step."""
     targets = limits.lower + (actions + 1.0) * 0.5 * (limits.upper - limits.lower)
     return clamp_velocity(targets, previous, limits)
 
@@ -83,7 +83,7 @@ def clamp_position(targets: Tensor, previous: Tensor, limits: Limits) -> Tensor:
 
 
 class Stages:
-    """The four stages of N environments, and what they remember: a row per environment, written in place."""
+    """The four stages for N environments, and their state: one row per environment, written in place."""
 
     def __init__(self, task: TaskConfig, hand: Hand, control_dt: float, num_envs: int, device: torch.device):
         base, count = hand.num_base, hand.num_actions
@@ -104,26 +104,26 @@ class Stages:
         """The newest action [N, A]."""
         self.targets = torch.zeros(num_envs, count, **kind)
         self.baseline = torch.zeros_like(self.targets)
-        """What the pre-action rule proposed [N, T]."""
+        """The newest output of the pre-action rule [N, T]."""
         self.dof_targets = torch.zeros(num_envs, len(hand.dof_names), **kind)
-        """What the drives are told [N, D]."""
+        """The targets sent to the drives [N, D]."""
         self.refused = torch.zeros(num_envs, dtype=torch.bool, device=device)
-        """[N] where the newest action, or what a stage made of it, is not finite."""
+        """[N] True where the newest action or the output of a stage is not finite."""
 
     @property
     def functions(self) -> Tuple[Callable[..., Tensor], ...]:
-        """Those that a user may replace."""
+        """The functions that a user may replace."""
         return (self.pre_action_rule, self.action_rule, *self.post_action_filters, self.coupling)
 
     def memory(self) -> Dict[str, Tensor]:
-        """All that outlives a step, by name."""
+        """The state that persists between steps, by name."""
         delay = {"delay_steps": self.delay.steps, "delay_waiting": self.delay.waiting} if self.delay else {}
         targets = {"targets": self.targets, "rule_targets": self.baseline, "dof_targets": self.dof_targets}
         return {**targets, "last_actions": self.newest, **delay}
 
     def run(self, measured: Dict[str, Tensor]) -> None:
-        """The newest action to dof targets. The drives keep theirs where one is not finite: an engine may take such a target
-        for zero, without a word."""
+        """Turns the newest action into dof targets. Where one is not finite, the drives keep their targets: an engine
+        may silently treat such a target as zero."""
         given = self.newest.sum(1)
         self.newest.nan_to_num_(0.0).clamp_(-1.0, 1.0)
         shape, columns = self.targets.shape, self._columns
@@ -146,7 +146,8 @@ class Stages:
         self.dof_targets.copy_(self.delay(dof_targets) if self.delay else dof_targets)
 
     def restart(self, mask: Tensor, targets: Tensor) -> None:
-        """Where `mask` [N] says so, no action has been given yet, and these targets [N, T] have been in force for long."""
+        """Resets the environments in `mask` [N]: no action yet, and `targets` [N, T] as if they had been in force for
+        long."""
         column = mask.unsqueeze(1)
         self.newest.masked_fill_(column, 0.0)
         for buffer in (self.targets, self.baseline):
@@ -158,7 +159,7 @@ class Stages:
 
 
 class Stage:
-    """One of `stages`' functions as an attribute of the environment."""
+    """Descriptor that makes a function of `env.stages` an attribute of the environment."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -172,8 +173,8 @@ class Stage:
 
 def coupling_of(hand: Hand, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Targets [N, T] -> dof targets [N, D]."""
-    # Every dof has one action or none (scale 0), so that a gather says it all. A product with the matrix would wake BLAS
-    # threads, whose waiting takes cores from the physics. NumPy: a maximum in torch starts threads, after which the
+    # Every dof has one action or none (scale 0), so a gather is enough. A matrix product would wake BLAS threads, which
+    # take cores from the physics while they wait. NumPy, because a maximum in torch starts threads, after which the
     # process cannot be forked.
     coupling = np.array(hand.coupling)
     scale = torch.tensor(coupling.max(1), dtype=torch.float32, device=device)

@@ -1,4 +1,4 @@
-"""BlindGrasping: as BoxGrasping, but the hand starts anywhere around the cube, turned any way, its fingers anyhow."""
+"""BlindGrasping: BoxGrasping, but with the hand's start position, orientation and fingers drawn from wide ranges."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class BlindGraspingConfig(BoxGraspingConfig):
     episode_length: int = 750
     """Control steps until time-out (15 s)."""
     start_height: Way = 0.15
-    """The hand starts this far above the pre-grasp pose and up to init_hand_position_range higher, m: clear of the box and the
-    ground whichever way it is turned."""
+    """The hand starts this far above the pre-grasp pose and up to init_hand_position_range higher, m: clear of the box
+    and the ground whichever way it is turned."""
     max_box_distance: Annotated[float, Range(0, 100, above=True)] = 0.8
     """box_too_far: palm to box, m."""
     init_hand_position_range: Way = 0.2
-    """The hand starts within +- this of there in x and y, m."""
+    """The hand starts within +- this of the pre-grasp pose in x and y, m."""
     init_hand_rotation_range: Annotated[float, Range(0, torch.pi)] = 0.7854
     """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
     init_finger_range: Annotated[float, Range(0, 1)] = 0.5
-    """Every finger action starts anywhere in this share of its range, from straight."""
+    """Every finger action starts at random within this share of its range, counted from straight."""
     reach_distance: Annotated[float, Range(0, 100, above=True)] = 0.06
     """Stage grasp begins when the first three pads' centroid is this near to the cube's centre, m."""
     reward_weights: Dict[str, float] = field(
@@ -48,8 +48,8 @@ class BlindGraspingConfig(BoxGraspingConfig):
 
 
 def stage(m: Dict[str, Tensor], cfg: Config) -> Tensor:
-    """Which of STAGES an environment is in, [N, 3] with a single 1 per row: lift while thumb and another finger are on the
-    cube, else grasp where the pads are around it, else pre_grasp."""
+    """Which of STAGES an environment is in, [N, 3] with a single 1 per row: lift while thumb and another finger are on
+    the cube, else grasp where the pads are around it, else pre_grasp."""
     on_box = m["finger_box_contact"]
     lift = on_box[:, 0] * on_box[:, 1:].amax(1)
     near = (m["pads_to_box"] < cfg.task.reach_distance).float()
@@ -57,13 +57,13 @@ def stage(m: Dict[str, Tensor], cfg: Config) -> Tensor:
 
 
 class BlindGrasping(BoxGrasping):
-    """BoxGrasping from harder starts; what it takes to succeed and what the policy sees are the same.
+    """BoxGrasping from harder starts; success criterion and observations are the same.
 
-    **Start** cube as in BoxGrasping; hand within +-20 cm of the pre-grasp pose in x and y and 15 to 35 cm above it, turned
-    by up to 45 degrees about each axis, every finger in the straighter half of its range.
+    **Start** cube as in BoxGrasping; hand within +-20 cm of the pre-grasp pose in x and y and 15 to 35 cm above it,
+    turned by up to 45 degrees about each axis, every finger in the straighter half of its range.
 
-    **Stages** `pre_grasp`: come near; `grasp`: first three pads' centroid within 6 cm of the cube's centre; `lift`: thumb
-    and another finger on the cube. A privileged observation, `stage`; the share of time in each is logged.
+    **Stages** `pre_grasp`: come near; `grasp`: first three pads' centroid within 6 cm of the cube's centre; `lift`:
+    thumb and another finger on the cube. A privileged observation, `stage`; the share of time in each is logged.
 
     **Rewards** BoxGrasping's, and
 
@@ -73,7 +73,7 @@ class BlindGrasping(BoxGrasping):
     |                                          | pre_grasp, 1 in the later stages                                         |
     | stage_pre_grasp, stage_grasp, stage_lift | 1 in that stage (weight 0)                                               |
 
-    **Ends** as BoxGrasping, by time-out after 750 steps (15 s).
+    **Ends** as BoxGrasping, but by time-out after 750 steps (15 s).
     """
 
     config = BlindGraspingConfig

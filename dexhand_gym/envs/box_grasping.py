@@ -30,9 +30,9 @@ class BoxGraspingConfig(TaskConfig):
     episode_length: int = 500
     """Control steps until time-out (10 s)."""
     max_linear_velocity: float = 0.1
-    """Of the base's targets, m/s."""
+    """Speed limit of the base's targets, m/s."""
     max_angular_velocity: float = 0.5
-    """Of the base's targets, rad/s."""
+    """Speed limit of the base's targets, rad/s."""
     policy_observation_keys: Tuple[str, ...] = (
         "base_dof_pos",
         "base_dof_vel",
@@ -58,30 +58,30 @@ class BoxGraspingConfig(TaskConfig):
         "grasp_duration",
         "episode_time",
     )
-    """What the critic sees besides, in training: where the object is and how long it has been held."""
+    """What the critic sees in addition, in training: where the object is and how long it has been held."""
     init_box_position_range: Way = 0.02
     """The box starts within +- this of the origin in x and y, at any yaw, m."""
     start_height: Way = 0.1
-    """The hand starts this far above the pre-grasp pose, m: clear of the box at any noise below."""
+    """The hand starts this far above the pre-grasp pose, m: clear of the box anywhere in the ranges below."""
     init_hand_position_range: Way = 0.03
-    """The hand starts within +- this of there in x, y and z, m."""
+    """The hand starts within +- this of that position in x, y and z, m."""
     init_hand_rotation_range: Annotated[float, Range(0, torch.pi)] = 0.2
     """The hand starts within +- this of the pre-grasp pose about x, y and z, rad."""
     success_height: Annotated[float, Range(0, 10, above=True)] = 0.2
     """The box's centre must rise above this, m."""
     success_duration: Annotated[float, Range(0, 1e6, above=True)] = 2.0
-    """... and stay there in the hand for this long, s."""
+    """The box must stay above success_height, in the hand, for this long, s."""
     min_fingers_for_grasp: Annotated[int, Range(1, 5)] = 2
-    """... with at least this many fingers on it."""
+    """The box is in the hand while at least this many fingers are on it."""
     min_palm_height: Height = 0.03
     """hitting_ground: the palm's frame below this, m."""
     min_finger_height: Height = -0.002
-    """hitting_ground: a fingertip's or pad's frame below this, m. They lie on the skin, and the ground yields by about
-    2 mm to 10 N: touching it is allowed, pushing is not."""
+    """hitting_ground: a fingertip's or pad's frame below this, m. These frames are on the skin, and the ground yields
+    by about 2 mm under 10 N: touching it is allowed, pushing is not."""
     max_box_distance: Annotated[float, Range(0, 100, above=True)] = 0.6
     """box_too_far: palm to box, m."""
     max_box_push: Annotated[float, Range(0, 100, above=True)] = 0.12
-    """box_pushed_away: horizontal way of the box from where it started, m."""
+    """box_pushed_away: horizontal distance of the box from where it started, m."""
     reward_weights: Dict[str, float] = field(
         default_factory=lambda: {
             "reach": 0.3,
@@ -98,7 +98,7 @@ class BoxGraspingConfig(TaskConfig):
             "fingerpad_to_box_centroid": 0.0,
             "hand_to_object": 0.0,
             "grasp_duration": 0.0,
-            "termination_success": 10000.0,  # more than going on to hold the cube could pay
+            "termination_success": 10000.0,  # more than holding on to the cube could earn
         }
     )
     """Weight of each reward term and ending."""
@@ -114,7 +114,8 @@ def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
 
 
 def finger_box_contact(m: Dict[str, Tensor], cfg: Config) -> Tensor:
-    """1 where a finger's distal link is pressed and its pad is within 2 cm of the cube (else it is the ground) [N, F]."""
+    """1 where a finger's distal link is pressed and its pad is within 2 cm of the cube (else it is the ground) [N,
+    F]."""
     return m["contact_binary"] * (m["pads_to_surface"] < 0.02)
 
 
@@ -132,7 +133,7 @@ def pad_pair_distances(m: Dict[str, Tensor], cfg: Config) -> Tensor:
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean, over the last axis."""
+    """Euclidean distance over the last axis."""
     return torch.linalg.vector_norm(a - b, dim=-1)
 
 
@@ -141,9 +142,9 @@ class BoxGrasping(DexHandVecEnv):
 
     **Actions** Box(-1, 1, (18,)) as BaseTask's; limits 0.1 m/s, 0.5 rad/s (base), 1.0 rad/s (fingers).
 
-    **Observations** proprioception and touch: `BoxGraspingConfig.policy_observation_keys`. Of the object only privileged
-    ones: object_pos 3, object_quat 4, object_vel 6, finger_to_object_distances 5 (pad to centre), hand_to_object_distance
-    1, finger_box_contact 5, grasp_duration 1 (s that the success condition has held).
+    **Observations** proprioception and touch: `BoxGraspingConfig.policy_observation_keys`. The object is in privileged
+    ones only: object_pos 3, object_quat 4, object_vel 6, finger_to_object_distances 5 (pad to centre),
+    hand_to_object_distance 1, finger_box_contact 5, grasp_duration 1 (s that the success condition has held).
 
     **Rewards** (weights in `BoxGraspingConfig.reward_weights`)
 
@@ -231,7 +232,8 @@ class BoxGrasping(DexHandVecEnv):
 
     @cached_property
     def _rest_turn(self) -> Tensor:
-        """How the object lies still; kept, since to bring it to a GPU in every start would make that wait."""
+        """The orientation in which the object rests; cached, since copying it to a GPU at every start would
+        synchronise."""
         return torch.tensor(self.cfg.env.object.rest()[1], dtype=torch.float32, device=self.device)
 
     def sample_start(self) -> Dict[str, Tensor]:
@@ -289,7 +291,7 @@ class BoxGrasping(DexHandVecEnv):
 
     @staticmethod
     def failures(m: Dict[str, Tensor], cfg: Config) -> Dict[str, Tensor]:
-        """Hand into the ground, or the cube lost."""
+        """The hand is in the ground, or the cube is lost."""
         task = cfg.task
         lowest = torch.minimum(m["tips"][..., 2].amin(1), m["pads"][..., 2].amin(1))
         return {

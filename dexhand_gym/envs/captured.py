@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 class Captured:
-    """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first two calls run it (kernels
-    load and compile), the third captures it, and every later one replays the capture; otherwise it is run. Either way in
-    inference mode, which saves a tenth of the cost of small operations; the tensors returned are copies free of that mode.
-    `fuse` compiles the function first.
+    """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first two calls run it
+    (kernels load and compile), the third captures it, and every later one replays the capture; otherwise it is run.
+    Both use inference mode, which saves a tenth of the cost of small operations; the returned tensors are copies made
+    outside of it. `fuse` compiles the function first.
 
-    What waits for the GPU (`.item()`, `torch.tensor(...)`, shapes that depend on data) cannot be captured. The second call
-    finds that out; then the function is run at every call, and a warning names function and line.
+    Code that waits for the GPU (`.item()`, `torch.tensor(...)`, shapes that depend on data) cannot be captured. The
+    second call detects that; then the function is run at every call, and a warning names function and line.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Captured:
             self._graph = torch.cuda.CUDAGraph()
             if self._generator is not None:
                 self._graph.register_generator_state(self._generator)
-            # thread_local: NCCL has threads of its own, which ask the driver at any time
+            # thread_local: NCCL has threads of its own, which may call the driver at any time
             with torch.inference_mode(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._result = self._function()
         self._graph.replay()
@@ -86,7 +86,8 @@ class Captured:
 
 @contextlib.contextmanager
 def synchronisations() -> Iterator[List[str]]:
-    """Where the code within waits for the GPU, filled in at its end: "rewards() in my_task.py:12"."""
+    """Yields a list that is filled at the end of the block with the places that wait for the GPU: "rewards() in
+    my_task.py:12"."""
     places: List[str] = []
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as told:
@@ -117,8 +118,8 @@ def function_at(file: str, line: int) -> str:
 
 
 def copies(result: Any) -> Any:
-    """Clones a tensor, or a tuple of tensors; passes anything else through. On a CPU by NumPy: a large clone() takes
-    threads from the physics."""
+    """Clones a tensor, or a tuple of tensors; passes anything else through. On a CPU it copies with NumPy: a large
+    clone() takes threads from the physics."""
     if isinstance(result, Tensor):
         return result.clone() if result.is_cuda else torch.from_numpy(result.numpy().copy())
     return tuple(copies(item) for item in result) if isinstance(result, tuple) else result

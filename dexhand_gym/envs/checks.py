@@ -1,4 +1,5 @@
-"""What a task's functions return, held against what the environment needs: names, types, shapes, before the first step."""
+"""Checks, before the first step, that what a task returns has the names, types and shapes that the environment
+needs."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ NUMBERS = (torch.float32, torch.bool, torch.int32, torch.int64, torch.uint8)
 
 
 def check_class(cls: type) -> None:
-    """Raises ValueError, one line, unless the tables of a task's class are what they should be."""
+    """Raises ValueError, one line, unless the tables of a task's class are well formed."""
     task: Any = cls
     text = "the name of a quantity"
     for owner, table, what, fits in (
@@ -44,7 +45,7 @@ def check_class(cls: type) -> None:
 
 
 def check_table_names(task: Any, known: Iterable[str]) -> None:
-    """Raises ValueError, one line, unless what the tables of a task's class name is a quantity."""
+    """Raises ValueError, one line, unless the tables of a task's class name known quantities only."""
     name, known = type(task).__name__, list(known)
     for timer, source in task.timers.items():
         check_name(f"{name}.timers[{timer!r}]", source, known)
@@ -58,13 +59,13 @@ def takes_two(function: Any) -> bool:
         inspect.signature(function).bind({}, None)
     except TypeError:
         return False
-    except ValueError:  # one of C's without a signature
+    except ValueError:  # a C function without a signature
         return True
     return True
 
 
 def warn_of_misspelt(cls: type, members: List[str]) -> None:
-    """Says which members of a task's class have almost the name of one that the environment reads."""
+    """Warns of members of a task's class whose name is close to one that the environment reads."""
     for name in vars(cls):
         near = difflib.get_close_matches(name, members, 1, 0.8)
         if near and name not in members and not name.startswith("_"):
@@ -73,7 +74,7 @@ def warn_of_misspelt(cls: type, members: List[str]) -> None:
 
 @contextlib.contextmanager
 def unchanged(what: str, measured: Dict[str, Tensor]) -> Iterator[None]:
-    """Raises ValueError, one line, if what is done within changes a quantity that was there before."""
+    """Raises ValueError, one line, if the code within changes a quantity that existed before."""
     before = {name: value.clone() for name, value in measured.items() if isinstance(value, Tensor)}
     yield
     for name, value in before.items():
@@ -82,7 +83,7 @@ def unchanged(what: str, measured: Dict[str, Tensor]) -> Iterator[None]:
 
 
 def check_shape(stage: Any, value: Any, shape: Tuple[int, ...]) -> Tensor:
-    """What a stage of the actions returned. Raises ValueError, one line, unless it has this shape."""
+    """Returns `value`, the output of a stage of the actions. Raises ValueError, one line, unless it has this shape."""
     if getattr(value, "shape", None) != shape:
         name = stage if isinstance(stage, str) else getattr(stage, "__name__", type(stage).__name__)
         found = f"a tensor {numbers(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -91,7 +92,8 @@ def check_shape(stage: Any, value: Any, shape: Tuple[int, ...]) -> Tensor:
 
 
 def check_named(what: str, values: Any, num_envs: int, dtypes: Tuple[torch.dtype, ...], device: torch.device) -> None:
-    """`values` is a dict of tensors [num_envs]; `what` is what to call one of them. Raises ValueError, one line."""
+    """Raises ValueError, one line, unless `values` is a dict of such tensors [num_envs]; `what` is the message's word
+    for one."""
     if not isinstance(values, dict):
         raise ValueError(
             f"the task's {what}s are a {type(values).__name__}: allowed is a dict, name -> tensor [{num_envs}]"
@@ -103,7 +105,8 @@ def check_named(what: str, values: Any, num_envs: int, dtypes: Tuple[torch.dtype
 def check_tensor(
     what: str, value: Any, shape: Tuple[int, ...], dtypes: Tuple[torch.dtype, ...], device: torch.device
 ) -> None:
-    """Raises ValueError, one line, unless `value` is a tensor of this shape (-1: any number), a dtype of these, there."""
+    """Raises ValueError, one line, unless `value` is a tensor of this shape (-1: any number) and one of these dtypes,
+    on such a device."""
     allowed = f"allowed is a tensor {numbers(shape)} of {' or '.join(str(d)[6:] for d in dtypes)} on {device}"
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} is a {type(value).__name__}: {allowed}")
@@ -115,7 +118,7 @@ def check_tensor(
 
 
 def check_quantities(measured: Dict[str, Tensor], names: Iterable[str], num_envs: int, device: torch.device) -> None:
-    """Every quantity is a tensor with a row per environment."""
+    """Raises ValueError, one line, unless each of these quantities is a tensor with one row per environment."""
     for name in names:
         value: Any = measured[name]
         rows = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
@@ -123,7 +126,7 @@ def check_quantities(measured: Dict[str, Tensor], names: Iterable[str], num_envs
 
 
 def check_seed(seed: Any) -> Optional[int]:
-    """Gymnasium's seeds have no largest one."""
+    """The seed as an int, or None. Gymnasium's seeds have no upper bound."""
     if seed is None:
         return None
     if isinstance(seed, Integral) and not isinstance(seed, bool) and int(seed) >= 0:
@@ -132,7 +135,8 @@ def check_seed(seed: Any) -> Optional[int]:
 
 
 def check_reset(options: Any, num_envs: int, device: torch.device) -> Tensor:
-    """The environments that reset(options=...) names [N] bool: all, or those of its reset_mask. Raises ValueError, one line."""
+    """Mask [N] bool of the environments that reset(options=...) selects: all, or those of its reset_mask. Raises
+    ValueError, one line."""
     if options is not None and not isinstance(options, dict):
         raise ValueError(f"options = {shortened(repr(options))}: allowed is a dict, such as {{'reset_mask': mask}}")
     for name in options or {}:
@@ -145,7 +149,8 @@ def check_reset(options: Any, num_envs: int, device: torch.device) -> Tensor:
 
 
 def check_remembered(name: str, value: Tensor, most: Optional[int]) -> None:
-    """An entry of an environment's state. `most`: of one that counts something."""
+    """Raises ValueError, one line, unless an entry of an environment's state is finite and, if `most` is given, a count
+    up to it."""
     if not torch.isfinite(value.double()).all():
         raise ValueError(f"its {name} is not finite")
     if most is not None and not ((value >= 0) & (value <= most)).all():
@@ -153,7 +158,7 @@ def check_remembered(name: str, value: Tensor, most: Optional[int]) -> None:
 
 
 def check_scene(scene: Any) -> Scene:
-    """What scene() returned."""
+    """Returns what scene() returned. Raises ValueError, one line, if that is not a valid scene."""
     if not isinstance(scene, Scene):
         raise ValueError(f"scene() returns a {type(scene).__name__}: allowed is a Scene")
     for i, thing in enumerate(scene.objects):
@@ -169,7 +174,8 @@ def check_scene(scene: Any) -> Scene:
 
 
 def check_start(start: Any, known: Dict[str, Tensor]) -> None:
-    """What sample_start() returned: a pose for each actor it names, action targets for the hand."""
+    """Raises ValueError, one line, unless sample_start() returned a pose for each actor it names and action targets for
+    the hand."""
     if not isinstance(start, dict):
         raise ValueError(f"sample_start() returns a {type(start).__name__}: allowed is a dict, name -> tensor")
     for name, value in start.items():

@@ -1,4 +1,4 @@
-"""What an environment is made of, as dataclasses. Loads neither torch nor an engine."""
+"""The configuration of an environment, as dataclasses. Loads neither torch nor an engine."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ OLDER_NAMES = {
     "hand_rotation_noise": "init_hand_rotation_range",
     "finger_noise": "init_finger_range",
 }
-"""Fields of a task's config by names that they once had, which files and command lines may still say."""
+"""Older names of fields of a task's config -> today's; files and command lines may still use the older ones."""
 
 ENDINGS = ("termination_success", "termination_failure_penalty", "termination_timeout_penalty")
-"""Entries of reward_weights that are no terms."""
+"""Entries of reward_weights that belong to endings, not to reward terms."""
 
 
 @dataclass
 class CameraConfig:
-    """From where pictures, videos and a window show an environment."""
+    """The camera of pictures, videos and windows."""
 
     follow: bool = True
-    """Look at the middle of the hand, wherever it goes. Off: at the place 12 cm above the middle of the ground."""
+    """Look at the middle of the hand and follow it. Off: look at the point 12 cm above the middle of the ground."""
     distance: Annotated[float, Range(0.05, 100)] = 0.5
-    """m."""
+    """Distance of the camera from the point that it looks at, m."""
     azimuth: Annotated[float, Range(-360, 360)] = 290.0
     """Direction in which the camera looks, degrees: 0 along +x, 90 along +y."""
     elevation: Annotated[float, Range(-90, 90)] = -20.0
-    """Degrees; below 0 the camera looks down."""
+    """Elevation of that direction, degrees; below 0 the camera looks down."""
 
 
 @dataclass
 class EnvConfig:
-    """Where and how many."""
+    """How many environments, where they run and how they are shown."""
 
     num_envs: Annotated[int, Range(1, 2**20)] = 1024
     """Parallel environments."""
@@ -61,14 +61,15 @@ class EnvConfig:
     """On a GPU: fuse the kernels of rewards, endings and observations with torch.compile. Some 2 % faster, starts some
     10 s later."""
     render: Optional[bool] = None
-    """train_ppo.py: show what goes on, in a window or, without a display, on a page for the browser; None: in tests only.
-    (In code, say render_mode="human".)"""
+    """train_ppo.py: show the environments, in a window or, without a display, on a page for the browser; None: in tests
+    only. (In code, say render_mode="human".)"""
     render_host: str = "127.0.0.1"
     """Where the page is served; any other address than this lets other machines watch."""
     render_port: Annotated[int, Range(0, 65535, note="0: any")] = 8080
-    """... or at the next free port."""
+    """Port at which the page is served, or the next free one."""
     record_video: bool = False
-    """train_ppo.py: film environment 0 for the run's videos/, the beginning of a test, or now and then while training."""
+    """train_ppo.py: film environment 0 into the run's videos/: the beginning of a test, or clips at intervals while
+    training."""
     video_interval: Annotated[int, Range(1, 10**9)] = 100
     """Iterations of training between two clips."""
     video_length: Annotated[int, Range(1, 10**6)] = 500
@@ -80,11 +81,11 @@ class EnvConfig:
     spacing: Annotated[float, Range(0, 100)] = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand: str = "right"
-    """right, left, or one of your own by the name under which it is registered, or as package.module:HAND."""
+    """right, left, or your own hand, by the name under which it is registered or as package.module:HAND."""
     hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
     object: Object = field(default_factory=Object)
-    """The object to grasp (tasks that have one); env.box is an older name of it."""
+    """The object to grasp (tasks that have one); env.box is its older name."""
 
     @property
     def box(self) -> Object:
@@ -95,8 +96,8 @@ class EnvConfig:
 @dataclass
 class RandomizeConfig:
     """Domain randomisation, off by default. Ranges are sampled uniformly, once per environment, when the
-    environments are made (from their seed); noise is sampled at every control step. It reaches the policy's observation
-    only: rewards, endings and privileged observations are those of the true state."""
+    environments are made (from their seed); noise is sampled at every control step. It affects the policy's observation
+    only: rewards, endings and privileged observations are computed from the true state."""
 
     box_size: Optional[Tuple[Size, Size]] = None
     """Range of the objects' largest extent, m; None: env.object.size."""
@@ -105,19 +106,20 @@ class RandomizeConfig:
     box_friction: Optional[Tuple[Friction, Friction]] = None
     """Range of their friction coefficient; None: env.object.friction."""
     action_delay: Tuple[Annotated[int, Range(0, 100)], Annotated[int, Range(0, 100)]] = (0, 0)
-    """Range of the control steps by which dof targets reach the drives late."""
+    """Range of the delay with which dof targets reach the drives, in control steps."""
     joint_position_noise: Deviation = 0.0
-    """Standard deviation on every dof's position, rad (m for the base's first three)."""
+    """Standard deviation of the noise on every dof's position, rad (m for the base's first three)."""
     joint_velocity_noise: Deviation = 0.0
-    """... on every dof's velocity, rad/s (m/s)."""
+    """Standard deviation of the noise on every dof's velocity, rad/s (m/s)."""
     body_position_noise: Deviation = 0.0
-    """... on the positions of the hand's bodies, such as the finger pads, and of the boxes, along x, y and z, m."""
+    """Standard deviation of the noise on the positions of the hand's bodies, such as the finger pads, and of the boxes,
+    along x, y and z, m."""
     contact_force_noise: Deviation = 0.0
-    """... on the contact force of every body, along x, y and z, N."""
+    """Standard deviation of the noise on the contact force of every body, along x, y and z, N."""
 
     @property
     def per_environment(self) -> bool:
-        """Whether environments differ in what they keep from episode to episode."""
+        """Whether environments differ in properties that they keep from episode to episode."""
         return any((self.box_size, self.box_mass, self.box_friction, self.action_delay[1] > self.action_delay[0]))
 
     def validate(self) -> None:
@@ -130,7 +132,7 @@ class RandomizeConfig:
 
 @dataclass
 class TaskConfig:
-    """What every task has. A task subclasses this and names its terms: each weight belongs to one reward term."""
+    """Settings that every task has. A task subclasses this and names its reward terms: each has one weight."""
 
     episode_length: Annotated[int, Range(1, 10**6)] = 300
     """Control steps until time-out."""
@@ -143,11 +145,11 @@ class TaskConfig:
     policy_controls_fingers: bool = True
     """Off: the fingers' targets follow the pre-action rule."""
     max_linear_velocity: Speed = 0.5
-    """Of the base's targets, m/s."""
+    """Speed limit of the base's targets, m/s."""
     max_angular_velocity: Speed = 1.5
-    """Of the base's targets, rad/s."""
+    """Speed limit of the base's targets, rad/s."""
     max_finger_velocity: Speed = 1.0
-    """Of the fingers' targets, rad/s."""
+    """Speed limit of the fingers' targets, rad/s."""
     contact_binary_threshold: Annotated[float, Range(0, 1000)] = 0.1
     """A finger touches when the force on its contact body exceeds this, N."""
     policy_observation_keys: Annotated[Tuple[str, ...], Length(1, 1000)] = (
@@ -164,22 +166,23 @@ class TaskConfig:
     )
     """What the policy sees, in this order: names of quantities; everything else is privileged."""
     critic_observation_keys: Tuple[str, ...] = ()
-    """What the critic sees besides, which only training needs; privileged observations are allowed here."""
+    """What the critic sees in addition (only training needs it); privileged observations are allowed here."""
     active_success_criteria: Tuple[str, ...] = ()
-    """Successes that end an episode; empty: all the task has."""
+    """Success criteria that end an episode; empty: all that the task has."""
     active_failure_criteria: Tuple[str, ...] = ()
-    """Failures that end an episode; empty: all the task has."""
+    """Failure criteria that end an episode; empty: all that the task has."""
     randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     reward_weights: Dict[str, float] = field(default_factory=dict)
     """Weight of each reward term, and of the endings, 0 by default: termination_success, termination_failure_penalty,
     termination_timeout_penalty (penalties are positive and subtracted)."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.reward_weights, dict):  # else check() says so
+        if isinstance(self.reward_weights, dict):  # else check() reports it
             self.reward_weights = {**self.reward_weights, **{k: self.reward_weights.get(k, 0.0) for k in ENDINGS}}
 
     def validate(self) -> None:
-        """Raises ValueError, one line, for names and values that do not go together; check() has looked at each alone."""
+        """Raises ValueError, one line, for names and values that contradict each other; check() has checked each on its
+        own."""
         self.randomize.validate()
         for old, new in OLDER_NAMES.items():
             if hasattr(self, old) and hasattr(self, new):
@@ -199,16 +202,16 @@ class TaskConfig:
 
 @dataclass
 class Config:
-    """Everything that makes an environment."""
+    """Complete configuration of an environment."""
 
     sim: SimConfig = field(default_factory=SimConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     task: Any = field(default_factory=TaskConfig)
-    """The TaskConfig of the task's own class."""
+    """An instance of the task's own subclass of TaskConfig."""
 
     @property
     def hand(self) -> Hand:
-        """That of env.hand."""
+        """The hand that env.hand names."""
         return find_hand(self.env.hand)
 
     @property
@@ -217,7 +220,8 @@ class Config:
         return self.sim.dt * self.task.decimation
 
     def validate(self) -> None:
-        """Raises ValueError, one line, at the first mistake; what only stands for a value (a list for a tuple) becomes one."""
+        """Raises ValueError, one line, at the first mistake; converts equivalents to the declared type (a list to a
+        tuple)."""
         check(self)
         self.sim.validate()
         self.task.validate()
@@ -233,8 +237,8 @@ class Config:
 
 
 def override(cfg: Config, fields: Dict[str, Any]) -> Config:
-    """A copy of `cfg` with `fields` replaced, each by its full name ("task.episode_length") or its last part. A dict in the
-    place of a group of fields ("randomize") gives some of them.
+    """A copy of `cfg` with `fields` replaced, each by its full name ("task.episode_length") or its last part. A dict
+    for a group of fields ("randomize") replaces some of them.
 
     Raises TypeError, one line with the nearest name, for a field that does not exist or is not unique.
     """
@@ -249,7 +253,7 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
         if len(matches) != 1:
             names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.6)
             hint = f"; did you mean {' or '.join(names)}?" if names else ""
-            # Python's own words, by which libraries find out that an environment does not know an option
+            # Python's own wording, by which libraries recognise that an environment does not know an option
             unknown = f"unexpected keyword argument '{name}': no such environment option"
             raise TypeError(f"ambiguous environment option '{name}'{hint}" if matches else unknown + hint)
         if isinstance(value, dict) and dataclasses.is_dataclass(known[matches[0]]):

@@ -1,4 +1,4 @@
-"""What an environment measures, and the observations made of it."""
+"""The quantities that an environment measures, and the observations made of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dexhand_gym.sim.base import Simulator, Variation
 def raw_quantities(
     sim: Simulator, scene: Scene, stages: Stages, start: Dict[str, Tensor], episode_step: Tensor, variation: Variation
 ) -> Dict[str, Tensor]:
-    """Those of quantities.py's table, as views of memory that stays where it is."""
+    """The raw quantities of quantities.py's table, in memory that stays in place."""
 
     def constant(values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=sim.device)
@@ -51,10 +51,11 @@ def raw_quantities(
 
 
 class Instruments:
-    """Measures for a task: the raw quantities `raw`, timers and remembered quantities; without noise if that is None."""
+    """Measures for a task: the raw quantities `raw`, timers and remembered quantities; no sensor noise if `noise` is
+    None."""
 
     def __init__(self, task: Task, raw: Dict[str, Tensor], noise: Optional[SensorNoise]):
-        """Raises ValueError, one line, where the task or its config names what is no quantity."""
+        """Raises ValueError, one line, if the task or its config names an unknown quantity."""
         self.task, self.raw, self.noise = task, raw, noise
         self.timers: Dict[str, Tensor] = {}
         self.previous: Dict[str, Tensor] = {}
@@ -75,7 +76,8 @@ class Instruments:
         return Measured(self.raw, self.task.quantities, self.task.cfg)
 
     def measure(self, elapsed: float) -> Measured:
-        """Those of this instant, `elapsed` seconds after the last ones (0 after a restart), timers moved on."""
+        """The quantities of this instant, `elapsed` seconds after the last one (0 after a restart); advances the
+        timers."""
         m = self.measured
         for name, condition in self.task.timers.items():
             if name not in self.raw:
@@ -84,21 +86,21 @@ class Instruments:
         return m
 
     def remember(self, m: Measured) -> None:
-        """This instant is over."""
+        """Stores this instant's values of the task's `remembered` quantities, as prev_<name>."""
         for name in self.task.remembered:
             if name not in self.previous:
                 self.raw[f"prev_{name}"] = m[f"prev_{name}"] = self.previous[name] = m[name].clone()
             self.previous[name].copy_(m[name])
 
     def observe(self, m: Measured) -> Tensor:
-        """What the policy sees, and behind it what only the critic may see [N, S]."""
+        """The observation [N, S]: the policy's columns, followed by those that only the critic may see."""
         sensed = self.noise.sense(m, self.raw, self.task) if self.noise else m
         columns = [sensed[key] for key in self.policy_keys] + [m[key] for key in self.critic_keys]
         return torch.cat([column.reshape(self.task.num_envs, -1) for column in columns], 1).float()
 
     def widths(self) -> List[int]:
-        """Of an observation: the policy's part and the critic's. Raises ValueError, one line, where a quantity has not a row
-        for each environment."""
+        """Widths of an observation's two parts, the policy's and the critic's. Raises ValueError, one line, if a
+        quantity does not have one row per environment."""
         m, keys = self.measured, (*self.policy_keys, *self.critic_keys)
         check_quantities(m, [*self.task.quantities, *self.task.timers], self.task.num_envs, self.task.device)
         for key in keys:
@@ -112,7 +114,7 @@ class Instruments:
         return [name for name in {**self.task.quantities, **self.raw} if m[name].shape[:1] == (self.task.num_envs,)]
 
     def hidden(self, m: Measured, states: List[Tensor]) -> List[Tensor]:
-        """What else was computed in this instant, each [N, ...] of floats, but for views of `states`."""
+        """The computed quantities that are not observed, each [N, ...] of floats, except views of `states`."""
         shown = (*self.policy_keys, *self.critic_keys)
         values = [m[name] for name in m if name in self.task.quantities and name not in shown]
         values = [x for x in values if x.is_floating_point() and x.dim() and len(x) == self.task.num_envs]

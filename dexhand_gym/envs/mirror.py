@@ -1,7 +1,7 @@
-"""What observations and actions become in the mirror, in the x-z plane of the palm and of the world.
+"""How observations and actions change when mirrored in the x-z plane of the palm and of the world.
 
-A kind of quantity is a pattern of signed places, counted from 1, that repeats along a row: (1, -2, 3) keeps x, changes the
-sign of y and keeps z. A task says the kinds of its own quantities in `mirrors`.
+A kind of quantity is a pattern of signed column numbers, counted from 1, that repeats along a row: (1, -2, 3) keeps x,
+changes the sign of y and keeps z. A task gives the kinds of its own quantities in `mirrors`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ VELOCITY: Kind = (1, -2, 3, -4, 5, -6)
 QUATERNION: Kind = (-1, 2, -3, 4)
 POSE: Kind = (1, -2, 3, -4, 5, -6, 7)
 LINK_POSE: Kind = (1, -2, 3, 7, -6, -5, 4)
-"""Of a finger's body, in whose frame z is turned round where it is y in other frames."""
+"""Pose of a finger's body: mirroring flips the z axis of its frame, in other frames y."""
 
 OF_THE_HAND = ("base", "dofs", "targets", "actions")
-"""Kinds that follow from the hand: signs of its base's dofs, of all dofs, of action targets, of the policy's actions."""
+"""Kinds that follow from the hand: signs of its base's dofs, of all dofs, of action targets, of the policy's
+actions."""
 
 HAND_MIRRORS: Dict[str, Any] = {
     **dict.fromkeys(("base_dof_pos", "base_dof_vel", "base_dof_target"), "base"),
@@ -43,18 +44,19 @@ HAND_MIRRORS: Dict[str, Any] = {
 
 
 Image = Tuple[torch.Tensor, torch.Tensor]
-"""Index and sign of each number's image: image = sign * row[index]."""
+"""Source index and sign of each column of the mirror image: image = sign * row[index]."""
 
 
 def images(env: Any) -> Tuple[Image, Image, Image]:
-    """Of a row of the policy's observation, of the critic's, of the policy's actions."""
+    """Mirror images of a row of the policy's observation, of the critic's, and of the policy's actions."""
     policy, critic = env.task.policy_observation_keys, env.task.critic_observation_keys
     actions = as_image(env, signs_of_hand(env, "actions"))
     return image_of_row(env, policy), image_of_row(env, (*policy, *critic)), actions
 
 
 def image_of_row(env: Any, keys: Sequence[str]) -> Image:
-    """Of a row of these quantities. Raises ValueError for one of which nobody has said what it becomes."""
+    """Mirror image of a row of these quantities. Raises ValueError for a quantity without a fitting entry in
+    `mirrors`."""
     places: List[int] = []
     for key in keys:
         width = env.measured[key][0].numel()

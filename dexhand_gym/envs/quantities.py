@@ -19,8 +19,8 @@ The environment puts in the raw ones:
 | <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |
 | episode_step                  | [N]          | control steps since the episode began                                |
 
-and everything else is a function of others, in a table name -> function(measured, config), in which `config.hand` is the
-hand. An episode in which one of them is not finite ends as `nonfinite`.
+and everything else is a function of others, in a table name -> function(measured, config), in which `config.hand` is
+the hand. An episode in which one of them is not finite ends as `nonfinite`.
 
 Sizes: D dofs, T action targets (26 and 18 of the DexHand021), A actions of the policy, F fingers, B bodies.
 """
@@ -56,8 +56,8 @@ class Measured(Dict[str, Tensor]):
 
 
 def finite(*values: Tensor) -> Tensor:
-    """[N] bool: the rows that hold neither NaN nor infinity in any of these [N, ...]. Sums tell, at a fifth of the cost of
-    looking at every number; one that overflows counts as infinite."""
+    """[N] bool: the rows that hold neither NaN nor infinity in any of these [N, ...]. Tests sums, at a fifth of the
+    cost of testing every number; a sum that overflows counts as infinite."""
     rows = [(x if x.dim() > 1 else x.unsqueeze(1)).detach().float().flatten(1) for x in values]
     if rows[0].is_cuda:
         return torch.isfinite(functools.reduce(torch.add, (x.sum(1) for x in rows)))
@@ -69,16 +69,16 @@ _INDICES: Dict[Tuple[Rows, torch.device], Tensor] = {}
 
 
 def pick(x: Tensor, rows: Rows) -> Tensor:
-    """Some of [N, B, ...], as a view if they are evenly spaced."""
+    """The entries `rows` of x [N, B, ...] along B, as a view if they are evenly spaced."""
     if isinstance(rows, slice):
         return x[:, rows]
-    if (rows, x.device) not in _INDICES:  # a CUDA graph cannot make it
+    if (rows, x.device) not in _INDICES:  # it cannot be created in a CUDA graph
         _INDICES[rows, x.device] = torch.tensor(rows, device=x.device)
     return x.index_select(1, _INDICES[rows, x.device])
 
 
 def half_extents(size: Tensor, thing: Object) -> Tensor:
-    """Of an object [N, 3], m, in environments where its largest extent is `size` [N, 1]."""
+    """Half extents of an object [N, 3], m, in environments where its largest extent is `size` [N, 1]."""
     largest = max(thing.extents)
     return torch.cat([size * (x / largest) / 2 for x in thing.extents], 1)
 

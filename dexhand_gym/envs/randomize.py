@@ -1,4 +1,5 @@
-"""Domain randomisation (RandomizeConfig): objects that differ between environments. (sensing.py has noise and delay.)"""
+"""Domain randomisation (RandomizeConfig): objects that differ between environments. (sensing.py has noise and
+delay.)"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from dexhand_gym.objects import Object
 def draw_objects(
     cfg: RandomizeConfig, things: Sequence[Object], num_envs: int, random: np.random.Generator
 ) -> Dict[str, Tensor]:
-    """Every environment's own objects, a Variation; empty if all have the scene's.
+    """Samples the objects' properties in each environment, as a Variation; empty if none is randomised.
 
     Raises ValueError, one line, if there is no object to randomise."""
     ranges = {name: getattr(cfg, f"box_{name}") for name in ("size", "mass", "friction")}

@@ -12,7 +12,7 @@ from dexhand_gym.envs.vec_env import DexHandVecEnv
 
 
 class SingleEnv(gym.Env):
-    """Row 0 of a vector environment with one row. Spaces, reward and endings are that task's."""
+    """Row 0 of a vector environment with one row. Spaces, reward and endings are the task's."""
 
     def __init__(self, vec_env: DexHandVecEnv):
         self.vec_env = vec_env

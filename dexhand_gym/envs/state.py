@@ -1,4 +1,4 @@
-"""The state of an environment as a checkpoint has it."""
+"""The state of an environment, as a checkpoint stores it."""
 
 from __future__ import annotations
 

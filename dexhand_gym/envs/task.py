@@ -1,4 +1,4 @@
-"""What a task says: the class that every task is written against."""
+"""The interface of a task: what it defines and what it may read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dexhand_gym.sim import Scene
 
 
 class Task(VectorEnv):
-    """A task is a subclass of DexHandVecEnv, which is one of this class, and says
+    """A task is a subclass of DexHandVecEnv (itself a subclass of this class) that defines
 
     | member                    | what it says                                                                         |
     |---------------------------|--------------------------------------------------------------------------------------|
@@ -35,7 +35,7 @@ class Task(VectorEnv):
     | `mirrors`                 | {observation: what a mirror makes of it} (mirror.py), for policies of the other hand |
     | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
 
-    Only `rewards` must be there. The methods may read
+    Only `rewards` is required. The methods may read
 
     | attribute                 | content                                                                              |
     |---------------------------|--------------------------------------------------------------------------------------|
@@ -68,16 +68,16 @@ class Task(VectorEnv):
             cls.__bases__ = (*cls.__bases__, VectorEnv)
 
     def scene(self) -> Scene:
-        """What stands in one environment."""
+        """The contents of one environment."""
         return Scene(self.cfg.env.hand_height, spacing=self.cfg.env.spacing)
 
     def vary(self) -> Dict[str, Tensor]:
-        """Values that every new episode is to have, drawn for every environment; see sim.base.Variation."""
+        """Values for new episodes, sampled for every environment; see sim.base.Variation."""
         return {}
 
     def edit_spec(self, spec: Any) -> None:
-        """Changes MuJoCo's MjSpec of the scene, for what no value covers; engines, viewers and pictures obey it. Its bodies
-        and joints must stay."""
+        """Edits MuJoCo's MjSpec of the scene, for changes that no value covers; MuJoCo's engines, viewers and pictures
+        use the result. Its bodies and joints must stay."""
 
     def sample_start(self) -> Dict[str, Tensor]:
         """Start of an episode, drawn for every environment: {"hand": action targets [N, T], actor: pose [N, 7]}."""
@@ -109,5 +109,5 @@ MEMBERS = [name for name in vars(Task) if not name.startswith("_") and name != "
 
 
 def overrides(task: Task, name: str) -> bool:
-    """Whether a task has a method of its own."""
+    """Whether a task overrides this method."""
     return getattr(type(task), name) is not getattr(Task, name)

@@ -1,5 +1,5 @@
-"""What a step is worth and whether it ends an episode: the task's terms and criteria, weighed, counted and held against the
-configuration."""
+"""Reward and endings of a step: evaluates the task's terms and criteria, weights and counts them, and checks them
+against the configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Verdict(NamedTuple):
-    """On one step, a row per environment."""
+    """The outcome of one step in N environments."""
 
     paid: Tensor  # [terms and endings, N] unweighted
     reward: Tensor  # [N]
@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
         return torch.cat((self.hits, self.misses, torch.stack((self.truncated, self.bad))))
 
     def where(self, good: Tensor) -> Verdict:
-        """This where `good` [N] says so; elsewhere nothing but `bad`."""
+        """This verdict where `good` [N] is True; elsewhere zeros, with `bad` set."""
         hits, misses, success, truncated = (x & good for x in (self.hits, self.misses, self.success, self.truncated))
         return Verdict(
             torch.where(good, self.paid, 0.0),
@@ -55,7 +55,8 @@ class Terms:
     """Names, weights and statistics of a task's reward terms and criteria."""
 
     def __init__(self, env: Any):
-        """Tries the task's functions on the newest instant. Raises ValueError, one line, where they do not fit the config."""
+        """Tries the task's functions on the newest instant. Raises ValueError, one line, where they do not fit the
+        config."""
         self.task, self.cfg = env, env.cfg
         m, n, device, weights = env.measured, env.num_envs, env.device, env.task.reward_weights
         with unchanged("rewards()", m):
@@ -88,7 +89,7 @@ class Terms:
         self.steps = 0
 
     def judge(self, m: Measured, late: Tensor) -> Verdict:
-        """What this instant is worth; `late` [N] bool: the episode has lasted as long as it may."""
+        """The verdict on this instant; `late` [N] bool: the episode has reached its time limit."""
         hits = self._active(self.task.successes(m, self.cfg), self.successes, late)
         misses = self._active(self.task.failures(m, self.cfg), self.failures, late)
         success = hits.any(0)
@@ -100,7 +101,7 @@ class Terms:
         return Verdict(paid, reward, hits, misses & ~success, success, truncated, torch.zeros_like(late))
 
     def _active(self, values: Dict[str, Tensor], names: List[str], like: Tensor) -> Tensor:
-        """Those that end an episode [criteria, N] bool."""
+        """The values of the criteria that end an episode [criteria, N] bool."""
         return torch.stack([values[name] for name in names]) if names else like.new_zeros(0, len(like))
 
     def count(self, verdict: Verdict, done: Tensor, episode_step: Tensor) -> None:
@@ -110,7 +111,7 @@ class Terms:
         self.sums += torch.cat((verdict.paid, verdict.endings, counted)).sum(1)
 
     def statistics(self, overflow: Tensor, num_envs: int) -> Dict[str, float]:
-        """Means since the last call, see DexHandVecEnv.statistics; [] `overflow`."""
+        """Means since the last call, see DexHandVecEnv.statistics; `overflow` is a scalar."""
         *sums, overflowed = torch.cat((self.sums, overflow.double().reshape(1))).tolist()
         self.sums.zero_()
         steps, self.steps = max(self.steps * num_envs, 1), 0

@@ -30,7 +30,7 @@ from dexhand_gym.sim.base import draws_itself
 
 
 class DexHandVecEnv(Task):
-    """Base class of every task; what a task says is in the table of `Task` (task.py).
+    """Base class of every task; what a task defines is in the table of `Task` (task.py).
 
     Tensors live on the simulator's device. Finished environments restart within the same step (SAME_STEP): `step`
     returns the new episode's first observation, and info holds
@@ -46,20 +46,21 @@ class DexHandVecEnv(Task):
     |                            | too; only if `critic_observation_keys` names anything                                |
     | `final_critic_obs`         | [N, S] likewise before the restart                                                   |
 
-    An episode ends as `nonfinite` where the action, a stage of it, the physics, a quantity or the reward is not a finite
-    number: terminated, reward and final observation zero. All that is returned is finite, and the caller's own memory.
+    An episode ends as `nonfinite` where the action, a stage of it, the physics, a quantity or the reward is not a
+    finite number: it is terminated, with reward and final observation zero. All returned tensors are finite, and they
+    are copies that the caller may keep.
     """
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
     pre_action_rule, action_rule, post_action_filters, coupling = Stage(), Stage(), Stage(), Stage()
 
     def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
-        """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows what goes on (dexhand_gym.watch).
-        Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot run or nothing can be
-        drawn."""
+        """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows the environments
+        (dexhand_gym.watch). Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot
+        run or nothing can be drawn."""
         if not isinstance(cfg, Config):
             raise ValueError(f"cfg = {shortened(repr(cfg))}: allowed is a Config")
-        Config.validate(cfg)  # the rest of a run's is not the environment's business
+        Config.validate(cfg)  # the other settings of a run do not concern the environment
         seed = check_seed(seed)
         if render_mode is not None:
             check_name("render_mode", render_mode, self.metadata["render_modes"])
@@ -83,7 +84,8 @@ class DexHandVecEnv(Task):
     # Construction -----------------------------------------------------------------------------------------------------
 
     def _build(self, random: np.random.Generator) -> None:
-        """Engine, stages, memory and instruments. What differs between environments for life is drawn from `random`."""
+        """Makes engine, stages, buffers and instruments. Properties that environments keep for life are sampled from
+        `random`."""
         cfg, env, randomize, n = self.cfg, self.cfg.env, self.task.randomize, self.num_envs
         edit = self.edit_spec if overrides(self, "edit_spec") else None
         scene = dataclasses.replace(check_scene(self.scene()), hand=self.hand, edit_spec=edit)
@@ -111,7 +113,7 @@ class DexHandVecEnv(Task):
         self._noise = noise if noise.unit else None
         self._instruments = Instruments(self, self.raw, self._noise)
         self.differ = randomize.per_environment
-        """Whether environments differ in what they keep from episode to episode."""
+        """Whether environments differ in properties that they keep from episode to episode."""
         sizes_differ = bool(variation) or overrides(self, "vary")
         self._sizes = {f"{thing.name}_size": self.raw[f"{thing.name}_size"] for thing in scene.free if sizes_differ}
 
@@ -126,7 +128,8 @@ class DexHandVecEnv(Task):
         self._observe = Captured(self._observe_starts, graphs, fuse=env.compile)
 
     def _begin_first_episodes(self) -> None:
-        """Tries all that the task says. Raises ValueError, one line, where it does not fit."""
+        """Begins the first episodes, which tries out all that the task defines. Raises ValueError, one line, where it
+        does not fit."""
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         for name, value in self._start.items():
             if not torch.isfinite(value).all():
@@ -134,9 +137,10 @@ class DexHandVecEnv(Task):
         self._observe()
         self.terms = terms = Terms(self)
         self.reward_weights, self.reward_terms = terms.weights, terms.newest
-        """What each row of `reward_terms` [terms and endings, N] counts, and those rows of the newest step, unweighted."""
+        """Name -> weight of each row of `reward_terms`, and these rows in the newest step, unweighted [terms and
+        endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
-        """Names of those that end an episode."""
+        """Names of the criteria that end an episode."""
 
     def _make_spaces(self) -> None:
         def numbers(width: int) -> gym.spaces.Box:
@@ -145,7 +149,7 @@ class DexHandVecEnv(Task):
         self._obs_size, more = self._instruments.widths()
         self.single_observation_space = numbers(self._obs_size)
         self.single_critic_space = numbers(self._obs_size + more) if more else None
-        """Of a row of info["critic_obs"], if there is that."""
+        """Space of a row of info["critic_obs"]; None if there is no such entry."""
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (self.stages.newest.shape[1],), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -164,8 +168,8 @@ class DexHandVecEnv(Task):
         return self._split(self._observe())
 
     def step(self, actions: Any) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:
-        """One control step. actions [N, A] in [-1, 1] (clamped; any array-like) -> obs [N, O], reward [N], terminated [N]
-        bool, truncated [N] bool, info (class docstring)."""
+        """One control step. actions [N, A] in [-1, 1] (clamped; any array-like) -> obs [N, O], reward [N], terminated
+        [N] bool, truncated [N] bool, info (class docstring)."""
         self._check_open()
         newest = self.stages.newest
         newest.copy_(as_tensor(actions, newest.shape))
@@ -176,7 +180,7 @@ class DexHandVecEnv(Task):
         rows, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
         final_obs, final_critic_obs = self._split(rows, "final_critic_obs")
         done = terminated | truncated
-        if self._drive.on_gpu or done.any():  # asking a GPU would stall it
+        if self._drive.on_gpu or done.any():  # reading it from a GPU would stall
             self._begin_episodes(done)
             rows = self._observe()
         else:
@@ -193,7 +197,7 @@ class DexHandVecEnv(Task):
             "endings": dict(zip(self.terms.endings, endings)),
             "time_outs": truncated.clone(),
         }
-        for watch in tuple(self.watchers):  # one that fails takes itself out
+        for watch in tuple(self.watchers):  # one that fails removes itself
             watch(info)
         return obs, reward, terminated, truncated, info
 
@@ -207,8 +211,8 @@ class DexHandVecEnv(Task):
             self._noise.draw(self.generator)
 
     def _finish_step(self) -> Tuple[Tensor, ...]:
-        """What the step came to: observation [N, S], reward, terminated, truncated, return and length so far, success, endings
-        [J, N]."""
+        """The results of the step: observation [N, S], reward, terminated, truncated, return and length so far,
+        success, endings [J, N]."""
         self._episode_step += 1
         m = self._instruments.measure(self.control_dt)
         rows = self._instruments.observe(m)
@@ -219,13 +223,13 @@ class DexHandVecEnv(Task):
         return (rows, verdict.reward, *ended, verdict.success, verdict.endings)
 
     def _begin_episodes(self, mask: Tensor) -> None:
-        """New episodes where `mask` says so."""
+        """Begins new episodes in the environments of `mask`."""
         self._beginning.copy_(mask)
         self._place()
         self.sim.write_state(self._beginning)
 
     def _observe_starts(self) -> Tensor:
-        """The observation [N, S] anew, after episodes have begun."""
+        """The observation [N, S] after episodes have begun."""
         m = self._instruments.measure(0.0)
         self._instruments.remember(m)
         rows = self._instruments.observe(m)
@@ -233,8 +237,8 @@ class DexHandVecEnv(Task):
         return rows
 
     def _judge(self, m: Measured, rows: Tensor) -> Verdict:
-        """What this step comes to. All that it was computed from counts, and overrules it; a reward term that is not finite
-        shows in the return."""
+        """The verdict on this step. Where anything that it was computed from is not finite, it is only `bad`; a reward
+        term that is not finite shows in the return."""
         verdict = self.terms.judge(m, self._episode_step >= self.task.episode_length)
         total = self._episode_return + verdict.reward
         good = finite(total, *self._looked_at(m, rows)) & ~(self.sim.nonfinite | self.stages.refused)
@@ -246,13 +250,13 @@ class DexHandVecEnv(Task):
         return verdict
 
     def _blank(self, rows: Tensor, bad: Tensor) -> None:
-        """Zeros in the rows [N, S] where `bad` [N] says so."""
-        if self._drive.on_gpu or bad.any():  # asking a GPU would stall it
+        """Zeroes the rows [N, S] where `bad` [N] is True."""
+        if self._drive.on_gpu or bad.any():  # reading it from a GPU would stall
             rows.masked_fill_(bad.unsqueeze(1), 0.0)
 
     def _looked_at(self, m: Measured, rows: Tensor) -> List[Tensor]:
-        """What rewards and criteria were made from and what is observed, each [N, ...], but for the engine's states, which
-        it looks at itself."""
+        """The inputs of rewards and criteria, and what is observed, each [N, ...], except the engine's states, which
+        the engine checks itself."""
         sim = self.sim
         states = [sim.dof_state, sim.root_state, sim.rigid_body_state, sim.net_contact_force]
         return [rows, sim.net_contact_force, *self._instruments.hidden(m, states)]
@@ -280,7 +284,7 @@ class DexHandVecEnv(Task):
             self.sim.root_state[:, i] = torch.where(column, at_rest, self.sim.root_state[:, i])
 
     def _vary(self, mask: Tensor) -> None:
-        """Gives the environments in `mask` what vary() says."""
+        """Applies vary() to the environments in `mask`."""
         variation = self.vary()
         self.sim.vary(variation, mask)
         for name, values in variation.items():
@@ -302,23 +306,23 @@ class DexHandVecEnv(Task):
 
     @property
     def object_halves(self) -> Tensor:
-        """Half extents of what moves besides the hand [N, objects, 3], m."""
+        """Half extents of the free objects [N, objects, 3], m."""
         halves = [half_extents(self.raw[f"{thing.name}_size"], thing) for thing in self.sim.scene.free]
         return torch.stack(halves, 1) if halves else self._episode_return.new_zeros(self.num_envs, 0, 3)
 
     def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
-        """What the policy gets, and the entry of info for the critic."""
+        """The policy's observation, and the entry of info for the critic."""
         if not self.task.critic_observation_keys:
             return rows, {}
         return copies(rows[:, : self._obs_size]), {name: rows}
 
     def observations(self) -> Dict[str, Tensor]:
-        """Every quantity of the newest instant by name, each [N, width]: what policy and critic may be given to see."""
+        """Every quantity of the newest instant by name, each [N, width]: all that policy and critic can observe."""
         m = self.measured
         return {name: m[name].reshape(self.num_envs, -1).clone() for name in self.observable()}
 
     def memory(self) -> Dict[str, Tensor]:
-        """All that outlives a step, as views [N, ...] by name. A task that remembers more adds it here."""
+        """The state that persists between steps, as views by name. A task with more state adds it here."""
         return {
             **{f"sim.{name}": value for name, value in self.sim.memory().items()},
             **{f"start_{name}": value for name, value in self._start.items()},
@@ -338,25 +342,26 @@ class DexHandVecEnv(Task):
         return get_state(self)
 
     def set_state(self, state: Dict[str, Any]) -> None:
-        """Goes on where get_state() was called, on the CPU to the bit. Raises ValueError, one line, and changes nothing if
-        the state is that of another task, hand or number of environments."""
+        """Restores a state from get_state(); on the CPU the environment continues from it bit for bit. Raises
+        ValueError, one line, and changes nothing if the state is that of another task, hand or number of
+        environments."""
         set_state(self, state)
 
     def statistics(self) -> Dict[str, float]:
-        """Means since the last call: what the reward is made of, raw and weighted (per step; the weighted ones sum to it),
-        endings (share of finished episodes), success_rate (if the task has successes), episode_length, episodes, nonfinite
-        and overflow (counts). Costs one transfer from the device."""
+        """Means since the last call: reward terms, raw and weighted (per step; the weighted ones sum to the reward),
+        endings (share of finished episodes), success_rate (if the task has successes), episode_length, episodes,
+        nonfinite and overflow (counts). Costs one transfer from the device."""
         return self.terms.statistics(self.sim.take_overflow(), self.num_envs)
 
     def show(self, speed: str = "1x") -> None:
-        """From now on a window or a page shows what goes on, `viewer`. Raises RuntimeError where there can be neither,
-        ValueError if the page cannot be where it is to be."""
+        """Opens `viewer`, a window or a page that shows the environments from now on. Raises RuntimeError if neither is
+        possible, ValueError if the page cannot be served at its address."""
         from dexhand_gym.watch import open_viewer
 
         self.viewer = open_viewer(self, speed)
 
     def hurry(self) -> None:
-        """Lets go on what a viewer has paused or slowed down: the program wants to end."""
+        """Ends a viewer's pause or slow motion, because the program wants to end."""
         if self.viewer is not None:
             self.viewer.hurry()
 
@@ -375,5 +380,5 @@ class DexHandVecEnv(Task):
 
     def close_extras(self, **kwargs: Any) -> None:
         for name in ("viewer", "_renderer", "sim"):
-            if getattr(self, name, None) is not None:  # else there was none to be had
+            if getattr(self, name, None) is not None:  # else it was never made
                 getattr(self, name).close()

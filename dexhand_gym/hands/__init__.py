@@ -19,11 +19,11 @@ _FOUND: Dict[str, Hand] = {}
 
 
 def register_hand(name: str, hand: str) -> None:
-    """Makes a hand of yours known: register_hand("gripper", "my_package.gripper:GRIPPER").
+    """Registers your hand: register_hand("gripper", "my_package.gripper:GRIPPER").
 
-    Then gymnasium.make_vec(id, hand="gripper") and `--env.hand gripper` take it. An installed package can do the same by an
-    entry point in the group "dexhand_gym.hands", with the name as its name. `hand` names a Hand; it is imported when first
-    used. Raises ValueError, one line, if `hand` is no such name or `name` is that of another hand.
+    Then gymnasium.make_vec(id, hand="gripper") and `--env.hand gripper` accept it. An installed package can register it
+    by an entry point in the group "dexhand_gym.hands" that has this name. `hand` names a Hand; it is imported when
+    first used. Raises ValueError, one line, if `hand` is not of this form or `name` is that of another hand.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
         raise ValueError(f"hand {shortened(repr(name))}: allowed is a name of letters, digits and _")
@@ -39,8 +39,8 @@ def hands() -> Dict[str, str]:
 
 
 def find_hand(name: str) -> Hand:
-    """A hand by its name, or by "module:HAND". Raises ValueError, one line, with the nearest name if there is none, or with
-    what is wrong with it."""
+    """A hand by its name, or by "module:HAND". Raises ValueError, one line, with the nearest name if it is unknown, or
+    with what is wrong with the hand."""
     if name not in _FOUND:
         _FOUND[name] = _load(name)
     return _FOUND[name]

@@ -24,7 +24,7 @@ PRE_GRASP_FINGERS = (0.98, 0.33, 0.11, 0.03, 0.30, 0.27, 0.27, 0.17, 0.46, 0.22,
 
 
 def dexhand021(side: str, other: str, base: Tuple[float, ...]) -> Hand:
-    """`base`: of the pre-grasp pose."""
+    """The hand of one side; `base` is the base's part of the pre-grasp pose."""
     joint, link = f"{side[0]}_f_joint", f"{side[0]}_f_link"
 
     def joints(finger: int, scales: Mapping[int, float]) -> Dict[str, float]:

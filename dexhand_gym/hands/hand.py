@@ -1,4 +1,4 @@
-"""A hand as a value: an MJCF and a small table. All else follows from the two, without a simulator."""
+"""A hand as a value: an MJCF and a small table. Everything else is derived from the two, without a simulator."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.hands.mjcf import Link, multiply, numbers, read_drives, read_links
 
 Rows = Union[slice, Tuple[int, ...]]
-"""Which of a tensor's rows; a slice where they are evenly spaced."""
+"""Indices of a tensor's rows; a slice if they are evenly spaced."""
 
 
 class Finger(NamedTuple):
-    """Names of bodies."""
+    """A finger: its name and the names of its bodies."""
 
     name: str
     tip: str
-    """At its end."""
+    """The body at the fingertip."""
     pad: str
-    """Where it touches."""
+    """The body where the finger touches."""
     contact: str
-    """The contact forces on it are the finger's own."""
+    """The body whose contact forces count as the finger's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Hand:
     |                | its base at zero and its fingers straight                                                      |
     | `mirror_image` | name of the hand that is this one's mirror image in the palm's x-z plane, if there is one      |
 
-    The base's joints come first in the file. Dofs and bodies stand in the file's order, depth first; action targets in the
-    order of `base` and then `actions`. Quaternions are x y z w.
+    The base's joints come first in the file. Dofs and bodies stand in the file's order, depth first; action targets in
+    the order of `base` and then `actions`. Quaternions are x y z w.
     """
 
     file: Path
@@ -59,7 +59,7 @@ class Hand:
             object.__setattr__(self, "file", Path(self.file))
 
     def check(self) -> None:
-        """Raises ValueError or OSError, one line, where file and table do not go together."""
+        """Raises ValueError or OSError, one line, if file and table do not fit each other."""
         self.check_types()
         for name in (self.root, self.palm, *(body for finger in self.fingers for body in finger[1:])):
             check_name("body", name, self.body_names)
@@ -91,7 +91,7 @@ class Hand:
             raise ValueError(f"pre_grasp has {len(self.pre_grasp)} numbers: allowed are {self.num_actions}")
 
     def check_types(self) -> None:
-        """Raises ValueError, one line, for a table of other things."""
+        """Raises ValueError, one line, if the table holds values of wrong types."""
         if not isinstance(self.file, Path):
             raise ValueError(f"file = {self.file!r}: allowed is a path")
         if not isinstance(self.fingers, tuple) or not all(isinstance(finger, Finger) for finger in self.fingers):
@@ -157,17 +157,17 @@ class Hand:
 
     @cached_property
     def num_base(self) -> int:
-        """Actions and dofs of the base."""
+        """Number of actions of the base, and of its dofs."""
         return len(self.base)
 
     @cached_property
     def num_slides(self) -> int:
-        """Of the base's, those that translate; they come first."""
+        """Number of the base's dofs that translate; they come first."""
         return sum(self.joints[name].get("type") == "slide" for name in self.base)
 
     @cached_property
     def num_actions(self) -> int:
-        """The base's and the fingers'."""
+        """Number of actions of base and fingers."""
         return len(self.all_actions)
 
     @cached_property
@@ -183,31 +183,32 @@ class Hand:
 
     @cached_property
     def palm_index(self) -> int:
-        """Of the bodies."""
+        """Index of the palm among the bodies."""
         return self.body_names.index(self.palm)
 
     @cached_property
     def tips(self) -> Rows:
-        """Of the bodies, those at the fingers' ends."""
+        """Indices of the bodies at the fingers' ends."""
         return self.rows(finger.tip for finger in self.fingers)
 
     @cached_property
     def pads(self) -> Rows:
-        """Of the bodies, those where the fingers touch."""
+        """Indices of the bodies where the fingers touch."""
         return self.rows(finger.pad for finger in self.fingers)
 
     @cached_property
     def contacts(self) -> Rows:
-        """Of the bodies, those whose contact forces are the fingers'."""
+        """Indices of the bodies whose contact forces count as the fingers'."""
         return self.rows(finger.contact for finger in self.fingers)
 
     def rows(self, bodies: Iterable[str]) -> Rows:
-        """Where bodies stand."""
+        """Indices of these bodies."""
         return evenly([self.body_names.index(name) for name in bodies])
 
     @cached_property
     def active_dofs(self) -> Rows:
-        """Of the fingers' dofs one per finger action: the first that it drives with scale 1, else the first."""
+        """Indices of one finger dof per finger action: the first that it drives with scale 1, else the first that it
+        drives."""
         chosen = [
             min(dofs, key=lambda dof: (dofs[dof] != 1.0, self.dof_names.index(dof))) for dofs in self.actions.values()
         ]
@@ -217,7 +218,7 @@ class Hand:
 
     @cached_property
     def all_actions(self) -> Dict[str, Mapping[str, float]]:
-        """The base's and the fingers'."""
+        """The actions of base and fingers: name -> {joint: scale}."""
         return {**{name: {name: 1.0} for name in self.base}, **self.actions}
 
     @cached_property
@@ -238,13 +239,13 @@ class Hand:
 
     @cached_property
     def action_upper(self) -> Tuple[float, ...]:
-        """The highest."""
+        """The highest action targets that keep every coupled dof inside its limits."""
         upper = dict(zip(self.dof_names, self.dof_upper))
         return tuple(min(upper[dof] / scale for dof, scale in dofs.items()) for dofs in self.all_actions.values())
 
 
 def is_number(x: object) -> bool:
-    """Whether it is a finite one."""
+    """Whether `x` is a finite number."""
     return isinstance(x, (int, float)) and math.isfinite(x)
 
 

@@ -1,8 +1,8 @@
 """The mirror image of a hand, in the x-z plane of its palm.
 
-A mirrored frame is left-handed, so one of its axes is turned round: for the base and the palm y, for the links of the
-fingers z, their hinge axis. Then the fingers' joints keep their signs and ranges, and of the base's dofs those along y and
-about x and z change theirs.
+A mirrored frame is left-handed, so one of its axes is flipped: y for the base and the palm, z (the hinge axis) for the
+fingers' links. Then the fingers' joints keep their signs and ranges, and the base's dofs along y and about x and z
+change sign.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Dict, Tuple
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import multiply, numbers
 
-Y, Z = 1, 2  # the axis that is turned round
+Y, Z = 1, 2  # the axis that is flipped
 VECTORS = ("pos", "axis", "fromto")
 
 
 def mirrored_mjcf(hand: Hand, names: Dict[str, str]) -> bytes:
-    """The hand's file, mirrored; `names`: beginnings of names, or words of comments -> what they become. Raises ValueError
-    for meshes."""
+    """The hand's file, mirrored; `names`: beginnings of names, or words in comments -> their replacements. Raises
+    ValueError for meshes."""
     tree = ElementTree.parse(hand.file, ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True)))
     root = tree.getroot()
     if root.find("asset/mesh") is not None:
@@ -37,8 +37,8 @@ def mirrored_mjcf(hand: Hand, names: Dict[str, str]) -> bytes:
 
 
 def dof_signs(hand: Hand) -> Tuple[int, ...]:
-    """-1 for each dof whose sign is another in the mirror image. Raises ValueError for a joint of the base that is neither
-    along an axis of the palm's mirror plane nor across it."""
+    """-1 for each dof that changes sign in the mirror image, else 1. Raises ValueError for a joint of the base whose
+    axis is neither in the palm's mirror plane nor perpendicular to it."""
     signs = []
     for name in hand.base:
         joint = hand.joints[name]
@@ -51,7 +51,7 @@ def dof_signs(hand: Hand) -> Tuple[int, ...]:
 
 
 def _mirror_bodies(parent: ElementTree.Element, outer: int, hand: Hand) -> None:
-    """`outer`: the axis that is turned round in the parent's frame."""
+    """Mirrors the bodies below `parent`; `outer` is the axis that is flipped in the parent's frame."""
     for body in parent.findall("body"):
         finger = body.find(f".//body[@name='{hand.palm}']") is None and body.get("name") != hand.palm
         inner = Z if finger else Y
@@ -74,13 +74,13 @@ def _mirror_bodies(parent: ElementTree.Element, outer: int, hand: Hand) -> None:
 
 
 def _set(element: ElementTree.Element, key: str, values: Tuple[float, ...], default: str = "") -> None:
-    """Unless that is what it says anyway."""
+    """Sets an attribute, unless it has these values anyway."""
     if values != numbers(element.get(key, default or {"pos": "0 0 0", "quat": "1 0 0 0"}.get(key, ""))):
         element.set(key, " ".join(f"{x + 0.0:.10g}" for x in values))
 
 
 def turned(vector: Tuple[float, ...], axis: int) -> Tuple[float, ...]:
-    """With one component's sign changed."""
+    """The vector with the sign of one component changed."""
     return tuple(-x if i == axis else x for i, x in enumerate(vector))
 
 
@@ -95,7 +95,7 @@ LEFT_NAMES = {
     "dexhand021_right": "dexhand021_left",
     "DexHand021, right hand,": "DexHand021, left hand, made by `python -m dexhand_gym.hands.mirror`,",
 }
-"""Of the DexHand021: names of the right hand -> of the left."""
+"""Names of the right DexHand021 -> those of the left one."""
 
 if __name__ == "__main__":
     from dexhand_gym.hands.dexhand021 import DEXHAND021_LEFT, DEXHAND021_RIGHT

@@ -1,4 +1,5 @@
-"""The hand's MJCF for those who have no MuJoCo: a list of its links, and a file that is plain enough for other importers."""
+"""Reads a hand's MJCF without MuJoCo: as a list of its links, and as a file that is plain enough for other
+importers."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Dict, List, NamedTuple, Tuple
 
 Attributes = Dict[str, str]
 _INERTIAL = {"mass": "0.0001", "pos": "0 0 0", "diaginertia": "1e-07 1e-07 1e-07"}
-"""Of a body without mass, which MuJoCo allows and PhysX does not."""
+"""Given to bodies without mass, which MuJoCo allows and PhysX does not."""
 _KEPT = {
     "inertial": ("mass", "pos", "quat", "diaginertia"),
     "joint": ("name", "type", "axis", "range", "armature"),
@@ -17,7 +18,7 @@ _KEPT = {
 
 
 class Link(NamedTuple):
-    """A body and how it hangs on its parent. Attributes are MJCF's, with defaults filled in."""
+    """A body and how it is attached to its parent. Attributes are MJCF's, with defaults filled in."""
 
     name: str
     parent: int
@@ -30,11 +31,11 @@ class Link(NamedTuple):
     inertial: Attributes
     """Empty: without mass."""
     geoms: List[Attributes]
-    """That collide."""
+    """Its colliding geoms."""
 
 
 def read_links(file: Path) -> List[Link]:
-    """In file order, depth first. Raises ValueError or OSError, one line, for what is no such file."""
+    """The links in file order, depth first. Raises ValueError or OSError, one line, if the file cannot be used."""
     root = read_tree(file)
     compiler = root.find("compiler")
     if compiler is None or compiler.get("angle") != "radian":
@@ -73,7 +74,7 @@ def read_links(file: Path) -> List[Link]:
 
 
 def refuse(file: Path, body: ElementTree.Element, wrong: object, allowed: str) -> None:
-    """Raises ValueError, one line."""
+    """Raises ValueError, one line, if something is `wrong`."""
     if wrong:
         raise ValueError(f"{file.name}: body {body.get('name', '')!r}: allowed is {allowed}")
 
@@ -91,7 +92,7 @@ def read_drives(file: Path) -> Dict[str, Dict[str, float]]:
 
 
 def read_tree(file: Path) -> ElementTree.Element:
-    """Raises ValueError or OSError, one line, for what is no MJCF in one file."""
+    """The root element. Raises ValueError or OSError, one line, unless the file is an MJCF without includes."""
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
@@ -120,7 +121,7 @@ def _read_default(element: ElementTree.Element, parent: str, classes: Dict[str, 
 
 
 def multiply(a: Tuple[float, ...], b: Tuple[float, ...]) -> Tuple[float, ...]:
-    """Of quaternions w x y z: first b, then a."""
+    """Product of quaternions w x y z: first the rotation b, then a."""
     (aw, ax, ay, az), (bw, bx, by, bz) = a, b
     return (
         aw * bw - ax * bx - ay * by - az * bz,
@@ -136,8 +137,8 @@ def numbers(text: str) -> Tuple[float, ...]:
 
 
 def write_plain_mjcf(links: List[Link], file: Path) -> None:
-    """The hand's bodies, masses, joints and colliding shapes, each attribute where it is used. What Isaac Gym's importer
-    drops or misreads is not in it: classes, drives, sites, cameras, limits that go without saying."""
+    """Writes the hand's bodies, masses, joints and colliding shapes, with every attribute where it is used. Leaves out
+    what Isaac Gym's importer drops or misreads: classes, drives, sites, cameras, implicit limits."""
     root = ElementTree.Element("mujoco", model="hand")
     ElementTree.SubElement(root, "compiler", angle="radian", coordinate="local")
     elements = [ElementTree.SubElement(root, "worldbody")]  # by index + 1

@@ -1,4 +1,4 @@
-"""Where to move a hand's base so that its palm gets where it is wanted, and where an object lies on a surface."""
+"""Targets of a hand's base that bring its palm to a given pose, and poses of objects that lie on a surface."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dexhand_gym.sim.kinematics import Kinematics
 
 
 def base_targets(scene: Scene, palm: Tensor) -> Tensor:
-    """Targets of the base [N, 6], m and rad, at which the palm has the world poses `palm` [N, 7]. They may be beyond the
+    """Targets of the base [N, 6], m and rad, at which the palm has the world poses `palm` [N, 7]. They may exceed the
     dofs' limits.
 
-    For a base that slides along x, y and z and then turns about x, y and z: the turns are the Cardan angles of R = Rx Ry
-    Rz (any handbook). Raises ValueError, one line, for another base.
+    For a base that slides along x, y and z and then turns about x, y and z: the turns are the Cardan angles of R = Rx
+    Ry Rz (any handbook). Raises ValueError, one line, for another base.
     """
     hand = scene.hand
     axes = [hand.joints[name].get("axis", "0 0 1") for name in hand.base]
@@ -27,7 +27,7 @@ def base_targets(scene: Scene, palm: Tensor) -> Tensor:
     still = palm.new_zeros(1, len(hand.dof_names), 2)
     home = Kinematics(scene.hand_links, palm.device)(still)[:, hand.palm_index]
     root = Kinematics(scene.hand_links, palm.device)(still)[:, 0]
-    # The palm in the frame that the base turns, and that frame's turn, both in the root's frame.
+    # Position and orientation of the palm in the root's frame while all dofs are zero.
     offset = rotations.rotate_inverse(root[:, 3:7], home[:, :3] - root[:, :3])
     fixed = rotations.multiply(rotations.conjugate(root[:, 3:7]), home[:, 3:7])
     wanted = rotations.multiply(rotations.conjugate(root[:, 3:7]).expand(len(palm), 4), palm[:, 3:])
@@ -41,8 +41,8 @@ def base_targets(scene: Scene, palm: Tensor) -> Tensor:
 
 
 def resting_on(surface: Tensor, thing: Object, away: Tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Tensor:
-    """Poses [N, 7] at which an object lies on surfaces with the world poses `surface` [N, 7], `away` being the axis of their
-    frames that looks away from them: (1, 0, 0) of a palm."""
+    """Poses [N, 7] at which an object lies on surfaces with the world poses `surface` [N, 7]. `away` is the axis of
+    their frames that points away from the surface: (1, 0, 0) for a palm."""
     height, quat = thing.rest()
     axis = surface.new_tensor(away) / surface.new_tensor(away).norm()
     up = surface.new_tensor((-axis[1], axis[0], 0.0, 1.0 + axis[2]))  # the turn from z to `away`

@@ -43,15 +43,16 @@ __all__ = [
 
 
 def load_triton() -> None:
-    """To be called before the first OpenGL: torch's optimizers load triton, which crashes if it finds the LLVM of software
-    OpenGL in the process."""
+    """Must be called before OpenGL is first used: torch's optimizers load triton, which crashes if it finds the LLVM of
+    software OpenGL in the process."""
     with contextlib.suppress(Exception):
         if "libLLVM" not in Path("/proc/self/maps").read_text():  # else it is too late
             import triton  # noqa: F401  # pyright: ignore[reportMissingImports]
 
 
 def load_mujoco() -> None:
-    """Imports MuJoCo even if what MUJOCO_GL names cannot be had, at which its own import stops. What draws says so then."""
+    """Imports MuJoCo even if the renderer that MUJOCO_GL names is missing, where its own import fails. Drawing reports
+    that later."""
     load_triton()
     try:
         import mujoco
@@ -68,7 +69,7 @@ if os.environ.get("MUJOCO_GL"):
 BACKENDS = ("auto", "mujoco", "mjwarp", "isaacgym", "none")
 
 ISAACGYM_ERRORS = (ImportError, RuntimeError, OSError)
-"""What importing Isaac Gym raises where it does not work: on another Python a RuntimeError."""
+"""Errors that importing Isaac Gym raises where it does not work (RuntimeError: a Python that it does not support)."""
 
 
 def make_sim(
@@ -83,10 +84,10 @@ def make_sim(
 ) -> Simulator:
     """A Simulator of `num_envs` copies of `scene`; one step of it lasts cfg.dt * decimation seconds.
 
-    backend "auto" and device "auto" take Isaac Gym if it has been imported, else MuJoCo Warp on a CUDA device, else MuJoCo
-    on CPU threads; backend "none" is no engine (still.py). `variation`: what differs between environments (base.py). `view` is for Isaac Gym, which
-    must know from the first what it will have to draw. Raises ValueError for names it does not know, RuntimeError when
-    what was asked for cannot be used here.
+    backend "auto" and device "auto" take Isaac Gym if it has been imported, else MuJoCo Warp on a CUDA device, else
+    MuJoCo on CPU threads; backend "none" is no engine (still.py). `variation`: what differs between environments
+    (base.py). `view` is for Isaac Gym, which must know at the start what it will have to draw. Raises ValueError for
+    unknown names, RuntimeError if engine or device cannot be used here.
     """
     backend, device = choose_engine(backend, device)
     if backend == "none":
@@ -109,20 +110,22 @@ def make_sim(
 
 
 def import_isaacgym(backend: str) -> None:
-    """Imports it where it may be wanted and is to be had: it refuses to be imported once torch is."""
+    """Imports Isaac Gym if it may be wanted and works here, unless torch is loaded: it refuses to be imported after
+    torch."""
     if backend in ("auto", "isaacgym") and "torch" not in sys.modules:
         with contextlib.suppress(*ISAACGYM_ERRORS):
             import isaacgym  # type: ignore  # noqa: F401
 
 
 def no_isaacgym(error: Exception) -> RuntimeError:
-    """Why it cannot be used, in one line."""
+    """The error that says in one line why Isaac Gym cannot be used."""
     first = str(error).strip().partition("\n")[0]
     return RuntimeError(f"env.backend = 'isaacgym': {first} (see docs/isaac-gym.md)")
 
 
 def choose_engine(backend: str, device: str) -> tuple[str, str]:
-    """What "auto" means here; errors as make_sim's. Loads torch, but no engine other than Isaac Gym."""
+    """Resolves "auto" to the engine and device to use here; errors as make_sim's. Loads torch, but no engine other than
+    Isaac Gym."""
     import_isaacgym(backend)
     import torch
 
@@ -162,7 +165,7 @@ def choose_engine(backend: str, device: str) -> tuple[str, str]:
 
 
 def check_mujoco() -> None:
-    """Raises RuntimeError, one line that says what to install, without MuJoCo 4. Does not load it."""
+    """Raises RuntimeError, one line that says what to install, unless MuJoCo 4 is installed. Does not load it."""
     try:
         found = version("mujoco")
     except PackageNotFoundError:

@@ -27,8 +27,9 @@ class SolverConfig:
     """MuJoCo's constraint solver (both its engines)."""
 
     iterations: Annotated[int, Range(1, 1000)] = 6
-    """Newton iterations at most; the solver stops earlier when it has converged. Grasps come out the same to the digit
-    with 10; with 3 they blow up. Where a grasp is about to slip (box friction 0.5) MuJoCo needs more (50 do), Warp does not."""
+    """Newton iterations at most; the solver stops earlier when it has converged. With 10, grasps are the same to the
+    digit; with 3 they blow up. If a grasp is about to slip (box friction 0.5), MuJoCo needs more (50 are enough), Warp
+    does not."""
     ls_iterations: Annotated[int, Range(1, 1000)] = 20
     """Line search iterations at most, per Newton iteration."""
     cone: Literal["pyramidal", "elliptic"] = "pyramidal"
@@ -56,23 +57,23 @@ class PhysxConfig:
     solver_type: Annotated[int, Range(0, 1, note="0: PGS, 1: TGS")] = 1
     """0: PGS, 1: TGS."""
     num_position_iterations: Annotated[int, Range(1, 255)] = 16
-    """Of the solver, per physics step."""
+    """Position iterations of the solver per physics step."""
     num_velocity_iterations: Annotated[int, Range(0, 255)] = 0
-    """Of the solver, per physics step, after those for positions."""
+    """Velocity iterations of the solver per physics step, after the position iterations."""
     contact_offset: Annotated[float, Range(0, 1, above=True)] = 0.001
     """Shapes nearer than the sum of their offsets are in contact, m; more than rest_offset."""
     rest_offset: Annotated[float, Range(0, 1)] = 0.0005
-    """Shapes come to rest this far from each other, both offsets added, m."""
+    """Shapes come to rest at the sum of their rest offsets from each other, m."""
     bounce_threshold_velocity: Annotated[float, Range(0, 1000)] = 0.15
     """Slower impacts do not bounce, m/s."""
     max_depenetration_velocity: Annotated[float, Range(0, 1000)] = 0.2
     """How fast shapes that overlap are pushed apart, m/s."""
     friction_offset_threshold: Annotated[float, Range(0, 1)] = 0.04
-    """Shapes farther from each other than this at a point of contact feel no friction there, m. For small parts: 0.01."""
+    """Contact points where the shapes are farther apart than this have no friction, m. For small parts: 0.01."""
     friction_correlation_distance: Annotated[float, Range(0, 1)] = 0.025
-    """Points of contact nearer to each other than this share one anchor of friction, m. For small parts: 0.00625."""
+    """Contact points nearer to each other than this share one friction anchor, m. For small parts: 0.00625."""
     always_use_articulations: bool = False
-    """Makes articulations of single bodies too, here the boxes."""
+    """Treats single bodies, here the boxes, as articulations too."""
     contact_pairs: Annotated[int, Range(1, 10**6)] = 512
     """Pairs of shapes in contact per environment that the GPU has room for."""
     graphics_device: Annotated[int, Range(-1, 63, note="-1: the GPU of the physics")] = -1
@@ -134,13 +135,13 @@ class Scene:
     spacing: float = 0.6
     """Distance between neighbouring environments where an engine or a viewer shows them side by side, m."""
     hand: Hand = DEXHAND021_RIGHT
-    """The environment puts env.hand here."""
+    """Set by the environment, from env.hand."""
     edit_spec: Optional[Callable[[Any], None]] = None
-    """Called with MuJoCo's MjSpec of all this before it is compiled, for what no value covers; other engines do not know it.
-    The environment puts its own here."""
+    """Called with MuJoCo's MjSpec of the scene before it is compiled, for changes that no value covers; other engines
+    do not support it. Set by the environment."""
     hand_quat: Tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """How the hand's root is turned in the world, x y z w: where its base dofs are zero, so that a palm that looks up, say,
-    is far from their limits. Its base moves along and turns about the turned axes."""
+    """Orientation of the hand's root in the world, x y z w, at zero base dofs, so that a palm that looks up, say, is
+    far from their limits. The base moves along and turns about these rotated axes."""
     boxes: InitVar[Tuple[Object, ...]] = ()
     """Older name of `objects`."""
 
@@ -150,7 +151,7 @@ class Scene:
 
     @property
     def hand_links(self) -> List[Link]:
-        """The hand's bodies, its root where it stands in the world."""
+        """The hand's bodies, with the root's pose in the world."""
         root, (x, y, z, w) = self.hand.links[0], self.hand_quat
         quat = multiply((w, x, y, z), root.quat) if (x, y, z, w) != (0.0, 0.0, 0.0, 1.0) else root.quat
         return [root._replace(pos=(0.0, 0.0, self.hand_height), quat=quat), *self.hand.links[1:]]
@@ -162,21 +163,21 @@ class Scene:
 
     @property
     def bodies(self) -> Tuple[Object, ...]:
-        """The objects in the order of their bodies, which is after the hand's: fixed ones, then free ones."""
+        """The objects in the order of their bodies, which follow the hand's: fixed ones, then free ones."""
         return (*(thing for thing in self.objects if thing.fixed), *self.free)
 
     @property
     def actor_names(self) -> List[str]:
-        """The hand and what moves."""
+        """The hand and the free objects."""
         return ["hand", *(thing.name for thing in self.free)]
 
 
 @dataclass
 class View:
-    """What an engine with cameras of its own, Isaac Gym, is to render; MuJoCo draws the tensors of the others."""
+    """What Isaac Gym, an engine with cameras of its own, is to render; for other engines MuJoCo draws their tensors."""
 
     cameras: int = 0
-    """Environments that have one, from the first."""
+    """Number of environments, from the first, that have a camera."""
     size: Tuple[int, int] = (640, 480)
     """Width and height of a camera's pictures, pixels."""
     window: bool = False
@@ -193,7 +194,7 @@ Variation = Dict[str, Any]
 """
 
 REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite")
-"""A simulator's tensors, see there."""
+"""Names of a Simulator's tensors, see there."""
 
 
 class Simulator(Protocol):
@@ -230,21 +231,22 @@ class Simulator(Protocol):
     def write_state(self, mask: Tensor) -> None:
         """Takes root_state and dof_state of the environments in `mask` [N] bool as their new state.
 
-        Every trace of their past is cleared. Their poses and velocities are fresh afterwards, their contact forces zero
+        Their history is cleared. Afterwards their poses and velocities are up to date and their contact forces are zero
         until the next step, which both MuJoCo engines report one physics step (dt / substeps) early. Other environments
-        stay as they are.
+        are unchanged.
         """
         ...
 
     def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
-        """Gives the environments in `mask` [N] bool, or all, values of their own; takes effect with their next write_state.
-        Raises ValueError, one line, for what this engine cannot change."""
+        """Gives the environments in `mask` [N] bool, or all, values of their own; takes effect with their next
+        write_state. Raises ValueError, one line, for what this engine cannot change."""
         ...
 
     def memory(self) -> Dict[str, Tensor]:
-        """All that the future depends on, as views [N, ...] by name: clone them to keep a state, copy into them to go back.
+        """The complete simulation state, as views [N, ...] by name: clone them to save a state, copy into them to
+        restore it.
 
-        The names are the same for both MuJoCo engines, so that one goes on where the other stopped.
+        The names are the same for both MuJoCo engines, so that one can continue where the other stopped.
         """
         ...
 
@@ -258,5 +260,5 @@ class Simulator(Protocol):
 
 
 def draws_itself(sim: Simulator) -> bool:
-    """Whether it has cameras (Isaac Gym); else its tensors are drawn by MuJoCo."""
+    """Whether the engine has cameras (Isaac Gym); if not, MuJoCo draws its tensors."""
     return hasattr(sim, "pictures")

@@ -1,8 +1,8 @@
 """Isaac Gym Preview 4: PhysX on a GPU (GPU pipeline) or on CPU threads (CPU pipeline).
 
-A state that is written reaches the engine with the next step, and until then the engine's own body tensor is stale. So
-bodies follow from joints here (kinematics.py), after a step and after a write alike. Contact forces are those of the
-last physics step. docs/isaac-gym.md has what else differs from the MuJoCo engines.
+A written state reaches the engine with the next step, and until then the engine's own body tensor is stale. So body
+states are computed from the joints here (kinematics.py), after a step and after a write alike. Contact forces are those
+of the last physics step. docs/isaac-gym.md lists the other differences from the MuJoCo engines.
 """
 
 
@@ -36,7 +36,7 @@ from dexhand_gym.sim.kinematics import Kinematics
 
 _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
 _MATERIALS = 60_000
-"""Different values of friction: PhysX knows some 64 000 materials."""
+"""Limit on different friction values: PhysX supports some 64 000 materials."""
 T = TypeVar("T")
 
 
@@ -103,13 +103,14 @@ class IsaacGymSimulator:
         return params
 
     def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
-        """See Simulator.vary: PhysX takes them when it is started."""
+        """See Simulator.vary. Always raises ValueError: PhysX takes such values only when it is started."""
         raise ValueError(f"variation {', '.join(variation)}: with Isaac Gym allowed are values for whole runs only")
 
     # Construction -----------------------------------------------------------------------------------------------------
 
     def _build(self, scene: Scene, physx: PhysxConfig, boxes_of: Dict[str, np.ndarray]) -> None:
-        """Ground, and in every environment the hand and the boxes; they see no other environment (collision group)."""
+        """Ground, and in every environment the hand and the boxes; its collision group keeps them apart from other
+        environments."""
         gym, sim = self.gym, self.sim
         ground = gymapi.PlaneParams()
         ground.normal = gymapi.Vec3(0.0, 0.0, 1.0)
@@ -131,7 +132,8 @@ class IsaacGymSimulator:
         for i in range(self.num_envs):
             lower, upper = gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half)
             env = succeeded(gym.create_env(sim, lower, upper, columns), "create_env")
-            # Filter: shapes that share a bit do not collide. The hand's all do with each other, and none with a box.
+            # Filter: shapes that share a bit do not collide. The hand's shapes share one with each other, but none with
+            # a box.
             at = pose(scene.hand_height)
             at.r = gymapi.Quat(*scene.hand_quat)
             actor = succeeded(gym.create_actor(env, hand_asset, at, "hand", i, 1), "create_actor")
@@ -155,13 +157,13 @@ class IsaacGymSimulator:
         self._hands, self._boxes = self._indices(hands).int(), self._indices(boxes).int().view(self.num_envs, -1)
 
     def _order(self, found: List[str], wanted: Any, what: str) -> Tensor:
-        """Where the importer has put what we call by name."""
+        """Indices, in the importer's order, of the names in `wanted`."""
         if sorted(found) != sorted(wanted):
             raise RuntimeError(f"Isaac Gym imported other {what} than the hand has: {', '.join(found)}")
         return self._indices([found.index(name) for name in wanted])
 
     def _dof_properties(self, hand: Hand, properties: Any) -> Any:
-        """The hand's drives. PhysX knows one damping, so that of the joint joins that of the drive."""
+        """The hand's drives. PhysX has one damping, so the joint's is added to the drive's."""
         for i, name in zip(self._dof_order.tolist(), hand.dof_names):
             drive, joint = hand.drives[name], hand.joints[name]
             properties["driveMode"][i] = gymapi.DOF_MODE_POS
@@ -184,7 +186,7 @@ class IsaacGymSimulator:
         actor = succeeded(
             self.gym.create_actor(env, asset, pose(box.extents[2] / 2), box.name, group, 0), "create_actor"
         )
-        # A contact takes the mean of two frictions here, and is to take the box's; hand and ground have 1.
+        # A contact takes the mean of two frictions here, and should have the box's; hand and ground have 1.
         self._set_friction(env, actor, 2 * box.friction - 1)
         self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
         return self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
@@ -198,7 +200,7 @@ class IsaacGymSimulator:
         return camera
 
     def _wrap(self, hand_height: float) -> None:
-        """The engine's tensors, flat over environments and actors, and those that we report."""
+        """Wraps the engine's tensors and allocates those that we report."""
         gym, sim, n = self.gym, self.sim, self.num_envs
 
         def wrap(kind: str, *shape: int) -> Tensor:
@@ -218,7 +220,7 @@ class IsaacGymSimulator:
         self._our_dofs = self._dof_order.argsort()  # in the engine's order
         self._body_order = torch.cat((self._body_order, self._indices(range(len(self.scene.hand.body_names), bodies))))
         self._refresh()
-        # Positions count from an environment's own origin, as far as others rely on it; the hand's root reveals it.
+        # Whether positions are relative to the environment is undocumented; the hand's root reveals it.
         self._origins = self._roots[:, :1, :3] - torch.tensor(
             [0.0, 0.0, hand_height], dtype=torch.float32, device=self.device
         )
@@ -255,8 +257,8 @@ class IsaacGymSimulator:
         self._place_bodies(mask)
 
     def _hand_over(self) -> None:
-        """What was written since the last step, in the one call per tensor that the engine takes. Of states that are not
-        finite it is spared: they stay written, and nonfinite."""
+        """Passes on what was written since the last step, in the one call per tensor that the engine allows. States
+        that are not finite are held back: they stay marked as written, and nonfinite."""
         rows = (self._written & ~self.nonfinite).nonzero().flatten()  # waits for the GPU
         self._written &= self.nonfinite
         if len(rows) == 0:
@@ -264,7 +266,7 @@ class IsaacGymSimulator:
         torch.index_select(self.dof_state, 1, self._our_dofs, out=self._dofs)
         self._roots.copy_(self.root_state)
         self._roots[..., :3] += self._origins
-        # Each of these has a name: the engine keeps addresses, not tensors.
+        # The names keep these tensors alive: the engine keeps addresses, not tensors.
         hands, boxes = self._hands[rows], self._boxes[rows].flatten()
         dofs, roots = self._dofs.view(-1, 2), self._roots.view(-1, 13)
         states, actors = gymtorch.unwrap_tensor(dofs), gymtorch.unwrap_tensor(hands)
@@ -281,7 +283,7 @@ class IsaacGymSimulator:
         succeeded(self.gym.refresh_net_contact_force_tensor(self.sim), "refresh_net_contact_force_tensor")
 
     def _report(self) -> None:
-        """The engine's tensors as ours."""
+        """Copies the engine's tensors into ours."""
         torch.index_select(self._dofs, 1, self._dof_order, out=self.dof_state)
         torch.index_select(self._forces, 1, self._body_order, out=self.net_contact_force)
         self.root_state.copy_(self._roots)
@@ -289,7 +291,7 @@ class IsaacGymSimulator:
         self._place_bodies(~self._written)
 
     def _place_bodies(self, mask: Tensor) -> None:
-        """What follows from dofs and boxes, in the environments of `mask`."""
+        """Updates what follows from dofs and boxes, in the environments of `mask`."""
         bodies = torch.cat((self._kinematics(self.dof_state), self.root_state[:, 1:]), 1)
         self.rigid_body_state.copy_(torch.where(mask.view(-1, 1, 1), bodies, self.rigid_body_state))
         torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
@@ -297,15 +299,15 @@ class IsaacGymSimulator:
         self.nonfinite.copy_(torch.where(mask, ~finite, self.nonfinite))
 
     def memory(self) -> Dict[str, Tensor]:
-        """See Simulator.memory. What PhysX remembers of contacts cannot be had: asking for the memory makes the next step
-        begin as after a write to every environment, so that whoever goes on and whoever goes back see the same."""
+        """See Simulator.memory. PhysX's memory of contacts cannot be read. So this call makes the next step begin as
+        after a write to every environment: continuing and restoring then give the same result."""
         self._asked = True
         self._written.fill_(True)
         boxes = {f"box_{name}": rows for name, rows in self._own.items()}
         return {**{name: getattr(self, name) for name in REPORTED}, "written": self._written, **boxes}
 
     def _check_boxes(self) -> None:
-        """Boxes cannot be made anew when somebody goes back to a memory."""
+        """Raises RuntimeError if a restored memory has other boxes: they cannot be rebuilt."""
         self._asked = False
         for name, rows in self._own.items():
             if not torch.equal(rows, self._built[name]):
@@ -314,7 +316,7 @@ class IsaacGymSimulator:
                 )
 
     def take_overflow(self) -> Tensor:
-        """See Simulator.take_overflow; PhysX prints that buffers overflow, and does not say so otherwise."""
+        """See Simulator.take_overflow; PhysX only prints that buffers overflow."""
         return torch.zeros((), dtype=torch.int64, device=self.device)
 
     def pictures(self) -> List[Any]:
@@ -327,7 +329,7 @@ class IsaacGymSimulator:
         return [np.asarray(image).reshape(height, width, 4)[..., :3].copy() for image in images]
 
     def step_graphics(self) -> None:
-        """Shows cameras and windows the newest state."""
+        """Updates cameras and windows to the newest state."""
         if self.device.type != "cpu":
             self.gym.fetch_results(self.sim, True)
         self.gym.step_graphics(self.sim)
@@ -338,15 +340,15 @@ class IsaacGymSimulator:
 
 
 def succeeded(result: T, call: str) -> T:
-    """What a call of gymapi returned, unless that says that it failed."""
+    """Returns the result of a gymapi call. Raises RuntimeError if it says that the call failed."""
     if result is None or result is False or (type(result) is int and result == gymapi.INVALID_HANDLE):
         raise RuntimeError(f"Isaac Gym's {call} failed; what it printed says why")
     return result
 
 
 def boxes_in_each(scene: Scene, num_envs: int, variation: Variation) -> Dict[str, np.ndarray]:
-    """Largest extent, mass and friction of the boxes in each environment [N, boxes]. Raises ValueError, one line, for what
-    PhysX cannot have."""
+    """Largest extent, mass and friction of the boxes in each environment [N, boxes]. Raises ValueError, one line, for
+    what is not supported with Isaac Gym."""
     for thing in scene.objects:
         if thing.shape != "box" or thing.fixed:
             what = "a fixed object" if thing.fixed else f"a {thing.shape}"
@@ -374,7 +376,7 @@ def boxes_in_each(scene: Scene, num_envs: int, variation: Variation) -> Dict[str
 
 
 def in_steps(friction: np.ndarray, most: int = _MATERIALS) -> np.ndarray:
-    """The same, in steps as small as that many different values allow, where there are more."""
+    """The same values; if more than `most` of them differ, rounded to `most` evenly spaced ones."""
     if len(np.unique(friction)) <= most:
         return friction
     low, step = friction.min(), np.ptp(friction) / (most - 1)
@@ -382,7 +384,7 @@ def in_steps(friction: np.ndarray, most: int = _MATERIALS) -> np.ndarray:
 
 
 def asset_options(physx: PhysxConfig, **fields: Any) -> gymapi.AssetOptions:
-    """Those that are alike for hand and boxes, and `fields`."""
+    """The options that hand and boxes share, and `fields`."""
     options = gymapi.AssetOptions()
     options.linear_damping = options.angular_damping = 0.0
     options.collapse_fixed_joints = False
@@ -393,7 +395,7 @@ def asset_options(physx: PhysxConfig, **fields: Any) -> gymapi.AssetOptions:
 
 
 def pose(height: float) -> gymapi.Transform:
-    """Above an environment's origin, not turned."""
+    """A pose above an environment's origin, not rotated."""
     transform = gymapi.Transform()
     transform.p = gymapi.Vec3(0.0, 0.0, height)
     return transform

@@ -1,4 +1,4 @@
-"""Where the hand's bodies are, and how they move, when its joints are known."""
+"""Poses and velocities of the hand's bodies, computed from its joints."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dexhand_gym.hands.mjcf import Link, numbers
 
 
 class Kinematics:
-    """Forward kinematics of a tree whose links have one joint at most, at their origin; N at a time.
+    """Batched forward kinematics of a tree whose links have one joint at most, at their origin.
 
-    Neither link by link nor level by level: every link composes itself with its parent, then with its grandparent, then
-    with the one four above, and so on: four rounds for a hand.
+    Not link by link or level by level, but by doubling: every link is composed with its parent, then with its
+    grandparent, then with the one four above, and so on: four rounds for a hand.
     """
 
     def __init__(self, links: List[Link], device: torch.device):
-        # Row 0 is the world, its own parent; bodies stand behind it.
+        # Row 0 is the world, its own parent; the bodies follow.
         joints = [{}, *(link.joint for link in links)]
         ancestor = torch.tensor([0, *(link.parent + 1 for link in links)], device=device)
         self._ancestors: List[Tensor] = []  # 1, 2, 4, ... above
@@ -55,12 +55,12 @@ class Kinematics:
         return torch.cat((place, quat, linear, angular), -1)[:, 1:]
 
     def _cosine(self, angle: Tensor) -> Tensor:
-        """1 where there is no hinge."""
+        """The cosine of `angle`, or 1 where there is no hinge."""
         turns = self._hinge.abs().sum(-1, keepdim=True) > 0
         return torch.where(turns, angle.cos(), torch.ones_like(angle))
 
     def _velocities(self, place: Tensor, quat: Tensor, velocity: Tensor) -> Tuple[Tensor, Tensor]:
-        """Motions as seen at the world's origin add up along the tree."""
+        """Linear and angular velocities. Referred to the world's origin, they add up along the tree."""
         angular = rotations.rotate(quat, self._hinge * velocity)
         linear = rotations.rotate(quat, self._slide * velocity) - torch.linalg.cross(angular, place)
         for ancestor in self._ancestors:

@@ -21,9 +21,9 @@ from dexhand_gym.shapes import geom_size
 from dexhand_gym.sim.base import Scene, SimConfig
 
 SCENE_XML = Path(__file__).resolve().parent.parent / "assets" / "scene.xml"
-MOST_DENSE = 60  # degrees of freedom, more than that are sparse matrices to MuJoCo Warp
+MOST_DENSE = 60  # degrees of freedom; with more, MuJoCo Warp needs sparse matrices
 STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
-"""MuJoCo's arrays that the next step of such a model depends on."""
+"""MuJoCo's arrays that the next step of these models depends on."""
 
 if hasattr(mujoco, "MjLogConfig"):  # since MuJoCo 4; older ones only draw, for Isaac Gym
     _log = mujoco.MjLogConfig.get()
@@ -33,17 +33,17 @@ if hasattr(mujoco, "MjLogConfig"):  # since MuJoCo 4; older ones only draw, for 
 
 
 def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjModel:
-    """Ground, light, hand and objects. Bodies stand in this order behind the world: the hand's as in its file, fixed objects,
-    free objects.
+    """Ground, light, hand and objects. After the world, the bodies are in this order: the hand's as in its file, fixed
+    objects, free objects.
 
-    Without `visuals` the shapes that only please the eye are left out: same physics, faster. With `sensors` every body
-    that can touch anything gets one for the sum of its contact forces.
+    Without `visuals`, purely visual shapes are left out: same physics, faster. With `sensors`, every body that can
+    collide gets a sensor of the sum of its contact forces.
     """
     spec = mujoco.MjSpec.from_string(hand_and_ground(scene.hand))
     spec.compiler.discardvisual = not visuals
     root = scene.hand_links[0]
     spec.body(root.name).pos, spec.body(root.name).quat = root.pos, root.quat
-    for name in scene.hand.body_names:  # meets scene objects (conaffinity 3), never itself
+    for name in scene.hand.body_names:  # collides with scene objects (conaffinity 3), never with itself
         for geom in spec.body(name).geoms:
             if geom.contype or geom.conaffinity:
                 geom.contype, geom.conaffinity = 1, 0
@@ -77,7 +77,8 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
 
 
 def hand_and_ground(hand: Hand) -> str:
-    """One MJCF of the hand's file and scene.xml, in which files are found wherever the program runs."""
+    """The hand's file and scene.xml as one MJCF, with the paths of meshes and textures resolved from the hand's
+    folder."""
     root = read_tree(hand.file)
     compiler = root.find("compiler")
     if compiler is None:
@@ -114,7 +115,7 @@ def add_object(spec: mujoco.MjSpec, thing: Object) -> None:
 
 
 def shapes(spec: mujoco.MjSpec, thing: Object) -> Iterator[Tuple[str, float, Dict[str, Any]]]:
-    """What an object consists of: name, share of its mass, and what makes it a geom."""
+    """The geoms of an object: name, share of the object's mass, and further arguments of add_geom()."""
     kind = getattr(mujoco.mjtGeom, f"mjGEOM_{thing.shape.upper()}")
     if thing.shape != "mesh":
         half = torch.tensor(thing.extents, dtype=torch.float64) / 2
@@ -130,9 +131,8 @@ def shapes(spec: mujoco.MjSpec, thing: Object) -> Iterator[Tuple[str, float, Dic
 
 
 def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:
-    """What gravity does, as xfrc_applied [bodies, 6]: it pulls at the objects. The hand is
-    gravity-compensated: to compute gravity and its compensation for each body costs 12 % of the physics on a GPU and 7 % on
-    a CPU, so both are off."""
+    """The weight of the objects, as xfrc_applied [bodies, 6]. The hand is gravity-compensated: computing gravity and
+    its compensation for each body costs 12 % of the physics on a GPU and 7 % on a CPU, so both are off."""
     wrench = np.zeros((model.nbody, 6))
     for thing in scene.free:
         body = model.body(thing.name)

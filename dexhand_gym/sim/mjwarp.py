@@ -1,7 +1,8 @@
 """MuJoCo Warp: every environment on one GPU (or, for tests, Warp's CPU device), zero-copy into torch.
 
-As in mujoco.py, what is reported is the state before its last integration. A control step is one CUDA graph, and so is
-a write, whose kernels run over all environments and skip those that are not written: nothing waits to learn which.
+As in mujoco.py, the reported state is the one before the last integration. A control step is one CUDA graph, and so is
+a write: its kernels run over all environments and skip those that are not written, so the CPU does not wait to learn
+which.
 """
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
@@ -51,7 +52,7 @@ class WarpSimulator:
         self.num_envs, self.scene = num_envs, scene
         self.num_substeps = cfg.substeps * decimation
         self.model = mjm = build_model(scene, cfg)
-        mjm.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # Warp never does, and knows no such flag
+        mjm.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # Warp never resets, and has no such flag
         self.actor_names = scene.actor_names
         self.dof_names = list(scene.hand.dof_names)
         self.body_names = [mjm.body(i).name for i in range(1, mjm.nbody)]
@@ -106,11 +107,12 @@ class WarpSimulator:
             own.copy_(rows if mask is None else torch.where(mask.view(-1, *[1] * (rows.dim() - 1)), rows.float(), own))
 
     def _expanded(self, name: str, rows: Tensor) -> Tensor:
-        """Memory of a field's last rows [N, rows, ...], which the engine reads from now on."""
+        """The last rows [N, rows, ...] of a field, in memory of its own per environment that the engine reads from now
+        on."""
         if name == "weights":
             return wp.to_torch(self._d.xfrc_applied)[:, -rows.shape[1] :, :3]
         shared = getattr(self._m, name, None)  # [1, ...], and world i reads row i % length
-        if shared is None:  # MuJoCo's alone, kept for it
+        if shared is None:  # only MuJoCo has this field; kept so that memory() fits both
             return torch.zeros(rows.shape, dtype=torch.float32, device=self.device)
         nominal = wp.to_torch(shared)
         field = nominal[:1].repeat(self.num_envs, *[1] * (nominal.dim() - 1))
@@ -128,8 +130,8 @@ class WarpSimulator:
         self._run(self._write)
 
     def _run(self, work: Callable[[], None]) -> None:
-        """On a GPU `work` is run when first asked for, which compiles and loads kernels, then captured as a CUDA graph,
-        and replayed from then on."""
+        """On a GPU the first call runs `work`, which compiles and loads kernels; the second captures it as a CUDA
+        graph, which is replayed from then on."""
         if self.device.type == "cpu" or work not in self._graphs:
             with self._on_device():
                 work()
@@ -162,13 +164,13 @@ class WarpSimulator:
         inputs = [self._waiting, self._dof_state, self._root_state]
         state = [d.qpos, d.qvel, d.ctrl, d.qacc_warmstart]
         wp.launch(kernels.load_rows, self.num_envs, inputs=inputs, outputs=state)
-        # Kinematics of the rows that wait, a thread each: the engine's own take forty launches over all rows.
+        # Kinematics of the rows to write, one thread each: the engine's own takes forty launches over all rows.
         inputs = [self._waiting, d.qpos, d.qvel, *self._tree]
         wp.launch(kernels.place_bodies, self.num_envs, inputs=inputs, outputs=[self._bodies, self._forces])
         self._read(self._waiting)
 
     def _read(self, wanted: wp.array) -> None:
-        """What follows from the bodies, in the wanted rows, [N] bool."""
+        """Updates what follows from the bodies, in the `wanted` rows, [N] bool."""
         d = self._d
         inputs = [wanted, self._bodies, self._actors]
         wp.launch(kernels.read_actors, self._root_state.shape[:2], inputs=inputs, outputs=[self._root_state])
@@ -189,7 +191,7 @@ class WarpSimulator:
         return wp.stream_from_torch(torch.cuda.current_stream(self.device))
 
     def _on_device(self):
-        """Warp's work goes to torch's device and stream."""
+        """A context in which Warp works on torch's device and stream."""
         return wp.ScopedDevice("cpu") if self.device.type == "cpu" else wp.ScopedStream(self._stream())
 
     def close(self) -> None:

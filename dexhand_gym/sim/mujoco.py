@@ -102,13 +102,13 @@ class MuJoCoSimulator:
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""
         self._ctrl.copy_(dof_targets)
-        self._flags |= _NO_SENSORS  # 4 % of the physics, and only the last physics step's are wanted
+        self._flags |= _NO_SENSORS  # they cost 4 % of the physics, and only the last step's are needed
         self._advance(None, self.num_substeps - 1)
         self._flags &= ~_NO_SENSORS
         self._read_dofs()
         self._advance(None, 1)
         self._read_bodies()
-        force = self._forces.float().neg_()  # the sensor tells what the body exerts
+        force = self._forces.float().neg_()  # the sensor reports the force that the body exerts
         self.net_contact_force.index_copy_(1, self._touchable, force)
 
     @torch.inference_mode()
@@ -147,8 +147,8 @@ class MuJoCoSimulator:
         self.dof_state[..., 1] = self._qvel[:, :n]
 
     def _read_bodies(self, ids: Tensor | None = None) -> None:
-        """Of all rows, or of `ids`. Column by column, which is faster than slices of three: those leave the kernels loops
-        of length three."""
+        """Updates the bodies of all rows, or of `ids`. Column by column, which is faster than slices of three, where
+        the kernels' inner loops have length three."""
         arrays = (self._xpos, self._xquat, self._cvel, self._com, self.rigid_body_state)
         xpos, xquat, cvel, com, bodies = arrays if ids is None else (x.index_select(0, ids) for x in arrays)
         x, y, z = position = xpos.unbind(-1)
@@ -172,7 +172,7 @@ class MuJoCoSimulator:
         return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own, **self._varied.memory()}
 
     def take_overflow(self) -> Tensor:
-        """See Simulator.take_overflow; MuJoCo's memory grows as it must."""
+        """See Simulator.take_overflow; MuJoCo's memory grows as needed."""
         return torch.zeros((), dtype=torch.int64)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What differs between environments, in the words of MuJoCo's models."""
+"""What differs between environments, as fields of MuJoCo's models."""
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
 # pyright: reportAttributeAccessIssue=false
@@ -39,14 +39,14 @@ class Varied:
         }
 
     def nominal(self, thing: Object) -> Dict[str, float]:
-        """As the model has it: a task may have edited that."""
+        """The object's properties as the model has them: a task may have edited it."""
         mass, friction = self.model.body(thing.name).mass[0], self.model.geom(thing.name).friction[0]
         return {"size": max(thing.extents), "mass": float(mass), "friction": float(friction)}
 
     def fields(self, variation: Variation, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
-        """The fields that change, or `weights`, xfrc_applied's: name -> their last rows [N, rows, ...], which are the
-        objects'; of a field that the variation names itself all rows. Raises ValueError, one line, for an unknown name or
-        a shape that does not fit."""
+        """The fields that change, and `weights`, those of xfrc_applied: name -> their last rows [N, rows, ...], which
+        are the objects'; all rows of a field that the variation names itself. Raises ValueError, one line, for an
+        unknown name or a shape that does not fit."""
         self.of_some |= mask is not None
         own: Dict[str, Tensor] = {}
         for name, values in variation.items():
@@ -59,11 +59,11 @@ class Varied:
         return {**(self.of_objects() if any("." in name for name in variation) else {}), **own}
 
     def memory(self) -> Dict[str, Tensor]:
-        """What later variations go out from, once there has been one of some environments only."""
+        """The values that later variations start from, once there has been a variation of some environments only."""
         return dict(self.values) if self.of_some else {}
 
     def checked(self, name: str, values: Tensor) -> Tensor:
-        """A field of the model as a whole."""
+        """Values [N, ...] for a whole field of the model. Raises ValueError, one line, if they do not fit it."""
         shape = getattr(getattr(self.model, name, None), "shape", None)  # of an array
         if not shape:
             known = [f for f in dir(self.model) if f.split("_")[0] in ("actuator", "body", "dof", "geom", "jnt")]
@@ -74,13 +74,13 @@ class Varied:
         return values
 
     def of_objects(self) -> Dict[str, Tensor]:
-        """Left out is what no step reads: places at qpos0 and averages over the model; and what stays as it is: the tree of
-        bounding boxes of a mesh of several parts."""
+        """All objects' fields, without those that no step reads (places at qpos0, averages over the model) and those
+        that do not change (the tree of bounding boxes of a mesh of several parts)."""
         of_each = [self.of_object(thing) for thing in self.things]
         return {name: torch.cat([fields[name] for fields in of_each], 1) for name in of_each[0]}
 
     def of_object(self, thing: Object) -> Dict[str, Tensor]:
-        """Each [N, bodies or geoms, ...]."""
+        """The fields of one object, each [N, bodies or geoms, ...]."""
         size, mass, friction = (self.values[f"{thing.name}.{name}"] for name in PROPERTIES)
         if thing.shape == "mesh":
             solid, moments = self.of_mesh(thing, mass)
@@ -108,7 +108,7 @@ class Varied:
         }
 
     def of_mesh(self, thing: Object, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
-        """Its parts as the model has them, and its moments, which go with its mass."""
+        """The parts of a mesh as the model has them, and its moments of inertia, which scale with its mass."""
         body = self.model.body(thing.name)
         first, count = int(body.geomadr[0]), int(body.geomnum[0])
         rows = {name: getattr(self.model, name)[first : first + count] for name in SOLID}

@@ -1,4 +1,4 @@
-"""Kernels of mjwarp.py: between MuJoCo Warp's arrays and Isaac Gym's tensors."""
+"""Kernels of mjwarp.py, which copy between MuJoCo Warp's arrays and Isaac Gym's tensors."""
 
 import warp as wp
 

@@ -1,5 +1,5 @@
-"""Watching an environment while it runs: a window where there is a display, else a page for the browser; and filming it.
-All here knows the environment, which only asks for a viewer or a picture."""
+"""Watching an environment while it runs (a window if there is a display, else a page for the browser), and filming it.
+This package knows the environment; the environment only asks for a viewer or a picture."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def open_viewer(env: Any, speed: str = "1x") -> Any:
-    """A window or a page that shows `env` from now on. Raises RuntimeError where there can be neither, ValueError if the
-    page cannot be where it is to be."""
+    """A window or a page that shows `env` from now on. Raises RuntimeError if neither is possible, ValueError if the
+    page cannot be served at its address."""
     if draws_itself(env.sim):
         from dexhand_gym.watch.isaacgym_window import IsaacGymWindow
 
@@ -35,8 +35,8 @@ def open_viewer(env: Any, speed: str = "1x") -> Any:
 
 
 def check_viewing(cfg: EnvConfig) -> None:
-    """Raises RuntimeError, one line that says what to install, where there can be neither window nor page; ValueError if
-    the page cannot be where `cfg` says."""
+    """Raises RuntimeError, one line that says what to install, if neither a window nor a page is possible; ValueError
+    if the page cannot be served where `cfg` says."""
     if has_display():
         return
     if find_spec("viser") is None:
@@ -49,8 +49,8 @@ def check_viewing(cfg: EnvConfig) -> None:
 
 
 def check_watching(cfg: EnvConfig, shown: bool) -> None:
-    """Raises RuntimeError if what is to be shown or filmed cannot be, ValueError if not where it is to be. What is shown without
-    being asked for, cfg.render None, may stay unseen."""
+    """Raises RuntimeError if the environments cannot be shown or filmed as wanted, ValueError if the page cannot be
+    served at its address. With cfg.render None, not being able to show them is no error."""
     mujoco = choose_engine(cfg.backend, cfg.device)[0] != "isaacgym"  # which draws itself
     try:
         if shown and mujoco:
@@ -66,8 +66,8 @@ def check_watching(cfg: EnvConfig, shown: bool) -> None:
 
 @contextlib.contextmanager
 def watched(env: Any, shown: bool, speed: str, folder: Path) -> Iterator[Callable[[str], None]]:
-    """Shows the environments at this speed, and films them into `folder`, as far as wanted. Gives a function that begins a clip
-    of some name."""
+    """Shows the environments at this speed, and films them into `folder`, as far as wanted. Yields a function that
+    begins a clip of a given name."""
     if shown:
         try:
             env.show(speed)

@@ -10,7 +10,7 @@ from dexhand_gym.sim import load_triton
 
 
 def has_display() -> bool:
-    """Whether a window with OpenGL can be opened: tried, for a DISPLAY that is set says little (ssh, CI)."""
+    """Whether a window with OpenGL can be opened. It is tried, because a DISPLAY that is set says little (ssh, CI)."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     load_triton()
@@ -18,7 +18,7 @@ def has_display() -> bool:
         import glfw
     except ImportError:
         return False
-    with warnings.catch_warnings(), contextlib.suppress(glfw.GLFWError):  # it warns or raises, as it is set
+    with warnings.catch_warnings(), contextlib.suppress(glfw.GLFWError):  # it may warn or raise
         warnings.simplefilter("ignore", glfw.GLFWError)
         if glfw.init():
             glfw.window_hint(glfw.VISIBLE, glfw.FALSE)

@@ -1,4 +1,4 @@
-"""The page's door: where it listens, who may connect, and which messages viser receives."""
+"""Access to the page: where it listens, who may connect, and which messages viser receives."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ log = logging.getLogger(__name__)
 
 PORTS_TRIED = 100
 HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^\[\]:@/]+))(?::\d+)?")
-LARGEST_MESSAGE = 2**20  # bytes; what our page sends has some hundred
+LARGEST_MESSAGE = 2**20  # bytes; messages of our page have some hundred
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listens on an address of this machine, at `port` or the next free one (0: at any). Raises ValueError, one line."""
+    """Listens on an address of this machine, at `port` or the next free one (0: at any). Raises ValueError, one
+    line."""
     allowed = "allowed is a name or an address of this machine"
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -51,7 +52,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_public(listener: socket.socket) -> bool:
-    """Whether other machines reach it."""
+    """Whether other machines can reach it."""
     return not ip_address(listener.getsockname()[0]).is_loopback
 
 
@@ -77,23 +78,23 @@ def may_speak(headers: Headers, names: Collection[str], public: bool) -> bool:
 
 
 class Camera(msgspec.Struct, tag="ViewerCameraMessage"):
-    """Somebody looks."""
+    """A visitor's camera."""
 
 
 class Click(msgspec.Struct, tag="SceneNodeClickMessage"):
-    """... and has clicked on a mesh."""
+    """A visitor's click on a mesh."""
 
     instance_index: Optional[int]
 
 
 class Value(msgspec.Struct, forbid_unknown_fields=True):
-    """What a control shows now. Its range is the viewer's business (viewer.Choice)."""
+    """A control's new value. The viewer checks its range (viewer.Choice)."""
 
     value: Union[bool, int, float, str]
 
 
 class Update(msgspec.Struct, tag="GuiUpdateMessage"):
-    """... and has used a control."""
+    """A visitor's use of a control."""
 
     updates: Value
 
@@ -102,11 +103,11 @@ HEARD = msgspec.msgpack.Decoder(Union[Camera, Click, Update])
 
 
 class Connection(server.ServerConnection):
-    """Drops what is not HEARD. On demand, viser would also change any attribute of a control, pass messages on to other
-    pages, collect files, and share the page on the Internet."""
+    """Drops messages that HEARD does not accept. On request, viser would also change any attribute of a control, pass
+    messages on to other pages, collect files, and share the page on the Internet."""
 
     async def recv(self, decode: Optional[bool] = None) -> Any:
-        """The next message that may be heard."""
+        """The next message that HEARD accepts."""
         while True:
             message = await super().recv(decode)
             with contextlib.suppress(msgspec.DecodeError, TypeError, RecursionError):
@@ -115,8 +116,8 @@ class Connection(server.ServerConnection):
 
 
 def open_server(listener: socket.socket, host: str, label: str) -> viser.ViserServer:
-    """viser's server, behind `listener` and the checks above. viser has no settings for them, so the function it serves with
-    is replaced while it starts."""
+    """viser's server, behind `listener` and the checks above. viser has no settings for them, so the function it serves
+    with is replaced while it starts."""
     public = is_public(listener)
     names = {"localhost", host.lower(), *([socket.gethostname().lower()] if public else [])}
     silent = logging.getLogger(f"{__name__}.websockets")
@@ -129,7 +130,7 @@ def open_server(listener: socket.socket, host: str, label: str) -> viser.ViserSe
                 return connection.respond(HTTPStatus.FORBIDDEN, "This page answers to its own address only.\n")
             response = process_request(connection, request)
             if response is not None:
-                response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no clicks through other pages
+                response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no clickjacking
             return response
 
         guarded.append(listener)

@@ -23,7 +23,8 @@ _KEYS = {
 
 
 class IsaacGymWindow(Viewer):
-    """All environments in their places, seen from before the picked one. Keys as in MuJoCo's window (viewer.py)."""
+    """Shows all environments in their places, from in front of the picked one. Keys as in MuJoCo's window
+    (window.py)."""
 
     where = "a window"
 
@@ -43,13 +44,13 @@ class IsaacGymWindow(Viewer):
         super().__init__(env, speed)
 
     def watched(self) -> bool:
-        """See Viewer.watched: until the window is closed. Takes up what has been typed."""
+        """See Viewer.watched: until the window is closed. Handles pressed keys."""
         self._take_events()
         self._gym.poll_viewer_events(self._window)
         return not self._gym.query_viewer_has_closed(self._window)
 
     def _take_events(self) -> None:
-        """To be called before what polls, which begins a new list: poll_viewer_events and draw_viewer."""
+        """Must be called before poll_viewer_events and draw_viewer, which begin a new list of events."""
         for event in self._gym.query_viewer_action_events(self._window):
             if event.value > 0:  # pressed, not let go
                 self._on_key(event.action)
@@ -66,13 +67,13 @@ class IsaacGymWindow(Viewer):
             self.reload_wanted = True
 
     def _draw_if_due(self) -> None:
-        """Thirty times a second, paused or not: the mouse moves Isaac Gym's camera, and that shows when it draws."""
+        """Thirty times a second, paused or not: the mouse moves Isaac Gym's camera, which shows only when it draws."""
         if time.perf_counter() >= self._next_frame:
             self._seen = None
         super()._draw_if_due()
 
     def _fetch(self) -> Any:
-        """Nothing: Isaac Gym draws what it has."""
+        """Nothing: Isaac Gym draws its own state."""
 
     def draw(self, frame: Any) -> None:
         """See Viewer.draw."""

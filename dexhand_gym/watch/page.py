@@ -124,8 +124,8 @@ class Page(Viewer):
         self._show_forces.on_update(lambda _: setattr(self, "_seen", None))
 
     async def _on_update(self, name: str, event: Any) -> None:
-        """Takes the value of a control, and shows there what was taken. A coroutine: values are settled in the order in
-        which they come, on viser's own thread."""
+        """Takes the value of a control, and shows the accepted value there. A coroutine, so that values are handled in
+        the order in which they arrive, on viser's own thread."""
         setattr(self, name, event.target.value)
         event.target.value = getattr(self, name)
 
@@ -179,7 +179,7 @@ class Page(Viewer):
             handle.on_click(partial(self._on_click, len(bodies)))
 
     def _on_click(self, bodies: int, event: Any) -> None:
-        """Picks the environment of a mesh that stands for so many bodies of each."""
+        """Picks the environment of a clicked mesh, which stands for this many bodies of each environment."""
         row = (event.instance_index or 0) // bodies
         if 0 <= row < self.shown:
             self._pick(self.picked // self.shown * self.shown + row)
@@ -198,8 +198,8 @@ def poses_of(frame: Frame, bodies: List[int]) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def scales_of(frame: Frame, bodies: List[int], nominal: np.ndarray) -> np.ndarray:
-    """Sizes of bodies [k * bodies, 3] relative to the model's, in which the objects that move, the last bodies, have the
-    half extents `nominal` [objects, 3], m."""
+    """Sizes of bodies [k * bodies, 3] relative to the model's, in which the objects that move, the last bodies, have
+    the half extents `nominal` [objects, 3], m."""
     k, count = frame.poses.shape[0], len(nominal)
     scales = np.ones((*frame.poses.shape[:2], 3), np.float32)
     if count:
@@ -208,8 +208,8 @@ def scales_of(frame: Frame, bodies: List[int], nominal: np.ndarray) -> np.ndarra
 
 
 def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
-    """What can be seen of the bodies: one mesh for each body and material, in the body's frame. Bodies that look the same
-    share one. Bodies count as in the simulator's tensors, without the world."""
+    """The visible meshes: one for each body and material, in the body's frame. Bodies that look the same share one.
+    Bodies are numbered as in the simulator's tensors, without the world."""
     parts: Dict[Tuple[int, int], List[int]] = {}
     for geom, (body, material, group) in enumerate(zip(model.geom_bodyid, model.geom_matid, model.geom_group)):
         if body and group < 3:
@@ -224,7 +224,7 @@ def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
 
 
 def mesh_of(model: mujoco.MjModel, index: int) -> trimesh.Trimesh:
-    """One of the model's."""
+    """One of the model's meshes."""
     vertices = model.mesh_vert[model.mesh_vertadr[index] :][: model.mesh_vertnum[index]]
     faces = model.mesh_face[model.mesh_faceadr[index] :][: model.mesh_facenum[index]]
     return trimesh.Trimesh(vertices, faces, process=False)

@@ -1,4 +1,4 @@
-"""Pictures of an environment, drawn by MuJoCo off screen from whatever engine's tensors."""
+"""Pictures of an environment, drawn by MuJoCo off screen from any engine's tensors."""
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
 # pyright: reportAttributeAccessIssue=false
@@ -24,7 +24,7 @@ from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.watch.display import has_display
 
 PLATFORMS = {"egl": "egl", "osmesa": "osmesa", "glfw": "glfw", "glx": "glfw"}
-"""What MUJOCO_GL may say, and the module that does it. By default EGL, else OSMesa."""
+"""Values of MUJOCO_GL -> the module that implements them. By default EGL, else OSMesa."""
 
 
 class Renderer:
@@ -68,8 +68,7 @@ class Renderer:
 
 
 def coordinates(env: Any, rows: Any = slice(None)) -> Tensor:
-    """Where everything is, as MuJoCo's qpos, and the half extents of what moves, m, of some or all environments
-    [N, Q + 3 objects]."""
+    """MuJoCo's qpos and the half extents of the free objects, m, of some or all environments [N, Q + 3 objects]."""
     dofs, roots = env.sim.dof_state[rows, :, 0], env.sim.root_state[rows, 1:]
     poses = torch.cat((roots[..., :3], roots[..., 6:7], roots[..., 3:6]), -1)  # MuJoCo's quaternions are w x y z
     return torch.cat((dofs, poses.flatten(1), env.object_halves[rows].flatten(1)), 1)
@@ -86,14 +85,14 @@ def pose(model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, coordinates: 
 
 
 def aim(camera: Any, cfg: CameraConfig) -> None:
-    """Puts one of MuJoCo's cameras where the config says; whom it follows is its owner's business."""
+    """Puts one of MuJoCo's cameras where the config says; following the hand is up to the caller."""
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.distance, camera.azimuth, camera.elevation = cfg.distance, cfg.azimuth, cfg.elevation
     camera.lookat[:] = 0.0, 0.0, 0.12
 
 
 def middle_of_hand(data: mujoco.MjData, hand: Hand) -> np.ndarray:
-    """Of the palm and what follows it in the hand's file [3], m."""
+    """Mean position of the palm and the bodies after it in the hand's file [3], m."""
     first = data.model.body(hand.palm).id
     return data.xpos[first : first + len(hand.body_names) - hand.palm_index].mean(0)
 
@@ -106,7 +105,8 @@ def check_drawing() -> None:
 
 
 def open_gl(model: mujoco.MjModel, width: int, height: int) -> Tuple[Any, mujoco.MjrContext]:
-    """OpenGL off screen, and what `model` needs of it. Raises RuntimeError, one line, where there is none."""
+    """An off-screen OpenGL context, and MuJoCo's context for drawing `model` in it. Raises RuntimeError, one line,
+    where there is none."""
     name = os.environ.get("MUJOCO_GL", "").lower().strip()
     if name in ("disable", "disabled", "off", "false", "0"):
         raise RuntimeError(f"MUJOCO_GL = '{name}' forbids drawing; allowed is {', '.join(PLATFORMS)}")
@@ -117,7 +117,7 @@ def open_gl(model: mujoco.MjModel, width: int, height: int) -> Tuple[Any, mujoco
     try:
         if name == "glfw" and not has_display():
             raise RuntimeError("no display")
-        logging.getLogger("OpenGL").setLevel(logging.ERROR)  # it tells of every library that it looks for in vain
+        logging.getLogger("OpenGL").setLevel(logging.ERROR)  # it reports every library that it does not find
         context = import_module(f"mujoco.{name}").GLContext(width, height)
         context.make_current()
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
@@ -130,7 +130,8 @@ def open_gl(model: mujoco.MjModel, width: int, height: int) -> Tuple[Any, mujoco
 
 
 def egl_has_devices() -> bool:
-    """Asked without PyOpenGL and MuJoCo, for which a failure with EGL spoils OSMesa in the same process."""
+    """Whether EGL has a device. Asked without PyOpenGL and MuJoCo, where a failure with EGL breaks OSMesa in the same
+    process."""
     try:
         egl = ctypes.CDLL("libEGL.so.1")
     except OSError:

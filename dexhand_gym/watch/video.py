@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Films environment 0 in real time, at about 30 pictures a second. While a clip lasts, a step costs a copy of the state's
-    few numbers, which stay on their device; a thread draws and encodes the clip afterwards, picture by picture. (Isaac Gym
-    draws at once, and the pictures are kept until then.)
+    """Films environment 0 in real time, at about 30 pictures a second. While a clip lasts, a step costs a copy of the
+    state's few numbers, which stay on their device; a thread draws and encodes the clip afterwards, picture by picture.
+    (Isaac Gym draws at once, and the pictures are kept until then.)
 
         with Recorder(env, folder) as recorder:
             recorder.start("lift")  # folder/lift.mp4: env.cfg.env.video_length steps from here
             ...
 
-    Leaving the block waits for the last picture, unless an exception does it.
+    Leaving the block waits for the last picture, unless an exception ends it.
     """
 
     def __init__(self, env: Any, folder: Path):
@@ -40,13 +40,13 @@ class Recorder:
         self._thread: Optional[threading.Thread] = None
 
     def start(self, name: str) -> None:
-        """Begins a clip with the newest instant. If another is going on, it ends here."""
+        """Begins a clip with the newest instant. A clip in progress ends here."""
         self._finish()
         self._name, self._steps = name, 0
         self._take()
 
     def _take(self, info: Optional[Dict[str, Any]] = None) -> None:
-        """What the environment calls after every step."""
+        """Called by the environment after every step."""
         if not self._name:
             return
         try:
@@ -60,7 +60,7 @@ class Recorder:
             self._finish()
 
     def _look(self) -> Tensor:
-        """What a picture is made of, or one [1, ...]."""
+        """The numbers that a picture is drawn from, or the picture itself (Isaac Gym) [1, ...]."""
         if draws_itself(self._env.sim):
             return torch.from_numpy(self._env.sim.pictures()[0]).unsqueeze(0)  # pyright: ignore[reportAttributeAccessIssue]
         from dexhand_gym.watch.render import coordinates

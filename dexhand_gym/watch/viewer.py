@@ -45,8 +45,8 @@ def side_by_side(k: int, spacing: float) -> np.ndarray:
 
 
 class Choice:
-    """An attribute of a viewer that other threads may set to anything at any time. `accept` clamps a value, or raises if the
-    value makes no sense; then the attribute stays as it is."""
+    """An attribute of a viewer that other threads may set to anything at any time. `accept` clamps a value, or raises
+    if the value makes no sense; then the attribute stays as it is."""
 
     def __init__(self, accept: Callable[[Viewer, Any], Any]):
         self._accept = accept
@@ -63,8 +63,8 @@ class Choice:
 
 
 class Viewer:
-    """What a window and a page share: which environments are shown, pausing, and the pace. The environment calls it after
-    every step; buttons and keys, in other threads, only set these attributes:"""
+    """What a window and a page share: which environments are shown, pausing, and the pace. The environment calls it
+    after every step; buttons and keys, in other threads, only set these attributes:"""
 
     paused = Choice(lambda viewer, value: bool(value))
     steps_to_go = Choice(lambda viewer, value: max(int(value), 0))  # while paused
@@ -78,7 +78,7 @@ class Viewer:
         self.paused, self.steps_to_go, self.speed = False, 0, speed
         self.picked, self.shown = 0, min(env.num_envs, 9)
         self.reload_wanted = False
-        self.on_reload: Optional[Callable[[], None]] = None  # takes up a newer policy
+        self.on_reload: Optional[Callable[[], None]] = None  # loads a newer policy
         self.steps = 0
         self._seen: Any = None
         self._last_step = self._next_frame = 0.0
@@ -114,13 +114,13 @@ class Viewer:
         self._last_step = max(self._last_step + self._step_time(), time.perf_counter())
 
     def draw_still(self) -> None:
-        """Shows the newest instant for a moment, with what a visitor picks."""
+        """Shows the newest instant for the time of one frame; what a visitor picks takes effect."""
         if self.watched():
             self._draw_if_due()
         time.sleep(FRAME_TIME)
 
     def _time_left(self) -> float:
-        """Seconds until the next step, as things are now."""
+        """Seconds until the next step, with the current settings."""
         if self.paused and not self.steps_to_go:
             return math.inf
         return self._last_step + self._step_time() - time.perf_counter()
@@ -129,7 +129,7 @@ class Viewer:
         return self.env.control_dt / SPEEDS[self.speed]
 
     def hurry(self) -> None:
-        """Ends a pause, and every wait until somebody else sets the pace."""
+        """Ends a pause, and all waiting until somebody sets another speed."""
         self.paused, self.speed = False, "max"
 
     def _draw_if_due(self) -> None:
@@ -141,7 +141,7 @@ class Viewer:
         self.draw(self._fetch())
 
     def _fetch(self) -> Frame:
-        """One transfer from the device."""
+        """The frame to draw, in one transfer from the device."""
         from dexhand_gym.watch.render import coordinates
 
         env, picked, k = self.env, self.picked, self.shown
@@ -169,7 +169,7 @@ class Viewer:
         return arrows[np.linalg.norm(frame.forces, axis=-1) > self.env.task.contact_binary_threshold]
 
     where: str
-    """For people."""
+    """Where to watch, for messages."""
 
     def watched(self) -> bool:
         """Whether anybody is looking: else nothing is drawn and nothing waits."""
@@ -180,9 +180,9 @@ class Viewer:
         return not self.watched()
 
     def draw(self, frame: Frame) -> None:
-        """Shows it."""
+        """Shows a frame."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Ends the show."""
+        """Closes the window or page."""
         raise NotImplementedError

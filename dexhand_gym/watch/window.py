@@ -1,4 +1,4 @@
-"""MuJoCo's own window on what an environment does."""
+"""MuJoCo's own window, which shows environments."""
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
 # pyright: reportAttributeAccessIssue=false
@@ -19,7 +19,7 @@ from dexhand_gym.watch.viewer import FORCE_COLOR, SPEED_NAMES, SPEEDS, Frame, Vi
 
 class Window(Viewer):
     """MuJoCo's own window. Keys: space pauses, right steps, up and down change the speed, . and , pick an environment,
-    enter takes up a newer policy."""
+    enter loads a newer policy."""
 
     where = "a window"
 
