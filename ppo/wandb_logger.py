@@ -101,10 +101,12 @@ def open_run(cfg: WandbConfig, config: Dict[str, Any], folder: Path, checkpoint:
     for mode in dict.fromkeys(modes):
         with survived(f"start {mode}"):
             run = wandb.init(mode=mode, **arguments)
+            break
+    if run is not None:
+        log.info("W&B: %s", run.dir if run.offline else run.url)
+        with survived("start"):
             run.define_metric("*", step_metric="frames")
             workspace.write(folder / "wandb_id", f"{run.id}\n")
-            log.info("W&B: %s", run.dir if run.offline else run.url)
-            break
     return run
 
 

@@ -118,6 +118,20 @@ def test_options_of_a_reset_are_a_dict():
         make("DexHand/BaseTask-v0", num_envs=1).reset(options=3)
 
 
+@pytest.mark.parametrize("mask", [None, 1, "all", [True], [1, 0], [[True, False]], [None, True], {"a": 1}])
+def test_a_mask_of_a_reset_is_one(mask):
+    env = make("DexHand/BaseTask-v0", num_envs=2, backend="none")
+    with pytest.raises(ValueError, match=r"reset_mask: .*, allowed is \(2,\) bool"):
+        env.reset(options={"reset_mask": mask})
+
+
+def test_the_single_environment_refuses_options_that_do_nothing():
+    env = gymnasium.make("DexHand/BaseTask-v0", backend="none")
+    env.reset(options={})
+    with pytest.raises(ValueError, match="options: unknown name 'reset_masks'; did you mean 'reset_mask'"):
+        env.reset(options={"reset_masks": [True]})
+
+
 def test_an_ending_pays_nothing_unless_a_weight_says_so():
     assert "termination_success" not in BaseTaskConfig.__dataclass_fields__["reward_weights"].default_factory()
     paid = {**BaseTaskConfig().reward_weights, "termination_timeout_penalty": 3.0}

@@ -166,8 +166,12 @@ def test_state_of_the_environments():
     for state, message in (
         (gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=8).unwrapped.get_state(), "its task is BaseTask, here Box"),
         ({**before, "targets": torch.zeros(9, 18)}, r"its targets is \[9, 18\], here \[8, 18\]"),
-        ({"task": "BoxGrasping"}, "its sim.time is absent"),
+        ({"task": "BoxGrasping"}, "its steps is absent"),
         ({**before, "more": torch.zeros(1)}, r"its more is \[1\], here absent"),
+        *(({k: v for k, v in before.items() if k != name}, f"its {name} is absent") for name in before),
+        ({**before, "steps": "3"}, "its steps is '3': allowed is a count"),
+        ({**before, "generator": [1]}, "its generator is a list"),
+        ({**before, "generator": before["generator"] * 0}, "its generator is damaged"),
     ):
         with pytest.raises(ValueError, match=message):
             other.set_state(state)

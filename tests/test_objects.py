@@ -332,8 +332,25 @@ def test_a_variation_changes_some_environments_and_goes_with_the_memory(backend)
     ):
         with pytest.raises(ValueError, match=message):
             sim.vary({name: torch.ones(3)})
-    with pytest.raises(ValueError, match="variation 'dof_damping': shape"):
-        sim.vary({"dof_damping": torch.ones(3)})
+    for name, values in (("dof_damping", torch.ones(3)), ("box.mass", torch.ones(3, 1)), ("box.mass", 0.1)):
+        with pytest.raises(ValueError, match=f"variation '{name}': shape"):
+            sim.vary({name: values})
+
+
+def test_a_variation_is_checked_in_the_rehearsal():
+    sim = make_sim(Scene(objects=(Box(), Mesh(file="a.obj"))), 3, SimConfig(), 2, "none", "cpu")
+    sim.vary({"box.mass": torch.ones(3), "dof_damping": torch.ones(3, 26)})
+    for name, values, message in (
+        ("box.maas", torch.ones(3), "did you mean 'box.mass'"),
+        ("mesh.size", torch.ones(3), "unknown name 'mesh.size'"),
+        ("box.mass", torch.ones(2), r"variation 'box.mass': shape \(2,\), allowed is \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sim.vary({name: values})
+
+
+def test_a_scene_without_objects_can_be_made_of_one_with():
+    assert dataclasses.replace(Scene(boxes=(Box(),)), objects=()).objects == ()
 
 
 SHAPES = [

@@ -142,7 +142,10 @@ def check_reset(options: Any, num_envs: int, device: torch.device) -> Tensor:
     for name in options or {}:
         check_name("options", name, ["reset_mask"])
     given = (options or {}).get("reset_mask", np.ones(num_envs, dtype=bool))
-    mask = torch.as_tensor(given if isinstance(given, Tensor) else np.array(given), device=device)
+    array = given if isinstance(given, Tensor) else np.array(given)
+    if not isinstance(array, Tensor) and array.dtype != bool:
+        raise ValueError(f"reset_mask: {array.shape} {array.dtype}, allowed is ({num_envs},) bool")
+    mask = torch.as_tensor(array, device=device)
     if mask.shape != (num_envs,) or mask.dtype != torch.bool:
         raise ValueError(f"reset_mask: {tuple(mask.shape)} {mask.dtype}, allowed is ({num_envs},) bool")
     return mask

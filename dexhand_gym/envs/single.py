@@ -24,7 +24,7 @@ class SingleEnv(gym.Env):
     def reset(self, *, seed: Optional[int] = None, options: Optional[Dict[str, Any]] = None) -> Tuple[np.ndarray, Dict]:
         """First observation [O] float32."""
         super().reset(seed=seed)
-        obs, _ = self.vec_env.reset(seed=seed)
+        obs, _ = self.vec_env.reset(seed=seed, options=options)
         return obs[0].numpy(force=True), {}
 
     def step(self, action: Any) -> Tuple[np.ndarray, float, bool, bool, Dict[str, Any]]:

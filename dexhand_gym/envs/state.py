@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.checks import check_remembered
+from dexhand_gym.fields import shortened
 
 
 def get_state(env: Any) -> Dict[str, Any]:
@@ -28,13 +29,26 @@ def set_state(env: Any, state: Dict[str, Any]) -> None:
             list(value.shape) if isinstance(value, Tensor) else value
             for value in (mine.get(name, "absent"), state.get(name, "absent"))
         )
-        if here != there and name not in ("steps", "generator"):
+        if here != there and (name not in ("steps", "generator") or "absent" in (here, there)):
             raise ValueError(f"its {name} is {there}, here {here}")
         value = state.get(name)
         if isinstance(value, Tensor) and name != "generator":
             check_remembered(name, value, counts.get(name))
+    if not isinstance(state["steps"], int) or state["steps"] < 0:
+        raise ValueError(f"its steps is {shortened(repr(state['steps']))}: allowed is a count")
+    set_generator(env.generator, state["generator"])
     for name, value in env.memory().items():
         value.copy_(state[name])
-    env.terms.steps = int(state["steps"])
-    if state["generator"].shape == mine["generator"].shape:  # else it is of another kind of device
-        env.generator.set_state(state["generator"])
+    env.terms.steps = state["steps"]
+
+
+def set_generator(generator: torch.Generator, state: Any) -> None:
+    """Raises ValueError, one line, if `state` is not one; leaves the generator alone if it is one of another kind of
+    device."""
+    if not isinstance(state, Tensor) or state.dtype != torch.uint8:
+        raise ValueError(f"its generator is a {type(state).__name__}: allowed is the state of a torch.Generator")
+    if state.shape == generator.get_state().shape:
+        try:
+            generator.set_state(state.cpu())
+        except RuntimeError as error:
+            raise ValueError(f"its generator is damaged: {' '.join(str(error).split())[:100]}") from None

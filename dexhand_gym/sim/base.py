@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Protocol, Tuple
 
-from dexhand_gym.fields import Annotated, Range
+from dexhand_gym.fields import Annotated, Range, check_name
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import Link, multiply
@@ -147,7 +147,6 @@ class Scene:
 
     def __post_init__(self, boxes: Tuple[Object, ...]) -> None:
         self.objects = tuple(self.objects or boxes)
-        vars(self)["boxes"] = self.objects
 
     @property
     def hand_links(self) -> List[Link]:
@@ -193,8 +192,25 @@ Variation = Dict[str, Any]
 | a field of MuJoCo's MjModel       | [N, ...] all of it, such as dof_damping [N, nv]; the MuJoCo engines only   |
 """
 
+PROPERTIES = ("size", "mass", "friction")
+"""Of an object, those that may vary."""
+
 REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite")
 """Names of a Simulator's tensors, see there."""
+
+
+def check_properties(variation: Variation, scene: Scene, num_envs: int) -> None:
+    """Raises ValueError, one line, for an object's property that does not exist or whose values are not [N]."""
+    known = [f"{thing.name}.{name}" for thing in scene.free for name in PROPERTIES]
+    known = [
+        name for name in known if name not in {f"{thing.name}.size" for thing in scene.free if thing.shape == "mesh"}
+    ]
+    for name, values in variation.items():
+        if "." in name:
+            check_name("variation", name, known)
+            shape = tuple(getattr(values, "shape", ()))
+            if shape != (num_envs,):
+                raise ValueError(f"variation {name!r}: shape {shape}, allowed is ({num_envs},)")
 
 
 class Simulator(Protocol):

@@ -7,7 +7,7 @@ from typing import Dict, Optional
 import torch
 from torch import Tensor
 
-from dexhand_gym.sim.base import REPORTED, Scene, Variation
+from dexhand_gym.sim.base import REPORTED, Scene, Variation, check_properties
 
 
 class StillSimulator:
@@ -32,7 +32,8 @@ class StillSimulator:
         """See Simulator.write_state."""
 
     def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
-        """See Simulator.vary."""
+        """See Simulator.vary. Only the objects' properties can be checked without an engine."""
+        check_properties(variation, self.scene, self.num_envs)
 
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""

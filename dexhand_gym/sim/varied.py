@@ -14,9 +14,8 @@ from torch import Tensor
 from dexhand_gym.fields import check_name
 from dexhand_gym.objects import Object
 from dexhand_gym.shapes import bounding_radius, geom_size, inertia
-from dexhand_gym.sim.base import Scene, SimConfig, Variation
+from dexhand_gym.sim.base import PROPERTIES, Scene, SimConfig, Variation, check_properties
 
-PROPERTIES = ("size", "mass", "friction")
 SOLID = ("geom_size", "geom_rbound", "geom_aabb")
 
 
@@ -24,9 +23,8 @@ class Varied:
     """The properties of the free objects in every environment, and the model's fields that follow from them."""
 
     def __init__(self, scene: Scene, cfg: SimConfig, model: mujoco.MjModel, num_envs: int, device: torch.device):
-        self.things, self.model = scene.free, model
-        self.of_some = False
-        self.meshes = {f"{thing.name}.size" for thing in self.things if thing.shape == "mesh"}  # which have one size
+        self.scene, self.things, self.model = scene, scene.free, model
+        self.num_envs, self.of_some = num_envs, False
         self.gravity = torch.tensor(cfg.gravity, dtype=torch.float64, device=device)
         self.ratios = {
             thing.name: torch.tensor(thing.extents, dtype=torch.float64, device=device) / max(thing.extents)
@@ -47,13 +45,13 @@ class Varied:
         """The fields that change, and `weights`, those of xfrc_applied: name -> their last rows [N, rows, ...], which
         are the objects'; all rows of a field that the variation names itself. Raises ValueError, one line, for an
         unknown name or a shape that does not fit."""
+        check_properties(variation, self.scene, self.num_envs)
         self.of_some |= mask is not None
         own: Dict[str, Tensor] = {}
         for name, values in variation.items():
             if "." not in name:
                 own[name] = self.checked(name, values)
                 continue
-            check_name("variation", name, [known for known in self.values if known not in self.meshes])
             mine, given = self.values[name], torch.as_tensor(values).to(self.values[name])
             mine.copy_(given if mask is None else torch.where(mask, given, mine))
         return {**(self.of_objects() if any("." in name for name in variation) else {}), **own}
