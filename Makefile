@@ -10,7 +10,7 @@ ARGS ?= --task BoxGrasping --config train_cpu
 
 PYTHON38 ?= python3.8
 VENV38 ?= .venv38
-TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor isaacgym plot ppo workspace)
+TESTS38 := $(patsubst %,tests/test_%.py,checkpoint cli doctor isaacgym plot ppo task_author workspace)
 
 # As many tests at a time as there are cores; each takes up to 1 GB.
 PARALLEL ?= -n auto --maxprocesses=6 --dist worksteal

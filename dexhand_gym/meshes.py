@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ CELLS = 32
 """Points of the table of distances along each axis."""
 MARGIN = 0.05
 """The table reaches this far beyond the mesh, m."""
+CORNERS = 64
+"""Of a convex hull at most, as PhysX has them; contacts of finer ones take longer."""
 INSTALL = "pip install 'dexhand-gym[mesh]'"
 
 
@@ -47,25 +50,33 @@ class Solid(NamedTuple):
     extents: Tuple[float, float, float]  # m
 
 
-@lru_cache(maxsize=64)
+_STAMPS: Dict[str, Tuple[int, int]] = {}  # size and time of change of the files read
+
+
 def load_mesh(file: str, size: float, parts: int = 1) -> Solid:
-    """The convex hull of a mesh file, or at most `parts` convex parts of it, scaled so that the largest extent is
-    `size`, m. Raises ValueError, one line."""
-    path = Path(file)
-    vertices, faces = read(path)
-    if len(vertices) < 4 or not np.isfinite(vertices).all():
-        raise ValueError(f"mesh {file!r}: it has {len(vertices)} vertices, allowed are 4 or more finite ones")
+    """A file, scaled so that its largest extent is `size`, m, as its convex hull, or as `parts` convex parts at most. Raises
+    ValueError, one line."""
+    try:
+        found = Path(file).stat()
+        _STAMPS[file] = found.st_size, found.st_mtime_ns
+    except (OSError, ValueError):
+        raise ValueError(f"mesh {file!r}: allowed is a file that exists, .obj, .stl or .ply") from None
+    return _load_mesh(file, size, parts, _STAMPS[file])
+
+
+@lru_cache(maxsize=64)
+def _load_mesh(file: str, size: float, parts: int, stamp: Tuple[int, int]) -> Solid:
+    vertices, faces = read(Path(file))
+    check_solid(f"mesh {file!r}", vertices, faces)
     low, high = vertices.min(0), vertices.max(0)
-    if (high - low).min() < 1e-3 * (high - low).max():
-        raise ValueError(f"mesh {file!r}: it is flat, allowed is a solid")
     vertices = (vertices - (low + high) / 2) / (high - low).max()
-    pieces = [vertices] if parts == 1 else decomposed(vertices, faces, parts)
-    hulls = tuple(hull_of(piece * size) for piece in pieces)
+    pieces = [vertices] if parts == 1 else decomposed(file, vertices, faces, parts)
+    hulls = [hull_of(piece) for piece in pieces]
     points = np.concatenate([hull.vertices for hull in hulls])
-    middle = (points.max(0) + points.min(0)) / 2  # a decomposition is not quite as large as the mesh
-    hulls = tuple(Hull(hull.vertices - middle, hull.faces) for hull in hulls)
-    x, y, z = (points.max(0) - points.min(0)).tolist()
-    return Solid(hulls, (x, y, z))
+    low, high = points.min(0), points.max(0)  # not quite those of the mesh
+    scale = size / (high - low).max()
+    x, y, z = ((high - low) * scale).tolist()
+    return Solid(tuple(Hull((hull.vertices - (low + high) / 2) * scale, hull.faces) for hull in hulls), (x, y, z))
 
 
 def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
@@ -84,65 +95,125 @@ def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"mesh {str(path)!r}: not read, {' '.join(str(error).split())[:200]}") from None
 
 
-def decomposed(vertices: np.ndarray, faces: np.ndarray, parts: int) -> List[np.ndarray]:
-    """The vertices [V, 3] of at most `parts` convex parts. This takes seconds, so a file in the cache folder keeps
-    them."""
+def check_solid(what: str, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Raises ValueError, one line that begins with `what`, unless vertices [V, 3] and faces [F, 3] can be a solid."""
+    if len(vertices) < 4:
+        raise ValueError(f"{what}: it has {len(vertices)} vertices, allowed are 4 or more")
+    if not np.isfinite(vertices).all():
+        raise ValueError(f"{what}: a vertex is not finite")
+    if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
+        raise ValueError(
+            f"{what}: a face names vertex {faces.min() if faces.min() < 0 else faces.max()} of {len(vertices)}"
+        )
+    spread = np.linalg.svd(vertices - vertices.mean(0), compute_uv=False)
+    if spread[2] < 1e-3 * spread[0]:
+        raise ValueError(f"{what}: it is flat, allowed is a solid")
+
+
+def decomposed(file: str, vertices: np.ndarray, faces: np.ndarray, parts: int) -> List[np.ndarray]:
+    """The corners [V, 3] of `parts` convex parts at most, from the cache folder if they were computed before."""
     try:
         import coacd
     except ImportError:
         raise ValueError(f"meshes of several parts need coacd: {INSTALL}") from None
     if not len(faces):
-        raise ValueError("a mesh without faces: allowed is parts = 1, its convex hull")
-    content = np.ascontiguousarray(vertices).tobytes() + np.ascontiguousarray(faces).tobytes()
-    name = hashlib.sha256(content + str(parts).encode()).hexdigest()[:32]
-    file = cache() / f"{name}.npz"
+        raise ValueError(f"mesh {file!r}: it has no faces, allowed is parts = 1, its convex hull")
+
+    def compute() -> List[np.ndarray]:
+        print(f"decomposing {file} into {parts} convex parts, once; this can take minutes", file=sys.stderr, flush=True)
+        coacd.set_log_level("error")
+        # A search less deep than coacd's default, of a quarter of its time.
+        settings: Any = {"mcts_iterations": 60, "mcts_max_depth": 2, "resolution": 1000, "preprocess_resolution": 40}
+        found = coacd.run_coacd(coacd.Mesh(vertices, faces), max_convex_hull=parts, seed=0, **settings)
+        return [np.asarray(piece[0], dtype=np.float64) for piece in found]
+
+    def fits(pieces: List[np.ndarray]) -> bool:
+        whole = all(piece.ndim == 2 and piece.shape[1] == 3 and np.isfinite(piece).all() for piece in pieces)
+        return whole and 0 < len(pieces) <= parts and min(map(len, pieces)) >= 4
+
+    return kept([vertices, faces, np.array(parts)], compute, fits)
+
+
+def kept(inputs: List[np.ndarray], compute: Callable, fits: Callable[[List[np.ndarray]], bool]) -> List[np.ndarray]:
+    """What compute() returns, from the cache folder if it is there for the same inputs and fits."""
+    content = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs)
+    file = cache() / f"{hashlib.sha256(content).hexdigest()[:32]}.npz"
     try:
-        with np.load(file) as kept:
-            return [kept[key] for key in sorted(kept.files)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # no such file, or a broken one
+        with np.load(file) as stored:
+            arrays = [np.asarray(stored[key], dtype=np.float64) for key in sorted(stored.files)]
+        if fits(arrays):
+            return arrays
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+    ):  # there is none, or a broken one
         pass
-    coacd.set_log_level("error")
-    found = coacd.run_coacd(coacd.Mesh(vertices, faces), max_convex_hull=parts, seed=0)
-    pieces = [np.asarray(piece[0], dtype=np.float64) for piece in found]
-    with contextlib.suppress(OSError):  # nowhere to keep it
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f"{name}.{os.getpid()}.npz")
-        arrays: Any = {f"{i:04d}": piece for i, piece in enumerate(pieces)}
-        np.savez(unfinished, **arrays)
+    arrays = compute()
+    named: Any = {f"{i:04d}": array for i, array in enumerate(arrays)}
+    with contextlib.suppress(OSError), replacing(file) as unfinished, open(unfinished, "wb") as stream:
+        np.savez(stream, **named)
+    return arrays
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `file` when it is whole and is gone if it is not."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        yield unfinished
         os.replace(unfinished, file)
-    return pieces
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def cache() -> Path:
-    """The folder of generated meshes and of decompositions."""
+    """Where what was computed from meshes is kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dexhand_gym" / "meshes"
 
 
-def write_mesh(vertices: Any, faces: Optional[Any] = None) -> str:
-    """Writes vertices [V, 3], m, and triangles [F, 3] (by default those of the hull) to a file in the cache folder;
-    returns its path."""
+def write_mesh(vertices: Any, faces: Optional[Any], sizes: Tuple[float, float]) -> Tuple[str, float]:
+    """A file in the cache folder with these vertices [V, 3], m, and triangles [F, 3] of them, by default those of their
+    hull; and its largest extent, m, which is to be within `sizes`. Raises ValueError, one line."""
+    try:
+        points = np.asarray(vertices, dtype=np.float64)
+        triangles = np.zeros((0, 3), np.int64) if faces is None else np.asarray(faces)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"vertices: {' '.join(str(error).split())[:200]}") from None
+    for name, array in (("vertices", points), ("faces", triangles)):
+        if array.ndim != 2 or array.shape[1] != 3 or (name == "faces" and array.dtype.kind not in "iu"):
+            raise ValueError(f"{name}: shape {array.shape} {array.dtype}, allowed are rows of three numbers")
+    check_solid("vertices", points, triangles)
+    size = float((points.max(0) - points.min(0)).max())
+    if not sizes[0] <= size <= sizes[1]:
+        raise ValueError(
+            f"vertices: they span {size:g} m, allowed is {sizes[0]:g} to {sizes[1]:g} m; or say their size"
+        )
     import trimesh
 
-    vertices = np.asarray(vertices, dtype=np.float64).reshape(-1, 3)
     if faces is None:
-        vertices, faces = hull_of(vertices)
-    mesh = trimesh.Trimesh(vertices, np.asarray(faces).reshape(-1, 3), process=False)
-    content: Any = mesh.export(file_type="ply")
+        points, triangles = hull_of(points)
+    content: Any = trimesh.Trimesh(points, triangles, process=False).export(file_type="ply")
     file = cache() / f"{hashlib.sha256(content).hexdigest()[:32]}.ply"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(content)
-        os.replace(unfinished, file)
-    return str(file)
+    try:
+        with replacing(file) as unfinished:
+            unfinished.write_bytes(content)
+    except OSError as error:
+        raise ValueError(f"vertices: {file} is not written, {error.strerror or error}") from None
+    return str(file), size
 
 
 def hull_of(vertices: np.ndarray) -> Hull:
-    """The convex hull of points [V, 3], as MuJoCo computes it."""
+    """The convex hull of points [V, 3], as MuJoCo computes it, of CORNERS corners at most."""
     import mujoco
 
     spec, fills = mujoco.MjSpec(), mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
-    spec.add_mesh(name="hull", uservert=np.asarray(vertices, np.float32).flatten(), inertia=fills)
+    corners = np.asarray(vertices, np.float32).flatten()
+    spec.add_mesh(name="hull", uservert=corners, inertia=fills, maxhullvert=CORNERS)
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="hull")
     model = spec.compile()
     back = np.zeros(9)
@@ -161,41 +232,55 @@ def hull_of(vertices: np.ndarray) -> Hull:
     return Hull(hull, faces)
 
 
-_TABLES: Dict[Tuple[str, float, int, torch.device], Tuple[Tensor, Tensor]] = {}
+_TABLES: Dict[Tuple[Any, ...], Tuple[Tensor, Tensor]] = {}
 
 
 def distance_table(file: str, size: float, parts: int, device: torch.device) -> Tuple[Tensor, Tensor]:
     """Half extents of the table along x, y and z [3], m, and distances to the surface, 0 inside [1, 1, CELLS, CELLS,
     CELLS] along z, y, x, m. Computed once; kept in a dict, because torch.compile sees through lru_cache."""
-    key = file, size, parts, device
+    key = file, _STAMPS.get(file), size, parts, device
     if key not in _TABLES:
-        solid = load_mesh(file, size, parts)
-        reach = np.array(solid.extents) / 2 + MARGIN
+        reach, table = (torch.tensor(a, dtype=torch.float32, device=device) for a in computed_table(file, size, parts))
+        _TABLES[file, _STAMPS[file], size, parts, device] = reach, table
+        return reach, table
+    return _TABLES[key]
+
+
+def computed_table(file: str, size: float, parts: int) -> List[np.ndarray]:
+    """What distance_table() returns, from the cache folder if it is there."""
+    solid = load_mesh(file, size, parts)
+    reach = np.array(solid.extents) / 2 + MARGIN
+    shape = (1, 1, CELLS, CELLS, CELLS)
+
+    def compute() -> List[np.ndarray]:
         x, y, z = (np.linspace(-r, r, CELLS) for r in reach)
         grid = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1], -1).reshape(-1, 3)
-        nearest = np.min([distance_to_hull(grid, hull) for hull in solid.hulls], 0)
-        table = nearest.reshape(1, 1, CELLS, CELLS, CELLS)
-        reach_there, table_there = (torch.tensor(a, dtype=torch.float32, device=device) for a in (reach, table))
-        _TABLES[key] = reach_there, table_there
-    return _TABLES[key]
+        return [reach, np.min([distance_to_hull(grid, hull) for hull in solid.hulls], 0).reshape(shape)]
+
+    def fits(arrays: List[np.ndarray]) -> bool:
+        return [array.shape for array in arrays] == [(3,), shape] and bool(np.isfinite(arrays[1]).all())
+
+    return kept([reach, np.array(shape), *(array for hull in solid.hulls for array in hull)], compute, fits)
 
 
 def distance_to_hull(points: np.ndarray, hull: Hull) -> np.ndarray:
     """Distances of points [P, 3] to the surface [P], 0 inside."""
     a, b, c = (hull.vertices[hull.faces[:, i]] for i in range(3))
     normal = np.cross(b - a, c - a)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
     height = points @ normal.T - (a * normal).sum(1)  # [P, F]
-    nearest = np.full(len(points), np.inf)
+    nearest = np.where((height <= 0).all(1), 0.0, np.inf)
     for i in range(len(a)):  # nearest point of each triangle: on its plane if the foot is within, else on its edges
-        foot = points - height[:, i : i + 1] * normal[i]
-        within = np.ones(len(points), bool)
+        ahead = np.flatnonzero(height[:, i] > 0)  # the nearest point is on a triangle that faces the point
+        at, up = points[ahead], height[ahead, i]
+        foot = at - up[:, None] * normal[i]
+        within, near = np.ones(len(ahead), bool), nearest[ahead]
         for p, q in ((a[i], b[i]), (b[i], c[i]), (c[i], a[i])):
             within &= (np.cross(q - p, foot - p) * normal[i]).sum(1) >= 0
-            share = np.clip((points - p) @ (q - p) / ((q - p) @ (q - p)), 0, 1)
-            nearest = np.minimum(nearest, np.linalg.norm(points - p - share[:, None] * (q - p), axis=1))
-        nearest = np.where(within, np.minimum(nearest, np.abs(height[:, i])), nearest)
-    return np.where((height <= 0).all(1), 0.0, nearest)
+            share = np.clip((at - p) @ (q - p) / ((q - p) @ (q - p)), 0, 1)
+            near = np.minimum(near, np.linalg.norm(at - p - share[:, None] * (q - p), axis=1))
+        nearest[ahead] = np.where(within, np.minimum(near, up), near)
+    return nearest
 
 
 def mesh_distance(points: Tensor, file: str, size: float, parts: int = 1) -> Tensor:

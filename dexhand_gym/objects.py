@@ -73,6 +73,11 @@ class Object:
             raise ValueError(f"{prefix}file = {self.file!r}: allowed is a file for the shape mesh and for no other")
         if self.shape != "mesh" and self.parts != 1:
             raise ValueError(f"{prefix}parts = {self.parts}: allowed is 1, but for a mesh")
+        for name, least in (("spinning_friction", 4), ("rolling_friction", 6)):
+            if getattr(self, name) != getattr(Object, name) and self.condim < least:
+                raise ValueError(
+                    f"{prefix}{name} = {getattr(self, name)}: allowed is condim = {least} with it, else it does nothing"
+                )
         if not any(self.quat):
             raise ValueError(f"{prefix}quat = {self.quat}: allowed is a quaternion that is not zero")
 
@@ -156,6 +161,7 @@ class Mesh(Object):
         cache folder. Its size is by default that of the vertices, m."""
         from dexhand_gym.meshes import write_mesh
 
-        x, y, z = ([row[i] for row in vertices] for i in range(3))
-        largest = max(float(max(column) - min(column)) for column in (x, y, z))
-        return cls(**{"size": largest, **fields, "file": write_mesh(vertices, faces)})
+        if "file" in fields:
+            raise ValueError(f"file = {fields['file']!r}: allowed is a file or vertices, not both")
+        file, size = write_mesh(vertices, faces, (0.0, 1e9) if "size" in fields else (1e-3, 1.0))
+        return cls(**{"size": size, **fields, "file": file})

@@ -192,6 +192,7 @@ def all_types(node: Any, prefix: str = "") -> Dict[str, Any]:
 def unknown_option(name: str, known: List[str]) -> str:
     if name in INSTEAD:
         return f"{name} is not an option here: {INSTEAD[name]}"
+    older = {f"task.{new}": f" (older name: task.{old})" for old, new in OLDER_NAMES.items()}
     section, siblings = name, []
     while section and not siblings:  # those of the nearest section that exists
         section = section.rpartition(".")[0]
@@ -199,7 +200,7 @@ def unknown_option(name: str, known: List[str]) -> str:
     near = difflib.get_close_matches(name, [*SHORT_NAMES, *STARTING_POINTS, *known], n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     allowed = ", ".join([other.split(".")[-1] for other in siblings] or [*SHORT_NAMES, *STARTING_POINTS])
-    return f"unknown option {name}{hint} Allowed: {allowed} (--help-all lists every one)"
+    return f"unknown option {name}{older.get(name, '')}{hint} Allowed: {allowed} (--help-all lists every one)"
 
 
 def to_flag(name: str, words: List[str], hint: Any) -> List[str]:

@@ -78,6 +78,8 @@ def check_unfinished(path: str, max_iterations: int) -> None:
 def warn_of_hand(env: Any, path: Path) -> None:
     """Warns if a policy was trained with a hand that is neither the environment's nor its mirror image."""
     hand, ours = hand_of(path), env.cfg.env.hand
+    if needs_mirror(env, path):
+        log.info("%s has learned with the hand %s; the hand %s plays it in the mirror", printable(path), hand, ours)
     if hand not in (ours, env.hand.mirror_image):
         log.warning("%s is a policy of the hand %s, not of %s", printable(path), printable(hand), ours)
 

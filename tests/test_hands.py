@@ -21,7 +21,7 @@ from dexhand_gym.envs.config import Config, EnvConfig
 from dexhand_gym.hands import find_hand, hands, mirror, register_hand
 from dexhand_gym.hands.dexhand021 import DEXHAND021_LEFT as LEFT
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as RIGHT
-from dexhand_gym.hands.placing import base_targets, resting_on
+from dexhand_gym.hands.placing import base_targets, palm_surface, resting_on
 from dexhand_gym.objects import Box, Capsule
 from dexhand_gym.sim import Scene, SimConfig, make_sim
 from dexhand_gym.sim.kinematics import Kinematics
@@ -192,6 +192,19 @@ def test_a_hand_that_is_none(name, message):
         ('joint="close_left"', 'joint="close_right"', "allowed is one for each joint, in their order"),
         ('<body name="left" pos', '<body name="left" euler="0 0 1" pos', "allowed is its orientation as quat"),
         ('range="0 0.045" ', "", "has no range"),
+        *(
+            ('range="0 0.045"', f'range="{text}"', f"range = '{text}', allowed are two numbers, the lower one first")
+            for text in ("1", "0.045 0", "a b", "0 nan", "-inf 1", "0 1 2", "0 0")
+        ),
+        *(
+            (old, new, "allowed is pos of three numbers and quat of four that are not all zero")
+            for old, new in (
+                ('quat="0 1 0 0"', 'quat="0 0 0 0"'),
+                ('quat="0 1 0 0"', 'quat="0 1 0"'),
+                ('pos="0 0.05 0.01"', 'pos="0 0.05"'),
+                ('pos="0 0.05 0.01"', 'pos="0 nan 0"'),
+            )
+        ),
         ('name="move_x" type="slide"', 'name="move_x" type="ball"', "allowed is a slide or a hinge"),
         ('name="move_x"', 'name="move_x" pos="0 0 1"', "allowed is a joint at its origin"),
     ],
@@ -220,6 +233,12 @@ def test_a_file_that_does_not_fit_is_one_line(tmp_path, old, new, message):
         ({"actions": {"close": {"close_left": float("nan")}}}, "allowed is action -> {joint: scale}"),
         ({"pre_grasp": ("a", 0.0, 0.0)}, "pre_grasp = .*: allowed are numbers"),
         ({"pre_grasp": (0.0,)}, "pre_grasp has 1 numbers: allowed are 3"),
+        ({"pre_grasp": (0.0, 0.0, 99.0)}, "pre_grasp has 99.0 for close: allowed is 0 to 0.045"),
+        ({"actions": {"close": {"close_left": True}}}, "allowed is action -> {joint: scale}"),
+        ({"mirror_image": 5}, "mirror_image = 5: allowed is the name of a hand"),
+        ({"palm_point": (0.0, 1.0)}, "palm_point = .*: allowed are three numbers"),
+        ({"palm_point": 5}, "palm_point = 5: allowed is a tuple"),
+        ({"fingers": GRIPPER.fingers[:1] * 2}, "finger 'left' is there twice"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_line(changes, message):
@@ -306,3 +325,19 @@ def test_an_object_rests_on_a_surface():
     assert resting_on(ground, Box(size=(0.02, 0.04, 0.06)))[0].tolist() == pytest.approx([0, 0, 0.03, 0, 0, 0, 1])
     below = resting_on(ground, Box(), away=(0.0, 0.0, -1.0))[0]
     assert below[:3].tolist() == pytest.approx([0, 0, -0.025])
+
+
+@pytest.mark.parametrize("hand", [RIGHT, LEFT])
+@pytest.mark.parametrize("thing", [Box(size=0.04), Box(size=0.06), Box(size=(0.05, 0.04, 0.02))])
+def test_what_is_laid_on_an_open_palm_stays_there(hand, thing):
+    scene = Scene(0.3, objects=(thing,), hand=hand, hand_quat=(1.0, 0.0, 0.0, 0.0))  # palm up
+    sim = make_sim(scene, 2, SimConfig(), 2, "mujoco", "cpu")
+    palm = sim.rigid_body_state[:, hand.palm_index, :7]
+    start = resting_on(palm_surface(hand, palm), thing, away=(1.0, 0.0, 0.0))
+    assert (start[:, 2] > 0.3).all()
+    sim.root_state[:, 1, :7] = start
+    sim.write_state(torch.ones(2, dtype=torch.bool))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(50):
+        sim.step(hold)
+    torch.testing.assert_close(sim.root_state[:, 1, :3], start[:, :3], atol=3e-3, rtol=0)

@@ -1,6 +1,8 @@
 """Objects as values: geometry by hand, physics in the engines, grasps of other shapes."""
 
 import dataclasses
+import io
+import shutil
 from importlib.util import find_spec
 
 import gymnasium
@@ -24,6 +26,22 @@ from examples.scripted_grasp import scripted_env, success_rate
 WARP = [pytest.param("mjwarp", marks=pytest.mark.slow)] if find_spec("mujoco_warp") else []
 ENGINES = ["mujoco", *WARP]
 TETRAHEDRON = "v 0 0 0\nv 4 0 0\nv 0 4 0\nv 0 0 4\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+PLY = b"""ply
+format ascii 1.0
+element vertex 4
+property float x
+property float y
+property float z
+element face 1
+property list uchar int vertex_indices
+end_header
+0 0 0
+1 0 0
+0 1 0
+0 0 1
+3 1 2 %s
+"""
+TETRA = [(0, 0, 0), (0.1, 0, 0), (0, 0.1, 0), (0, 0, 0.1)]
 CUBE = "".join(f"v {x} {y} {z}\n" for x in (0, 2) for y in (0, 2) for z in (0, 2)) + "f 1 2 3\nf 4 5 6\nf 6 7 8\n"
 
 
@@ -129,20 +147,29 @@ def trough(tmp_path, monkeypatch):
 
 def test_a_mesh_of_several_parts(trough, monkeypatch):
     solid = load_mesh(trough.file, 0.1, 4)
+    (kept,) = meshes.cache().glob("*.npz")
     assert 3 <= len(solid.hulls) <= 4 and solid.extents == pytest.approx((0.1, 0.1, 0.06), abs=2e-3)
     assert sum(hull.volume for hull in solid.hulls) == pytest.approx((10 * 6 - 6 * 4) * 10e-6, rel=0.05)
     assert load_mesh(trough.file, 0.1).hulls[0].volume == pytest.approx(10 * 6 * 10e-6, rel=0.01)
     in_the_gap = torch.tensor([[[0.0, 0.0, 0.02]]])
     assert mesh_distance(in_the_gap, trough.file, 0.1, 1).item() == 0.0, "within the hull"
     assert mesh_distance(in_the_gap, trough.file, 0.1, 4).item() == pytest.approx(0.03, abs=5e-3), "to floor and walls"
-    (kept,) = meshes.cache().glob("*.npz")
-    load_mesh.cache_clear()
+    meshes._load_mesh.cache_clear()
     with monkeypatch.context() as without:
         without.setattr("coacd.run_coacd", lambda *args, **kwargs: pytest.fail("it is kept"))
         assert load_mesh(trough.file, 0.1, 4).extents == solid.extents
-    kept.write_bytes(kept.read_bytes()[:100])
-    load_mesh.cache_clear()
-    assert load_mesh(trough.file, 0.1, 4).extents == solid.extents, "a broken file is made again"
+    whole = kept.read_bytes()
+    for damage in (whole[:100], b"", b"PK\5\6" + bytes(18), npz(np.zeros((2, 3))), npz(np.full((5, 3), np.nan)), npz()):
+        kept.write_bytes(damage)
+        meshes._load_mesh.cache_clear()
+        assert load_mesh(trough.file, 0.1, 4).extents == solid.extents, "a broken file is made again"
+    assert not [file for file in meshes.cache().iterdir() if file.suffix not in (".npz", ".ply")], "nothing unfinished"
+
+
+def npz(*arrays):
+    stream = io.BytesIO()
+    np.savez(stream, *arrays)
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize("backend", ENGINES)
@@ -164,6 +191,56 @@ def ball_in(backend, trough):
     assert sim.root_state[:, 2, 2].tolist() == pytest.approx([rests] * 2, abs=3e-3)
     weight = sim.net_contact_force[:, sim.body_names.index("trough"), 2]
     assert weight.tolist() == pytest.approx([9.81] * 2, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("vertices", "more", "message"),
+    [
+        ([], {}, "vertices: shape"),
+        ([(0, 1), (1, 0), (1, 1), (0, 0)], {}, "vertices: shape"),
+        ([(0, 0, 0), (1, 0)], {}, "vertices: "),
+        ([(0, 0, 0), (0.1, 0, 0)], {}, "it has 2 vertices, allowed are 4 or more"),
+        ([*TETRA[:3], (0, 0, float("nan"))], {}, "vertices: a vertex is not finite"),
+        ([(0, 0, 0), (0.1, 0, 0.1), (0, 0.1, 0.1), (0.1, 0.1, 0.2)], {}, "vertices: it is flat"),
+        ([[1000 * x for x in row] for row in TETRA], {}, "vertices: they span 100 m, allowed is 0.001 to 1 m"),
+        (TETRA, {"faces": [[0, 1, 9]]}, "vertices: a face names vertex 9 of 4"),
+        (TETRA, {"faces": [[0, 1, -1]]}, "vertices: a face names vertex -1 of 4"),
+        (TETRA, {"faces": [[0.5, 1, 2]]}, "faces: shape"),
+        (TETRA, {"file": "a.obj"}, "file = 'a.obj': allowed is a file or vertices"),
+    ],
+)
+def test_vertices_that_are_no_solid_are_one_line(tmp_path, monkeypatch, vertices, more, message):
+    monkeypatch.setattr(meshes, "cache", lambda: tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        Mesh.of_vertices(vertices, **more)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, trough):
+    """Costs the computation again; a mesh of vertices has to be kept."""
+    (tmp_path / "taken").write_text("")
+    file = shutil.copyfile(trough.file, tmp_path / "mine.ply")
+    monkeypatch.setattr(meshes, "cache", lambda: tmp_path / "taken" / "meshes")
+    assert len(load_mesh(str(file), 0.1, 2).hulls) == 2
+    with pytest.raises(ValueError, match="vertices: .* is not written"):
+        Mesh.of_vertices(TETRA)
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    file = tmp_path / "a.obj"
+    file.write_text(TETRAHEDRON)
+    before = load_mesh(str(file), 0.08).extents, mesh_distance(torch.zeros(1, 1, 3) + 0.05, str(file), 0.08).item()
+    file.write_text(TETRAHEDRON.replace("v 0 0 4", "v 0 0 2.0"))
+    after = load_mesh(str(file), 0.08).extents, mesh_distance(torch.zeros(1, 1, 3) + 0.05, str(file), 0.08).item()
+    assert before[0][2] == pytest.approx(0.08) and after[0][2] == pytest.approx(0.04) and before[1] != after[1]
+
+
+def test_a_fine_mesh_has_a_hull_of_few_corners(tmp_path):
+    file = tmp_path / "ball.stl"
+    trimesh.creation.icosphere(4).export(file)
+    (hull,) = load_mesh(str(file), 0.06).hulls
+    assert len(hull.vertices) == meshes.CORNERS and hull.volume == pytest.approx(4 / 3 * np.pi * 0.03**3, rel=0.1)
+    assert mesh_distance(torch.tensor([[[0.0, 0.0, 0.06]]]), str(file), 0.06).item() == pytest.approx(0.03, abs=2e-3)
 
 
 def test_a_mesh_of_vertices(tmp_path, monkeypatch):
@@ -209,14 +286,33 @@ def test_a_mistake_is_one_line(line, message, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 0\nf 1 2 3\n", b"\x00\xff" * 100, b"v nan 0 0\n" * 5]
+    "content",
+    [
+        b"",
+        b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 0\nf 1 2 3\n",
+        b"v 0 0 0\nv 1 0 1\nv 0 1 1\nv 1 1 2\nf 1 2 3\nf 2 3 4\n",
+        b"\x00\xff" * 100,
+        b"v nan 0 0\n" * 5,
+        PLY % b"-5",
+        PLY % b"999999",
+    ],
+    ids=["empty", "flat", "flat on a slant", "binary", "nan", "vertex -5", "vertex 999999"],
 )
 def test_a_file_that_is_no_mesh_is_one_line(tmp_path, content):
     for suffix in (".obj", ".stl", ".ply"):
         (tmp_path / f"bad{suffix}").write_bytes(content)
         with pytest.raises(ValueError, match=f"bad{suffix}") as caught:
-            load_mesh(str(tmp_path / f"bad{suffix}"), 0.05)
+            load_mesh(str(tmp_path / f"bad{suffix}"), 0.05, parts=2)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["", "nowhere.obj", "x" * 400 + ".obj", "a\0.obj", ".", "mesh.step"])
+def test_a_file_that_cannot_be_there_is_one_line(tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mesh.step").write_text("")
+    with pytest.raises(ValueError, match="allowed is a file that exists, .obj, .stl or .ply") as caught:
+        load_mesh(file, 0.05)
+    assert "\n" not in str(caught.value)
 
 
 def test_names_of_objects_differ():
@@ -236,10 +332,10 @@ def test_the_older_name_of_the_object():
     assert (cfg.env.object.size, cfg.env.box.mass) == (0.06, 0.2)
     env = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=2, backend="none", **{"env.box.size": 0.04}, mass=0.3)
     assert (env.unwrapped.cfg.env.object.size, env.unwrapped.cfg.env.object.mass) == (0.04, 0.3)
-    env = gymnasium.make_vec(
-        "DexHand/BoxGrasping-v0", num_envs=2, backend="none", box={"mass": 0.2}, object=Box(size=0.06)
-    )
-    assert env.unwrapped.cfg.env.object.size == 0.06
+    with pytest.raises(TypeError, match="'object' and 'box' are the same environment option"):
+        gymnasium.make_vec(
+            "DexHand/BoxGrasping-v0", num_envs=2, backend="none", box={"mass": 0.2}, object=Box(size=0.06)
+        )
     assert Scene(boxes=(Box(),)).objects == Scene(objects=(Box(),)).boxes
 
 
@@ -337,13 +433,71 @@ def test_a_variation_changes_some_environments_and_goes_with_the_memory(backend)
             sim.vary({name: values})
 
 
+@pytest.mark.parametrize("backend", ENGINES)
+def test_a_variation_finds_its_object_among_what_a_task_has_added(backend):
+    """A table behind it, and a knob on it."""
+
+    def table(spec):
+        spec.worldbody.add_body(name="table", pos=[0.5, 0, 0]).add_geom(size=[0.1] * 3, type=mujoco.mjtGeom.mjGEOM_BOX)
+
+    sim = make_sim(Scene(0.6, objects=(Box(),), edit_spec=table), 2, SimConfig(), 2, backend, device_of(backend))
+    sim.vary({"box.size": torch.tensor([0.05, 0.1]), "box.mass": torch.tensor([0.1, 1.0])})
+    sim.root_state[:, 1, 2] = torch.tensor([0.025, 0.05])
+    sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(20):
+        sim.step(hold)
+    assert sim.root_state[:, 1, 2].tolist() == pytest.approx([0.025, 0.05], abs=1e-3)
+    force = sim.net_contact_force[:, sim.body_names.index("box"), 2]
+    assert force.tolist() == pytest.approx([0.981, 9.81], rel=1e-2)
+
+
+def test_a_body_of_several_geoms_keeps_its_size():
+    def knob(spec):
+        spec.body("box").add_geom(size=[0.01] * 3, pos=[0, 0, 0.03], contype=2, conaffinity=3, mass=0.1)
+
+    sim = make_sim(Scene(0.6, objects=(Box(),), edit_spec=knob), 2, SimConfig(), 2, "mujoco", "cpu")
+    with pytest.raises(ValueError, match="variation 'box.size': its body has 2 geoms"):
+        sim.vary({"box.size": torch.tensor([0.05, 0.1])})
+    sim.vary({"box.mass": torch.tensor([0.2, 0.4])})
+    inertia = sim.memory()["body_inertia"][:, 0]
+    assert inertia[0].tolist() == pytest.approx(sim.model.body("box").inertia.tolist())
+    torch.testing.assert_close(inertia[1], 2 * inertia[0])
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_a_mass_weighs_however_it_is_said(backend):
+    sim = make_sim(Scene(0.6, objects=(Box(),)), 2, SimConfig(), 2, backend, device_of(backend))
+    sim.vary({"box.friction": torch.tensor([0.5, 1.0])})
+    masses = torch.tensor(sim.model.body_mass).repeat(2, 1)
+    masses[:, -1] = torch.tensor([0.2, 0.5])
+    friction = torch.tensor(sim.model.geom_friction).repeat(2, 1, 1)
+    sim.vary({"body_mass": masses, "geom_friction": friction})
+    sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(20):
+        sim.step(hold)
+    assert sim.net_contact_force[:, -1, 2].tolist() == pytest.approx([1.962, 4.905], rel=1e-2)
+    assert sim.memory()["geom_friction"].shape == (2, len(friction[0]), 3)
+    for name, values in (
+        ("body_parentid", torch.zeros(2, 3)),
+        ("dof_damping", torch.zeros(1, sim.model.nv)),
+        ("dof_damping", 3),
+    ):
+        with pytest.raises(ValueError, match="^variation"):
+            sim.vary({name: values})
+    for variation in (None, [1], {3: torch.ones(2)}):
+        with pytest.raises(ValueError, match="^variation = .*allowed is a dict"):
+            sim.vary(variation)
+
+
 def test_a_variation_is_checked_in_the_rehearsal():
     sim = make_sim(Scene(objects=(Box(), Mesh(file="a.obj"))), 3, SimConfig(), 2, "none", "cpu")
     sim.vary({"box.mass": torch.ones(3), "dof_damping": torch.ones(3, 26)})
     for name, values, message in (
         ("box.maas", torch.ones(3), "did you mean 'box.mass'"),
         ("mesh.size", torch.ones(3), "unknown name 'mesh.size'"),
-        ("box.mass", torch.ones(2), r"variation 'box.mass': shape \(2,\), allowed is \(3,\)"),
+        ("box.mass", torch.ones(2), r"variation 'box.mass': shape \(2,\), allowed is a tensor \(3,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             sim.vary({name: values})

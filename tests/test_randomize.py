@@ -100,7 +100,15 @@ def test_own_objects_are_what_the_compiler_makes_of_them(shape, size, other):
         "box.friction": torch.tensor([0.5]),
     }
     variation = {name: x.double() for name, x in variation.items()}
-    fields = Varied(scenes[0], SimConfig(), nominal, 1, torch.device("cpu")).fields(variation)
+    wrenches = np.zeros((nominal.nbody, 3))
+    varied = Varied(
+        *(scenes[0], SimConfig(), nominal, 1, torch.device("cpu")),
+        expand=lambda name, _: (
+            torch.tensor(wrenches if name == "weights" else getattr(nominal, name)).unsqueeze(0).clone()
+        ),
+    )
+    varied.apply(variation)
+    fields = varied.memory()
     unread = {"body_pos", "qpos0", "qpos_spring", "cam_poscom0", "light_poscom0", "dof_length", "bvh_aabb"}
     assert nominal.body_geomnum.max() == 1, "else collisions read bvh_aabb"
     for name in dir(mujoco.MjModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Optional, Type
 
-from dexhand_gym.envs.config import Config, TaskConfig, override
+from dexhand_gym.envs.config import Config, override
 from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import import_isaacgym
 
@@ -28,9 +28,7 @@ def task_class(entry: str) -> Type:
     cls = getattr(module, attribute)
     if not (isinstance(cls, type) and issubclass(cls, DexHandVecEnv)):
         raise ValueError(f"task '{entry}' is {cls!r}: allowed is a subclass of dexhand_gym.envs.vec_env.DexHandVecEnv")
-    if not (isinstance(cls.config, type) and issubclass(cls.config, TaskConfig)):
-        raise ValueError(f"task '{entry}': its config is {cls.config!r}, allowed is a subclass of TaskConfig")
-    check_class(cls)
+    check_class(cls, DexHandVecEnv)
     return cls
 
 

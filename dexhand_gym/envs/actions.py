@@ -26,6 +26,7 @@ from dexhand_gym.envs.checks import check_shape
 from dexhand_gym.envs.config import TaskConfig
 from dexhand_gym.envs.quantities import finite
 from dexhand_gym.envs.sensing import Delay
+from dexhand_gym.fields import shortened
 from dexhand_gym.hands.hand import Hand
 
 
@@ -168,6 +169,11 @@ class Stage:
         return self if env is None else getattr(env.stages, self.name)
 
     def __set__(self, env: Any, function: Any) -> None:
+        several = self.name == "post_action_filters"
+        functions = function if several and isinstance(function, (list, tuple)) else [function]
+        if not all(map(callable, functions)) or (several and functions is not function):
+            what = "a list of functions" if several else "a function"
+            raise TypeError(f"env.{self.name} = {shortened(repr(function))}: allowed is {what}")
         setattr(env.stages, self.name, function)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Dict, Tuple
 
@@ -210,19 +210,18 @@ class BoxGrasping(DexHandVecEnv):
     }
 
     def scene(self) -> Scene:
-        """One cube."""
+        """One object, which is "box" to this task."""
         env, task = self.cfg.env, self.task
         thing = env.object
-        if thing.name != "box" or thing.fixed:
-            name = "fixed = True: allowed is False" if thing.fixed else f"name = '{thing.name}': allowed is 'box'"
-            raise ValueError(f"env.object.{name}, for this task lifts it and knows it by that name")
+        if thing.fixed:
+            raise ValueError("env.object.fixed = True: allowed is False, for this task lifts it")
         largest = max((max(thing.extents), *(task.randomize.box_size or ())))
         start = thing.rest()[0] * largest / max(thing.extents)
         if task.success_height <= start:
             raise ValueError(
                 f"task.success_height = {task.success_height}: allowed is more than {start}, where it lies"
             )
-        return Scene(env.hand_height, objects=(thing,), spacing=env.spacing)
+        return Scene(env.hand_height, objects=(replace(thing, name="box"),), spacing=env.spacing)
 
     @cached_property
     def _pre_grasp(self) -> Tensor:

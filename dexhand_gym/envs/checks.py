@@ -8,12 +8,14 @@ import difflib
 import inspect
 import logging
 from numbers import Integral
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dexhand_gym.envs.config import TaskConfig
+from dexhand_gym.envs.mirror import OF_THE_HAND
 from dexhand_gym.fields import check, check_name, shortened
 from dexhand_gym.objects import Object
 from dexhand_gym.sim import Scene
@@ -23,14 +25,31 @@ log = logging.getLogger(__name__)
 NUMBERS = (torch.float32, torch.bool, torch.int32, torch.int64, torch.uint8)
 
 
-def check_class(cls: type) -> None:
-    """Raises ValueError, one line, unless the tables of a task's class are well formed."""
+METHODS = ("scene", "sample_start", "vary", "edit_spec", "rewards", "successes", "failures")
+"""Of a task."""
+STAGES = ("pre_action_rule", "action_rule", "post_action_filters", "coupling")
+TAKEN = (*STAGES, "cfg", "task", "hand", "num_envs", "device", "generator", "sim", "stages", "limits", "raw", "terms")
+"""Attributes of an environment, which a task's class cannot have."""
+
+
+def check_class(cls: type, base: type) -> None:
+    """Raises ValueError, one line, unless the tables and methods of a task's class, a subclass of `base`, are well
+    formed."""
     task: Any = cls
+    if not (isinstance(task.config, type) and issubclass(task.config, TaskConfig)):
+        raise ValueError(f"{cls.__name__}.config is {task.config!r}: allowed is a subclass of TaskConfig")
+    for name in METHODS:
+        if not callable(getattr(task, name)):
+            raise ValueError(f"{cls.__name__}.{name} = {shortened(repr(getattr(task, name)))}: allowed is a method")
+    for name in (name for each in cls.__mro__ if each not in base.__mro__ for name in vars(each)):
+        if name in TAKEN:
+            instead = f"env.{name} = a function" if name in STAGES else "another name"
+            raise ValueError(f"{cls.__name__}.{name}: every environment has such an attribute, allowed is {instead}")
     text = "the name of a quantity"
     for owner, table, what, fits in (
         (task, "quantities", "a function (measured, cfg)", lambda x: callable(x) and takes_two(x)),
         (task, "timers", text, lambda x: isinstance(x, str)),
-        (task, "mirrors", "a pattern of signed places", lambda x: isinstance(x, (str, tuple))),
+        (task, "mirrors", "a pattern of signed places", is_pattern),
         (task, "train_defaults", "a value", lambda x: True),
     ):
         where, entries = f"{owner.__name__}.{table}", getattr(owner, table)
@@ -44,13 +63,24 @@ def check_class(cls: type) -> None:
         raise ValueError(f"{cls.__name__}.remembered = {shortened(repr(names))}: allowed is a tuple, each {text}")
 
 
-def check_table_names(task: Any, known: Iterable[str]) -> None:
-    """Raises ValueError, one line, unless the tables of a task's class name known quantities only."""
-    name, known = type(task).__name__, list(known)
+def is_pattern(kind: Any) -> bool:
+    """Whether it is one of the hand's kinds, or signed places 1 to n in any order."""
+    if isinstance(kind, str):
+        return kind in OF_THE_HAND
+    whole = isinstance(kind, tuple) and len(kind) > 0 and all(type(place) is int for place in kind)
+    return whole and sorted(map(abs, kind)) == list(range(1, len(kind) + 1))
+
+
+def check_table_names(task: Any, raw: Iterable[str]) -> None:
+    """Raises ValueError, one line, unless the tables of a task's class name known quantities only, and timers have
+    names of their own."""
+    name, known = type(task).__name__, [*raw, *task.quantities]
     for timer, source in task.timers.items():
+        if timer in known:
+            raise ValueError(f"{name}.timers[{timer!r}]: a quantity has that name, allowed is another")
         check_name(f"{name}.timers[{timer!r}]", source, known)
     for quantity in task.remembered:
-        check_name(f"{name}.remembered", quantity, known)
+        check_name(f"{name}.remembered", quantity, [*known, *task.timers])
 
 
 def takes_two(function: Any) -> bool:
@@ -160,8 +190,9 @@ def check_remembered(name: str, value: Tensor, most: Optional[int]) -> None:
         raise ValueError(f"its {name} is no count from 0 to {most}")
 
 
-def check_scene(scene: Any) -> Scene:
-    """Returns what scene() returned. Raises ValueError, one line, if that is not a valid scene."""
+def check_scene(scene: Any, taken: Collection[str]) -> Scene:
+    """Returns what scene() returned. Raises ValueError, one line, if that is not a valid scene or an object has a name
+    that is `taken`."""
     if not isinstance(scene, Scene):
         raise ValueError(f"scene() returns a {type(scene).__name__}: allowed is a Scene")
     for i, thing in enumerate(scene.objects):
@@ -173,6 +204,8 @@ def check_scene(scene: Any) -> Scene:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"scene().objects: {name!r} is there twice, allowed is a name of its own for each")
+        if name in taken:
+            raise ValueError(f"scene().objects: {name!r} is the name of something else, allowed is another")
     return scene
 
 
@@ -185,6 +218,29 @@ def check_start(start: Any, known: Dict[str, Tensor]) -> None:
         if name not in known:
             raise ValueError(f"sample_start() names {name!r}: allowed are {', '.join(known)}")
         check_tensor(f"sample_start()'s {name!r}", value, tuple(known[name].shape), (torch.float32,), value.device)
+
+
+def check_started(start: Dict[str, Tensor], lower: Tensor, upper: Tensor, names: Sequence[str]) -> None:
+    """Raises ValueError, one line, for a start that is not finite or has no orientation; warns of action targets `names`
+    beyond their limits."""
+    for name, value in start.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"sample_start()'s {name!r} is not finite")
+        if name != "hand" and ((value[:, 3:].norm(dim=1) - 1).abs() > 0.01).any():
+            raise ValueError(f"sample_start()'s {name!r} has a quaternion that is not of length 1")
+    beyond = ((start["hand"] < lower - 1e-4) | (start["hand"] > upper + 1e-4)).any(0)
+    if beyond.any():
+        told = ", ".join(name for name, out in zip(names, beyond.tolist()) if out)
+        log.warning("sample_start()'s 'hand' is beyond the limits of %s, where the physics may blow up", told)
+
+
+def check_variation(variation: Any) -> None:
+    """Raises ValueError, one line, for values of vary() that are no numbers, or of an object's that are not above 0."""
+    for name, values in variation.items() if isinstance(variation, dict) else ():
+        if isinstance(values, Tensor) and not torch.isfinite(values.double()).all():
+            raise ValueError(f"vary()'s {name!r} is not finite")
+        if isinstance(values, Tensor) and "." in str(name) and not (values > 0).all():
+            raise ValueError(f"vary()'s {name!r} has values of {values.min():g}: allowed are those above 0")
 
 
 def numbers(shape: Iterable[int]) -> str:

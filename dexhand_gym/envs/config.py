@@ -180,12 +180,19 @@ class TaskConfig:
         if isinstance(self.reward_weights, dict):  # else check() reports it
             self.reward_weights = {**self.reward_weights, **{k: self.reward_weights.get(k, 0.0) for k in ENDINGS}}
 
+    def __getattr__(self, name: str) -> Any:
+        """Fields by their older names."""
+        if name in OLDER_NAMES and OLDER_NAMES[name] in {item.name for item in dataclasses.fields(self)}:
+            return getattr(self, OLDER_NAMES[name])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def validate(self) -> None:
         """Raises ValueError, one line, for names and values that contradict each other; check() has checked each on its
         own."""
         self.randomize.validate()
+        names = {item.name for item in dataclasses.fields(self)}
         for old, new in OLDER_NAMES.items():
-            if hasattr(self, old) and hasattr(self, new):
+            if {old, new} <= names:
                 raise ValueError(f"task.{old} is an older name: allowed is {new}")
         for name in ("policy_observation_keys", "critic_observation_keys"):
             keys = getattr(self, name)
@@ -243,8 +250,9 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
     Raises TypeError, one line with the nearest name, for a field that does not exist or is not unique.
     """
     cfg = dataclasses.replace(cfg)
-    known = _fields(cfg)
+    known, said = _fields(cfg), {}
     for name, value in fields.items():
+        given = name
         name = re.sub(r"^(env\.)?box(?=\.|$)", "env.object", name)  # its older name
         group, _, last = name.rpartition(".")
         if group in ("", "task") and f"task.{last}" not in known:
@@ -254,8 +262,13 @@ def override(cfg: Config, fields: Dict[str, Any]) -> Config:
             names = matches or difflib.get_close_matches(name, [*(p.split(".")[-1] for p in known), *known], 1, 0.6)
             hint = f"; did you mean {' or '.join(names)}?" if names else ""
             # Python's own wording, by which libraries recognise that an environment does not know an option
-            unknown = f"unexpected keyword argument '{name}': no such environment option"
-            raise TypeError(f"ambiguous environment option '{name}'{hint}" if matches else unknown + hint)
+            unknown = f"unexpected keyword argument '{given}': no such environment option"
+            raise TypeError(f"ambiguous environment option '{given}'{hint}" if matches else unknown + hint)
+        if matches[0] in said:
+            raise TypeError(
+                f"{given!r} and {said[matches[0]]!r} are the same environment option: allowed is one of them"
+            )
+        said[matches[0]] = given
         if isinstance(value, dict) and dataclasses.is_dataclass(known[matches[0]]):
             cfg = override(cfg, {f"{matches[0]}.{part}": of_part for part, of_part in value.items()})
         else:

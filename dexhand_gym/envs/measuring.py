@@ -41,6 +41,7 @@ def raw_quantities(
         "targets": stages.targets,
         "rule_targets": stages.baseline,
         "last_actions": stages.newest,
+        "prev_actions": stages.newest,
         "bodies": sim.rigid_body_state,
         "body_forces": sim.net_contact_force,
         "episode_step": episode_step,
@@ -59,8 +60,8 @@ class Instruments:
         self.task, self.raw, self.noise = task, raw, noise
         self.timers: Dict[str, Tensor] = {}
         self.previous: Dict[str, Tensor] = {}
+        check_table_names(task, raw)
         known = [*raw, *task.quantities, *task.timers, *(f"prev_{name}" for name in task.remembered)]
-        check_table_names(task, known)
         self.policy_keys, self.critic_keys = (
             task.cfg.task.policy_observation_keys,
             task.cfg.task.critic_observation_keys,

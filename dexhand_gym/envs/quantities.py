@@ -10,7 +10,7 @@ The environment puts in the raw ones:
 | palm_mount                    | [4]          | the palm's orientation at zero base rotation                         |
 | dof_targets                   | [N, D]       | where the drives pull                                                |
 | targets, rule_targets         | [N, T]       | action targets in force, and what the pre-action rule proposed       |
-| last_actions                  | [N, A]       | the newest action                                                    |
+| last_actions, prev_actions    | [N, A]       | the newest action, and its older name                                |
 | bodies, body_forces           | [N, B, 13/3] | rigid body states and net contact forces                             |
 | <actor>, start_<actor>        | [N, 13 / 7]  | root state now; pose at the start of the episode                     |
 | <object>_size                 | [N, 1]       | its largest extent, m                                                |
@@ -28,7 +28,7 @@ Sizes: D dofs, T action targets (26 and 18 of the DexHand021), A actions of the 
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Set, Tuple
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ from torch import Tensor
 from dexhand_gym import rotations
 from dexhand_gym.hands.hand import Rows
 from dexhand_gym.objects import Object
+
+RAW = ("dof_pos", "dof_vel", "dof_lower", "dof_upper", "palm_mount", "dof_targets", "targets", "rule_targets")
+RAW += ("last_actions", "prev_actions", "bodies", "body_forces", "episode_step", "start_hand")
+"""Names of the raw quantities that every environment has."""
 
 Quantity = Callable[[Dict[str, Tensor], Any], Tensor]
 
@@ -47,11 +51,16 @@ class Measured(Dict[str, Tensor]):
     def __init__(self, raw: Dict[str, Tensor], quantities: Dict[str, Quantity], cfg: Any):
         super().__init__(raw)
         self._quantities, self._cfg = quantities, cfg
+        self._begun: Set[str] = set()
 
     def __missing__(self, name: str) -> Tensor:
         if name not in self._quantities:
             raise KeyError(f"no quantity '{name}'; there are {', '.join(sorted({*self, *self._quantities}))}")
+        if name in self._begun:
+            raise ValueError(f"quantity {name!r} needs itself: {' -> '.join((*sorted(self._begun), name))}")
+        self._begun.add(name)
         value = self[name] = self._quantities[name](self, self._cfg)
+        self._begun.discard(name)
         return value
 
 
@@ -122,5 +131,4 @@ HAND_QUANTITIES: Dict[str, Quantity] = {
     "fingerpad_poses_world": lambda m, cfg: m["pads"].flatten(1),
     "fingerpad_poses_hand": lambda m, cfg: in_hand_frame(m, m["pads"]).flatten(1),
     "episode_time": lambda m, cfg: (m["episode_step"].float() * cfg.control_dt).unsqueeze(1),
-    "prev_actions": lambda m, cfg: m["last_actions"],  # its older name
 }

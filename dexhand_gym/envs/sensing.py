@@ -15,10 +15,10 @@ from dexhand_gym.envs.quantities import Measured
 class Delay:
     """Delays dof targets [N, D] by some control steps, a number of its own in each environment."""
 
-    def __init__(self, steps: np.ndarray, targets: Tensor):
+    def __init__(self, steps: np.ndarray, most: int, targets: Tensor):
         num_envs, dofs = targets.shape
         self.steps = torch.as_tensor(steps, device=targets.device)
-        self.waiting = targets.new_zeros(num_envs, int(steps.max()), dofs)
+        self.waiting = targets.new_zeros(num_envs, most, dofs)
         """Newest first."""
 
     def __call__(self, targets: Tensor) -> Tensor:

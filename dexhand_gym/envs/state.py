@@ -21,7 +21,10 @@ def get_state(env: Any) -> Dict[str, Any]:
 @torch.inference_mode()
 def set_state(env: Any, state: Dict[str, Any]) -> None:
     """See DexHandVecEnv.set_state."""
-    state = {{"prev_actions": "last_actions"}.get(name, name): value for name, value in state.items()}  # its older name
+    if not isinstance(state, dict):
+        raise ValueError(f"state is a {type(state).__name__}: allowed is what get_state() returns")
+    if "last_actions" not in state and "prev_actions" not in env.memory():  # its older name
+        state = {{"prev_actions": "last_actions"}.get(name, name): value for name, value in state.items()}
     mine, delay = get_state(env), env.task.randomize.action_delay[1]
     counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay}
     for name in [*mine, *state]:
@@ -33,6 +36,8 @@ def set_state(env: Any, state: Dict[str, Any]) -> None:
             raise ValueError(f"its {name} is {there}, here {here}")
         value = state.get(name)
         if isinstance(value, Tensor) and name != "generator":
+            if value.dtype != mine[name].dtype:
+                raise ValueError(f"its {name} is of {value.dtype}, here {mine[name].dtype}")
             check_remembered(name, value, counts.get(name))
     if not isinstance(state["steps"], int) or state["steps"] < 0:
         raise ValueError(f"its steps is {shortened(repr(state['steps']))}: allowed is a count")

@@ -15,10 +15,18 @@ from torch import Tensor
 
 from dexhand_gym.envs.actions import Stage, Stages, as_tensor
 from dexhand_gym.envs.captured import Captured, copies
-from dexhand_gym.envs.checks import check_reset, check_scene, check_seed, check_start
+from dexhand_gym.envs.checks import (
+    check_class,
+    check_reset,
+    check_scene,
+    check_seed,
+    check_start,
+    check_started,
+    check_variation,
+)
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.measuring import Instruments, raw_quantities
-from dexhand_gym.envs.quantities import Measured, finite, half_extents
+from dexhand_gym.envs.quantities import RAW, Measured, finite, half_extents
 from dexhand_gym.envs.randomize import draw_objects
 from dexhand_gym.envs.sensing import Delay, SensorNoise
 from dexhand_gym.envs.state import get_state, set_state
@@ -58,6 +66,7 @@ class DexHandVecEnv(Task):
         """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows the environments
         (dexhand_gym.watch). Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot
         run or nothing can be drawn."""
+        check_class(type(self), DexHandVecEnv)
         if not isinstance(cfg, Config):
             raise ValueError(f"cfg = {shortened(repr(cfg))}: allowed is a Config")
         Config.validate(cfg)  # the other settings of a run do not concern the environment
@@ -70,6 +79,8 @@ class DexHandVecEnv(Task):
         self.metadata = {**self.metadata, "render_fps": round(1 / self.control_dt)}
         self._build(np.random.default_rng(seed))
         self._capture()
+        if overrides(self, "vary"):
+            check_variation(self.vary())  # before the seed: it draws numbers
         self.generator.seed() if seed is None else self.generator.manual_seed(seed % 2**63)
         self._begin_first_episodes()
         self._make_spaces()
@@ -88,7 +99,8 @@ class DexHandVecEnv(Task):
         `random`."""
         cfg, env, randomize, n = self.cfg, self.cfg.env, self.task.randomize, self.num_envs
         edit = self.edit_spec if overrides(self, "edit_spec") else None
-        scene = dataclasses.replace(check_scene(self.scene()), hand=self.hand, edit_spec=edit)
+        taken = {"hand", "world", *RAW, *self.quantities, *self.timers, *self.hand.body_names, *self.hand.dof_names}
+        scene = dataclasses.replace(check_scene(self.scene(), taken), hand=self.hand, edit_spec=edit)
         variation = draw_objects(randomize, scene.free, n, random)
         cameras = n if self.render_mode == "rgb_array" else int(env.record_video)
         view = View(cameras, env.video_size, window=bool(env.render) or self.render_mode == "human")
@@ -99,10 +111,10 @@ class DexHandVecEnv(Task):
         low, high = randomize.action_delay
         steps = random.integers(low, high, n, endpoint=True)
         if high:
-            self.stages.delay = Delay(steps, self.stages.dof_targets)
+            self.stages.delay = Delay(steps, high, self.stages.dof_targets)
         self._start = {
             "hand": torch.zeros_like(self.stages.targets),
-            **{name: torch.zeros(n, 7, dtype=torch.float32, device=self.device) for name in self.sim.actor_names[1:]},
+            **{name: self.sim.root_state[:, i, :7].clone() for i, name in enumerate(self.sim.actor_names) if i},
         }
         self._episode_step = torch.zeros(n, dtype=torch.int64, device=self.device)
         self._episode_return = torch.zeros(n, dtype=torch.float32, device=self.device)
@@ -131,9 +143,7 @@ class DexHandVecEnv(Task):
         """Begins the first episodes, which tries out all that the task defines. Raises ValueError, one line, where it
         does not fit."""
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
-        for name, value in self._start.items():
-            if not torch.isfinite(value).all():
-                raise ValueError(f"sample_start()'s {name!r} is not finite")
+        check_started(self._start, self.limits.lower, self.limits.upper, self.hand.action_names)
         self._observe()
         self.terms = terms = Terms(self)
         self.reward_weights, self.reward_terms = terms.weights, terms.newest

@@ -46,6 +46,7 @@ def dexhand021(side: str, other: str, base: Tuple[float, ...]) -> Hand:
         actions=actions,
         base=("ARTx", "ARTy", "ARTz", "ARRx", "ARRy", "ARRz"),
         pre_grasp=(*base, *PRE_GRASP_FINGERS),
+        palm_point=(0.0251, -0.015 if side == "right" else 0.015, 0.10),  # beside the thumb
         mirror_image=other,
     )
 

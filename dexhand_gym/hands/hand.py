@@ -31,7 +31,8 @@ class Finger(NamedTuple):
 class Hand:
     """| given          | what it is                                                                                     |
     |----------------|------------------------------------------------------------------------------------------------|
-    | `file`         | MJCF: bodies, joints with their limits, a `position` drive for each joint                      |
+    | `file`         | MJCF in radians (`<compiler angle="radian"/>`): bodies, joints with their limits, a `position` |
+    |                | drive for each joint                                                                           |
     | `root`         | body that stands in the world; the scene says how high                                         |
     | `palm`         | body: x out of the palm, y towards the index finger of a right hand, z along the fingers       |
     | `fingers`      | two at least, the thumb first                                                                  |
@@ -39,6 +40,7 @@ class Hand:
     | `base`         | joints that move the whole hand, slides before hinges; a target is a displacement, m or rad    |
     | `pre_grasp`    | action targets of the open hand around a 5 cm cube at the world's origin; else it starts with  |
     |                | its base at zero and its fingers straight                                                      |
+    | `palm_point`   | where something can lie on the palm: a point of its skin, in the palm's frame, m               |
     | `mirror_image` | name of the hand that is this one's mirror image in the palm's x-z plane, if there is one      |
 
     The base's joints come first in the file. Dofs and bodies stand in the file's order, depth first; action targets in
@@ -52,6 +54,7 @@ class Hand:
     actions: Mapping[str, Mapping[str, float]]
     base: Tuple[str, ...] = ()
     pre_grasp: Tuple[float, ...] = ()
+    palm_point: Tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirror_image: str = ""
 
     def __post_init__(self) -> None:
@@ -85,10 +88,28 @@ class Hand:
                 f"position drives of {', '.join(self.drives)}: allowed is one for each joint, in their order"
             )
         for dof in self.dof_names:
-            if "range" not in self.joints[dof]:
-                raise ValueError(f"joint {dof} has no range")
+            self.check_range(dof)
+        names = [finger.name for finger in self.fingers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"finger {name!r} is there twice: allowed is a name of its own for each")
         if self.pre_grasp and len(self.pre_grasp) != self.num_actions:
             raise ValueError(f"pre_grasp has {len(self.pre_grasp)} numbers: allowed are {self.num_actions}")
+        for name, target, low, high in zip(self.action_names, self.pre_grasp, self.action_lower, self.action_upper):
+            if not low - 1e-6 <= target <= high + 1e-6:
+                raise ValueError(f"pre_grasp has {target} for {name}: allowed is {low:g} to {high:g}")
+
+    def check_range(self, dof: str) -> None:
+        """Raises ValueError, one line, unless a joint has limits, the lower one first."""
+        text = self.joints[dof].get("range")
+        if text is None:
+            raise ValueError(f"joint {dof} has no range")
+        try:
+            low, high = numbers(text)
+        except ValueError:
+            low = high = math.nan
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"joint {dof}: range = {text!r}, allowed are two numbers, the lower one first")
 
     def check_types(self) -> None:
         """Raises ValueError, one line, if the table holds values of wrong types."""
@@ -102,11 +123,16 @@ class Hand:
             raise ValueError(
                 f"actions = {shortened(repr(self.actions))}: allowed is action -> {{joint: scale}}, a dict of them"
             )
-        for name in ("base", "pre_grasp"):
+        if not isinstance(self.mirror_image, str):
+            raise ValueError(f"mirror_image = {self.mirror_image!r}: allowed is the name of a hand")
+        for name in ("base", "pre_grasp", "palm_point"):
             if not isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} = {getattr(self, name)!r}: allowed is a tuple")
-        if not all(map(is_number, self.pre_grasp)):
-            raise ValueError(f"pre_grasp = {self.pre_grasp}: allowed are numbers")
+        for name in ("pre_grasp", "palm_point"):
+            if not all(map(is_number, getattr(self, name))):
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed are numbers")
+        if len(self.palm_point) != 3:
+            raise ValueError(f"palm_point = {self.palm_point}: allowed are three numbers, m")
 
     # From the file ----------------------------------------------------------------------------------------------------
 
@@ -246,7 +272,7 @@ class Hand:
 
 def is_number(x: object) -> bool:
     """Whether `x` is a finite number."""
-    return isinstance(x, (int, float)) and math.isfinite(x)
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
 
 
 def evenly(indices: List[int]) -> Rows:

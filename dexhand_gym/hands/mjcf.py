@@ -3,6 +3,7 @@ importers."""
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
@@ -63,6 +64,8 @@ def read_links(file: Path) -> List[Link]:
             )
             geoms = [geom for geom in find("geom") if geom.get("contype") != "0" or geom.get("conaffinity") != "0"]
             pos, quat = numbers(body.get("pos", "0 0 0")), numbers(body.get("quat", "1 0 0 0"))
+            whole = (len(pos), len(quat)) == (3, 4) and any(quat) and all(map(math.isfinite, (*pos, *quat)))
+            refuse(file, body, not whole, "pos of three numbers and quat of four that are not all zero")
             length = sum(x * x for x in quat) ** 0.5
             quat = tuple(x / length for x in quat)
             links.append(Link(body.get("name", ""), parent, pos, quat, joint[0], inertial[0], geoms))

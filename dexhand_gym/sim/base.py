@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Protocol, Tuple
 
-from dexhand_gym.fields import Annotated, Range, check_name
+from dexhand_gym.fields import Annotated, Range, check_name, shortened
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import Link, multiply
@@ -126,6 +126,10 @@ PHYSICS: Dict[str, SimConfig] = {
 }
 
 
+class _Read(Tuple[Object, ...]):
+    """The objects of a scene, read by their older name."""
+
+
 @dataclass
 class Scene:
     """One environment: the hand, anchored to the world at `hand_height`, a ground plane at z = 0, and objects."""
@@ -146,7 +150,9 @@ class Scene:
     """Older name of `objects`."""
 
     def __post_init__(self, boxes: Tuple[Object, ...]) -> None:
-        self.objects = tuple(self.objects or boxes)
+        given = () if isinstance(boxes, _Read) else boxes  # dataclasses.replace() passes on what it has read
+        self.objects = tuple(self.objects or given)
+        vars(self)["boxes"] = _Read(self.objects)
 
     @property
     def hand_links(self) -> List[Link]:
@@ -199,18 +205,19 @@ REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", 
 """Names of a Simulator's tensors, see there."""
 
 
-def check_properties(variation: Variation, scene: Scene, num_envs: int) -> None:
-    """Raises ValueError, one line, for an object's property that does not exist or whose values are not [N]."""
+def check_properties(variation: Any, scene: Scene, num_envs: int) -> None:
+    """Raises ValueError, one line, for a variation that is none, and for an object's property that does not exist or whose
+    values are not a tensor [N]."""
+    if not isinstance(variation, dict) or not all(isinstance(name, str) for name in variation):
+        raise ValueError(f"variation = {shortened(repr(variation))}: allowed is a dict, name -> tensor")
+    fixed_size = {f"{thing.name}.size" for thing in scene.free if thing.shape == "mesh"}
     known = [f"{thing.name}.{name}" for thing in scene.free for name in PROPERTIES]
-    known = [
-        name for name in known if name not in {f"{thing.name}.size" for thing in scene.free if thing.shape == "mesh"}
-    ]
     for name, values in variation.items():
         if "." in name:
-            check_name("variation", name, known)
+            check_name("variation", name, [each for each in known if each not in fixed_size])
             shape = tuple(getattr(values, "shape", ()))
             if shape != (num_envs,):
-                raise ValueError(f"variation {name!r}: shape {shape}, allowed is ({num_envs},)")
+                raise ValueError(f"variation {name!r}: shape {shape}, allowed is a tensor ({num_envs},)")
 
 
 class Simulator(Protocol):

@@ -73,7 +73,10 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     option.ls_iterations = cfg.solver.ls_iterations
     option.impratio = cfg.solver.impratio
     option.cone = getattr(mujoco.mjtCone, f"mjCONE_{cfg.solver.cone.upper()}")
-    return spec.compile()
+    try:
+        return spec.compile()
+    except ValueError as error:  # MuJoCo's own words take several lines
+        raise ValueError(f"the scene's model: {' '.join(str(error).split())[:300]}") from None
 
 
 def hand_and_ground(hand: Hand) -> str:
@@ -124,7 +127,7 @@ def shapes(spec: mujoco.MjSpec, thing: Object) -> Iterator[Tuple[str, float, Dic
     hulls = load_mesh(thing.file, thing.first_size, thing.parts).hulls
     whole = sum(hull.volume for hull in hulls)
     for i, hull in enumerate(hulls):
-        name = f"{thing.name}_{i}" if i else thing.name
+        name = f"{thing.name}.{i}" if i else thing.name
         corners, faces = hull.vertices.astype(np.float32), hull.faces.astype(np.int32)
         spec.add_mesh(name=name, uservert=corners.flatten(), userface=faces.flatten())
         yield name, hull.volume / whole, {"type": kind, "meshname": name}

@@ -88,8 +88,7 @@ class WarpSimulator:
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
         self.root_state[:, 1:, 6] = 1.0
-        self._varied = Varied(scene, cfg, mjm, num_envs, self.device)
-        self._own: Dict[str, Tensor] = {}
+        self._varied = Varied(scene, cfg, mjm, num_envs, self.device, self._expanded)
         if variation:
             self.vary(variation)
         for i, thing in enumerate(scene.free, 1):
@@ -100,24 +99,20 @@ class WarpSimulator:
 
     def vary(self, variation: Variation, mask: Tensor | None = None) -> None:
         """See Simulator.vary."""
-        for name, rows in self._varied.fields(variation, mask).items():
-            if name not in self._own:
-                self._own[name] = self._expanded(name, rows)
-            own = self._own[name]
-            own.copy_(rows if mask is None else torch.where(mask.view(-1, *[1] * (rows.dim() - 1)), rows.float(), own))
+        self._varied.apply(variation, mask)
 
-    def _expanded(self, name: str, rows: Tensor) -> Tensor:
-        """The last rows [N, rows, ...] of a field, in memory of its own per environment that the engine reads from now
-        on."""
+    def _expanded(self, name: str, values: Tensor) -> Tensor:
+        """Memory of a field [N, ...], which the engine reads from now on."""
         if name == "weights":
-            return wp.to_torch(self._d.xfrc_applied)[:, -rows.shape[1] :, :3]
+            return wp.to_torch(self._d.xfrc_applied)[..., :3]
         shared = getattr(self._m, name, None)  # [1, ...], and world i reads row i % length
-        if shared is None:  # only MuJoCo has this field; kept so that memory() fits both
-            return torch.zeros(rows.shape, dtype=torch.float32, device=self.device)
+        if shared is None:  # MuJoCo's alone, kept for it
+            nominal = torch.from_numpy(np.asarray(getattr(self.model, name), dtype=np.float32)).to(self.device)
+            return nominal.repeat(self.num_envs, *[1] * nominal.dim())
         nominal = wp.to_torch(shared)
         field = nominal[:1].repeat(self.num_envs, *[1] * (nominal.dim() - 1))
         setattr(self._m, name, wp.from_torch(field, dtype=shared.dtype))
-        return field.view(*field.shape[:2], *rows.shape[2:])[:, -rows.shape[1] :]
+        return field.view(*field.shape[:2], *values.shape[2:])
 
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""
@@ -179,7 +174,7 @@ class WarpSimulator:
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
         state = {name: wp.to_torch(getattr(self._d, name)) for name in STATE}
-        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own, **self._varied.memory()}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._varied.memory()}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow."""

@@ -64,8 +64,7 @@ class MuJoCoSimulator:
         touchable = [model.body(i).name for i in model.sensor_objid]
         self._touchable = torch.tensor([self.body_names.index(name) for name in touchable])
         self._pull[:] = torch.from_numpy(weights(model, scene, cfg))
-        self._varied = Varied(scene, cfg, model, num_envs, self.device)
-        self._own: Dict[str, Tensor] = {}
+        self._varied = Varied(scene, cfg, model, num_envs, self.device, self._expanded)
         if variation:
             self.vary(variation)
             for i, thing in enumerate(scene.free):
@@ -91,12 +90,10 @@ class MuJoCoSimulator:
 
     def vary(self, variation: Variation, mask: Tensor | None = None) -> None:
         """See Simulator.vary."""
-        for name, rows in self._varied.fields(variation, mask).items():
-            if name not in self._own:
-                whole = self._pull[..., :3] if name == "weights" else torch.from_numpy(self._batch.expand(name))
-                self._own[name] = whole[:, whole.shape[1] - rows.shape[1] :]
-            own = self._own[name]
-            own.copy_(rows if mask is None else torch.where(mask.view(-1, *[1] * (rows.dim() - 1)), rows, own))
+        self._varied.apply(variation, mask)
+
+    def _expanded(self, name: str, values: Tensor) -> Tensor:
+        return self._pull[..., :3] if name == "weights" else torch.from_numpy(self._batch.expand(name))
 
     @torch.inference_mode()
     def step(self, dof_targets: Tensor) -> None:
@@ -169,7 +166,7 @@ class MuJoCoSimulator:
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
         state = {name: torch.from_numpy(self._batch.bind(name)) for name in STATE}
-        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._own, **self._varied.memory()}
+        return {**state, **{name: getattr(self, name) for name in REPORTED}, **self._varied.memory()}
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow; MuJoCo's memory grows as needed."""

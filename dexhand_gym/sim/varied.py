@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,15 +18,38 @@ from dexhand_gym.shapes import bounding_radius, geom_size, inertia
 from dexhand_gym.sim.base import PROPERTIES, Scene, SimConfig, Variation, check_properties
 
 SOLID = ("geom_size", "geom_rbound", "geom_aabb")
+KINDS = ("actuator", "body", "dof", "geom", "jnt")
+"""What the names of the model's fields that may vary begin with."""
 
 
 class Varied:
-    """The properties of the free objects in every environment, and the model's fields that follow from them."""
+    """The properties of the free objects in every environment, and the model's fields that follow from them.
+    `expand(name)` gives an engine's memory [N, ...] of a field, or of "weights", the forces on bodies [N, bodies, 3]."""
 
-    def __init__(self, scene: Scene, cfg: SimConfig, model: mujoco.MjModel, num_envs: int, device: torch.device):
-        self.scene, self.things, self.model = scene, scene.free, model
-        self.num_envs, self.of_some = num_envs, False
+    def __init__(
+        self,
+        scene: Scene,
+        cfg: SimConfig,
+        model: mujoco.MjModel,
+        num_envs: int,
+        device: torch.device,
+        expand: Callable[[str, Tensor], Tensor],
+    ):
+        self.scene, self.things, self.model, self.num_envs, self.expand = scene, scene.free, model, num_envs, expand
+        self.of_some = False
         self.gravity = torch.tensor(cfg.gravity, dtype=torch.float64, device=device)
+        bodies = [model.body(thing.name) for thing in self.things]
+        self.geoms = {
+            thing.name: slice(*span(body.geomadr[0], body.geomnum[0])) for thing, body in zip(self.things, bodies)
+        }
+        self.rows = {
+            "body": slice(*span(bodies[0].id, len(bodies))) if bodies else slice(0),
+            "dof": slice(*span(bodies[0].dofadr[0], 6 * len(bodies))) if bodies else slice(0),
+            "geom": slice(bodies[0].geomadr[0], self.geoms[self.things[-1].name].stop) if bodies else slice(0),
+        }
+        """Of the free objects, which stand one behind the other, whatever a task has added around them."""
+        self.fields: Dict[str, Tensor] = {}
+        self.varied: Dict[str, slice] = {}
         self.ratios = {
             thing.name: torch.tensor(thing.extents, dtype=torch.float64, device=device) / max(thing.extents)
             for thing in self.things
@@ -41,35 +65,62 @@ class Varied:
         mass, friction = self.model.body(thing.name).mass[0], self.model.geom(thing.name).friction[0]
         return {"size": max(thing.extents), "mass": float(mass), "friction": float(friction)}
 
-    def fields(self, variation: Variation, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
-        """The fields that change, and `weights`, those of xfrc_applied: name -> their last rows [N, rows, ...], which
-        are the objects'; all rows of a field that the variation names itself. Raises ValueError, one line, for an
-        unknown name or a shape that does not fit."""
+    def apply(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
+        """See Simulator.vary."""
         check_properties(variation, self.scene, self.num_envs)
+        whole = {name: self.checked(name, values) for name, values in variation.items() if "." not in name}
         self.of_some |= mask is not None
-        own: Dict[str, Tensor] = {}
-        for name, values in variation.items():
-            if "." not in name:
-                own[name] = self.checked(name, values)
-                continue
-            mine, given = self.values[name], torch.as_tensor(values).to(self.values[name])
-            mine.copy_(given if mask is None else torch.where(mask, given, mine))
-        return {**(self.of_objects() if any("." in name for name in variation) else {}), **own}
+        for name in variation:
+            if "." in name:
+                self.take(name, torch.as_tensor(variation[name]), mask)
+        for name, values in (self.of_objects() if len(whole) < len(variation) else {}).items():
+            self.write(name, values, self.rows["body" if name == "weights" else name.split("_")[0]], mask)
+        for name, values in whole.items():
+            self.write(name, values, slice(None), mask)
+        if "body_mass" in whole:  # then it weighs accordingly
+            masses = whole["body_mass"][:, self.rows["body"]]
+            for i, thing in enumerate(self.things):
+                self.take(f"{thing.name}.mass", masses[:, i], mask)
+            self.write("weights", masses.to(self.gravity).unsqueeze(-1) * self.gravity, self.rows["body"], mask)
+
+    def take(self, name: str, values: Tensor, mask: Optional[Tensor]) -> None:
+        """Notes an object's property [N]."""
+        thing, _, what = name.partition(".")
+        parts = self.geoms[thing].stop - self.geoms[thing].start
+        if what == "size" and parts > 1:
+            raise ValueError(f"variation {name!r}: its body has {parts} geoms, allowed is the one of its shape")
+        mine = self.values[name]
+        mine.copy_(values if mask is None else torch.where(mask, values.to(mine), mine))
+
+    def write(self, name: str, values: Tensor, rows: slice, mask: Optional[Tensor]) -> None:
+        """Rows [N, rows, ...] of a field."""
+        if name not in self.fields:
+            self.fields[name], self.varied[name] = self.expand(name, values), rows
+        elif rows == slice(None):
+            self.varied[name] = rows
+        mine = self.fields[name][:, rows]
+        where = None if mask is None else mask.view(-1, *[1] * (values.dim() - 1))
+        mine.copy_(values if where is None else torch.where(where, values.to(mine), mine))
 
     def memory(self) -> Dict[str, Tensor]:
-        """The values that later variations start from, once there has been a variation of some environments only."""
-        return dict(self.values) if self.of_some else {}
+        """What varies, and once there has been a variation of some environments only, what later ones start from."""
+        fields = {name: self.fields[name][:, rows] for name, rows in self.varied.items()}
+        return {**fields, **(self.values if self.of_some else {})}
 
-    def checked(self, name: str, values: Tensor) -> Tensor:
+    def checked(self, name: str, values: Any) -> Tensor:
         """Values [N, ...] for a whole field of the model. Raises ValueError, one line, if they do not fit it."""
-        shape = getattr(getattr(self.model, name, None), "shape", None)  # of an array
-        if not shape:
-            known = [f for f in dir(self.model) if f.split("_")[0] in ("actuator", "body", "dof", "geom", "jnt")]
-            check_name("variation", name, known)
-        values = torch.as_tensor(values)
-        if values.shape[1:] != shape:
-            raise ValueError(f"variation {name!r}: shape {tuple(values.shape)}, allowed is (environments, {shape})")
+        if not self.may_vary(name):
+            check_name("variation", name, [field for field in dir(self.model) if self.may_vary(field)])
+        shape = (self.num_envs, *getattr(self.model, name).shape)
+        if not isinstance(values, Tensor) or tuple(values.shape) != shape:
+            found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"variation {name!r}: shape {found}, allowed is a tensor {shape}")
         return values
+
+    def may_vary(self, name: str) -> bool:
+        """Whether it is a field of numbers of bodies, geoms, joints, dofs or actuators."""
+        field = getattr(self.model, name, None) if name.split("_")[0] in KINDS else None
+        return isinstance(field, np.ndarray) and (field.dtype.kind == "f" or name == "geom_dataid")
 
     def of_objects(self) -> Dict[str, Tensor]:
         """All objects' fields, without those that no step reads (places at qpos0, averages over the model) and those
@@ -80,8 +131,8 @@ class Varied:
     def of_object(self, thing: Object) -> Dict[str, Tensor]:
         """The fields of one object, each [N, bodies or geoms, ...]."""
         size, mass, friction = (self.values[f"{thing.name}.{name}"] for name in PROPERTIES)
-        if thing.shape == "mesh":
-            solid, moments = self.of_mesh(thing, mass)
+        if thing.shape == "mesh" or self.geoms[thing.name].stop - self.geoms[thing.name].start > 1:
+            solid, moments = self.of_model(thing, mass)
         else:
             half = size.unsqueeze(1) * self.ratios[thing.name] / 2
             moments = inertia(thing.shape, mass, half)
@@ -105,11 +156,15 @@ class Varied:
             "weights": (mass.unsqueeze(1) * self.gravity).unsqueeze(1),
         }
 
-    def of_mesh(self, thing: Object, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
-        """The parts of a mesh as the model has them, and its moments of inertia, which scale with its mass."""
+    def of_model(self, thing: Object, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
+        """Shapes [N, geoms, ...] as the model has them, and moments [N, 3] proportional to the mass."""
         body = self.model.body(thing.name)
-        first, count = int(body.geomadr[0]), int(body.geomnum[0])
-        rows = {name: getattr(self.model, name)[first : first + count] for name in SOLID}
+        rows = {name: getattr(self.model, name)[self.geoms[thing.name]] for name in SOLID}
         solid = {name: torch.as_tensor(x, device=mass.device) for name, x in rows.items()}
         moments = torch.as_tensor(body.inertia, device=mass.device) * (mass / float(body.mass[0])).unsqueeze(1)
         return {name: x.expand(len(mass), *x.shape) for name, x in solid.items()}, moments
+
+
+def span(first: Any, count: Any) -> Tuple[int, int]:
+    """First and behind last of so many rows."""
+    return int(first), int(first) + int(count)
