@@ -112,7 +112,7 @@ def refused(line: str, capsys, *words: str) -> None:
             + judged("failures", "{'x': m['episode_step'] > 9}"),
             ["criterion 'x' is there twice"],
         ),
-        ("config = dict", ["mine:Mine", "config"]),
+        ("config = dict", ["Mine.config", "allowed is a subclass of TaskConfig"]),
         (rewards("m['hand_pose'] += 1"), ["rewards() changes quantity 'bodies' in place"]),
         ("quantities = ['a']", ["Mine.quantities is a list: allowed is a dict, name -> a function"]),
         ("quantities = {'a': 3}", ["Mine.quantities['a'] = 3"]),

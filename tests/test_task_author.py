@@ -191,7 +191,7 @@ def test_a_state_of_other_types_is_told():
     state = env.get_state()
     for bad, message in (
         ([1], "state is a list"),
-        ({**state, "targets": state["targets"].double()}, "its targets is of torch.float64, here torch.float32"),
+        ({**state, "targets": state["targets"].long()}, "its targets is of torch.int64, here torch.float32"),
         ({**state, "targets": torch.complex(state["targets"], state["targets"])}, "its targets is of torch.complex64"),
         ({**state, "steps": -1}, "its steps is -1: allowed is a count"),
     ):
