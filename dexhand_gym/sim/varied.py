@@ -48,6 +48,12 @@ class Varied:
             "geom": slice(bodies[0].geomadr[0], self.geoms[self.things[-1].name].stop) if bodies else slice(0),
         }
         """Of the free objects, which stand one behind the other, whatever a task has added around them."""
+        self.solid = {
+            name: {field: torch.tensor(getattr(model, field)[rows], device=device) for field in SOLID}
+            for name, rows in self.geoms.items()
+        }
+        self.moments = {body.name: torch.tensor(body.inertia / body.mass[0], device=device) for body in bodies}
+        """Shapes as the model has them, and moments of inertia per mass; on the device, so that no restart copies them."""
         self.fields: Dict[str, Tensor] = {}
         self.varied: Dict[str, slice] = {}
         self.ratios = {
@@ -158,11 +164,8 @@ class Varied:
 
     def of_model(self, thing: Object, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
         """Shapes [N, geoms, ...] as the model has them, and moments [N, 3] proportional to the mass."""
-        body = self.model.body(thing.name)
-        rows = {name: getattr(self.model, name)[self.geoms[thing.name]] for name in SOLID}
-        solid = {name: torch.as_tensor(x, device=mass.device) for name, x in rows.items()}
-        moments = torch.as_tensor(body.inertia, device=mass.device) * (mass / float(body.mass[0])).unsqueeze(1)
-        return {name: x.expand(len(mass), *x.shape) for name, x in solid.items()}, moments
+        solid = {name: x.expand(len(mass), *x.shape) for name, x in self.solid[thing.name].items()}
+        return solid, self.moments[thing.name] * mass.unsqueeze(1)
 
 
 def span(first: Any, count: Any) -> Tuple[int, int]:
