@@ -122,7 +122,7 @@ def decomposed(file: str, vertices: np.ndarray, faces: np.ndarray, parts: int) -
     def compute() -> List[np.ndarray]:
         print(f"decomposing {file} into {parts} convex parts, once; this can take minutes", file=sys.stderr, flush=True)
         coacd.set_log_level("error")
-        # A search less deep than coacd's default, of a quarter of its time.
+        # Less deep a search than coacd's default, which takes 2.6 times as long for a mug of 16 parts.
         settings: Any = {"mcts_iterations": 60, "mcts_max_depth": 2, "resolution": 1000, "preprocess_resolution": 40}
         found = coacd.run_coacd(coacd.Mesh(vertices, faces), max_convex_hull=parts, seed=0, **settings)
         return [np.asarray(piece[0], dtype=np.float64) for piece in found]
@@ -134,6 +134,10 @@ def decomposed(file: str, vertices: np.ndarray, faces: np.ndarray, parts: int) -
     return kept([vertices, faces, np.array(parts)], compute, fits)
 
 
+BROKEN = (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
+"""What np.load and its arrays raise for a file that is not there or not whole."""
+
+
 def kept(inputs: List[np.ndarray], compute: Callable, fits: Callable[[List[np.ndarray]], bool]) -> List[np.ndarray]:
     """What compute() returns, from the cache folder if it is there for the same inputs and fits."""
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs)
@@ -143,14 +147,7 @@ def kept(inputs: List[np.ndarray], compute: Callable, fits: Callable[[List[np.nd
             arrays = [np.asarray(stored[key], dtype=np.float64) for key in sorted(stored.files)]
         if fits(arrays):
             return arrays
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-    ):  # there is none, or a broken one
+    except BROKEN:
         pass
     arrays = compute()
     named: Any = {f"{i:04d}": array for i, array in enumerate(arrays)}
