@@ -136,7 +136,7 @@ class TaskConfig:
 
     episode_length: Annotated[int, Range(1, 10**6)] = 300
     """Control steps until time-out."""
-    decimation: Annotated[int, Range(1, 100)] = 2
+    decimation: Annotated[int, Range(1, 100)] = 1
     """Simulator steps per control step: control_dt = sim.dt * decimation."""
     control_mode: Literal["position", "position_delta"] = "position_delta"
     """position: an action is a target in the dof's range; position_delta: it is a speed of the target."""

@@ -52,7 +52,7 @@ class WarpConfig:
 class PhysxConfig:
     """PhysX, the physics of Isaac Gym."""
 
-    substeps: Annotated[int, Range(1, 1000)] = 4
+    substeps: Annotated[int, Range(1, 1000)] = 8
     """Physics steps per dt (of Isaac Gym; those of MuJoCo are sim.substeps)."""
     solver_type: Annotated[int, Range(0, 1, note="0: PGS, 1: TGS")] = 1
     """0: PGS, 1: TGS."""
@@ -84,9 +84,9 @@ class PhysxConfig:
 class SimConfig:
     """Physics. `--physics` picks one of PHYSICS as the starting point; single fields override it."""
 
-    dt: Annotated[float, Range(1e-5, 1)] = 0.01
+    dt: Annotated[float, Range(1e-5, 1)] = 0.02
     """Simulated seconds per simulator step; an action lasts `task.decimation` of them."""
-    substeps: Annotated[int, Range(1, 100)] = 2
+    substeps: Annotated[int, Range(1, 100)] = 3
     """Physics steps per dt: the physics time step is dt / substeps. (Isaac Gym's are sim.physx.substeps.)"""
     gravity: Tuple[Pull, Pull, Pull] = (0.0, 0.0, -9.81)
     """m/s^2, world frame."""
@@ -107,10 +107,10 @@ class SimConfig:
 PHYSICS: Dict[str, SimConfig] = {
     "default": SimConfig(),
     "fast": SimConfig(
-        substeps=1,
+        substeps=2,
         solver=SolverConfig(ls_iterations=10),
         physx=PhysxConfig(
-            substeps=2,
+            substeps=4,
             num_position_iterations=8,
             contact_offset=0.002,
             rest_offset=0.001,
@@ -119,9 +119,9 @@ PHYSICS: Dict[str, SimConfig] = {
         ),
     ),
     "accurate": SimConfig(
-        substeps=4,
+        substeps=8,
         solver=SolverConfig(iterations=20, ls_iterations=50, cone="elliptic"),
-        physx=PhysxConfig(substeps=32, num_position_iterations=32),
+        physx=PhysxConfig(substeps=64, num_position_iterations=32),
     ),
 }
 

@@ -23,6 +23,8 @@ import dexhand_gym.sim.warp_kernels as kernels
 from dexhand_gym.sim.base import REPORTED, Scene, SimConfig, Variation
 from dexhand_gym.sim.mjcf import STATE, build_model, weights
 from dexhand_gym.sim.varied import Varied
+from dexhand_gym.sim.warp_modules import Compilation
+from dexhand_gym.sim.warp_step import make_step
 
 _DROPPED = (
     mjw.OverflowType.NEFC
@@ -31,6 +33,8 @@ _DROPPED = (
     | mjw.OverflowType.NARROWPHASE
     | mjw.OverflowType.CCD
 )
+
+FEW_ITERATIONS = 8
 
 wp.config.quiet = True
 wp.init()
@@ -69,6 +73,7 @@ class WarpSimulator:
             self._m = mjw.put_model(mjm)
             self._m.opt.warn_overflow = 0  # counted below instead of printed by kernels
             self._m.opt.run_qacc_smooth = False  # the solver starts from the last acceleration, which saves 3 %
+            self._physics_step = make_step(self._m, device)
             # Contacts share one pool, so an average will do; constraints have a bound of their own in every world.
             nconmax = cfg.warp.nconmax or 16 + 8 * sum(thing.parts for thing in scene.objects)
             njmax = cfg.warp.njmax or mjm.nv + 4 * nconmax
@@ -85,6 +90,10 @@ class WarpSimulator:
             self._actors = wp.array(
                 [self.body_names.index(n) for n in (scene.hand.root, *self.actor_names[1:])], dtype=int
             )
+            self._m.opt.graph_conditional = False
+            self._compilations = {work: Compilation(work, device) for work in (self._write, self._step)}
+            # Of many environments one always needs nearly all iterations: to look whether any does costs more.
+            self._m.opt.graph_conditional = cfg.solver.iterations > FEW_ITERATIONS
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
         self.root_state[:, 1:, 6] = 1.0
@@ -128,6 +137,8 @@ class WarpSimulator:
         """On a GPU the first call runs `work`, which compiles and loads kernels; the second captures it as a CUDA
         graph, which is replayed from then on."""
         if self.device.type == "cpu" or work not in self._graphs:
+            if work not in self._graphs:
+                self._compilations[work].wait()
             with self._on_device():
                 work()
             self._graphs[work] = None
@@ -143,9 +154,9 @@ class WarpSimulator:
     def _step(self) -> None:
         d = self._d
         for _ in range(self.num_substeps - 1):
-            mjw.step(self._m, d)
+            self._physics_step(d)
         wp.launch(kernels.read_dofs, self._dof_state.shape[:2], inputs=[d.qpos, d.qvel], outputs=[self._dof_state])
-        mjw.step(self._m, d)
+        self._physics_step(d)
         bodies = (self.num_envs, len(self.body_names))
         inputs = [d.xpos, d.xquat, d.cvel, d.subtree_com, self._tree_root]
         wp.launch(kernels.read_bodies, bodies, inputs=inputs, outputs=[self._bodies, self._forces])
