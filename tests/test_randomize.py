@@ -56,8 +56,8 @@ def same(a, b):
 
 @engines
 def test_each_box_has_its_own_weight_size_and_friction(backend, device):
-    """They rest at half their size and weigh m g. Thrown at 1 m/s they slide for v^2 / (2 mu g) = 51, 102, 170 mm;
-    friction begins a physics step of 5 mm/s late, and the report lags by another."""
+    """They rest at half their size and weigh m g. Thrown at 1 m/s they slide for v^2 / (2 mu g) = 51, 102, 170 mm,
+    less half of what v moves in a physics step, in which the velocity at its end counts."""
     size, mass, friction = np.array([0.03, 0.06, 0.08]), np.array([0.05, 0.3, 0.2]), np.array([1.0, 0.5, 0.3])
     own = {"box.size": size, "box.mass": mass, "box.friction": friction}
     sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 2, backend, device, own)
@@ -71,7 +71,7 @@ def test_each_box_has_its_own_weight_size_and_friction(backend, device):
     for _ in range(60):
         sim.step(hold)
     slid = sim.root_state[:, 1, 0].cpu().numpy() - 0.5
-    assert slid == pytest.approx(1 / (2 * friction * GRAVITY), rel=0.06)
+    assert slid == pytest.approx(1 / (2 * friction * GRAVITY) - SimConfig().dt / SimConfig().substeps / 2, rel=0.03)
     assert sim.root_state[:, 1, 7].abs().max() < 1e-3
 
 
@@ -110,7 +110,7 @@ def test_own_objects_are_what_the_compiler_makes_of_them(shape, size, other):
     varied.apply(variation)
     fields = varied.memory()
     unread = {"body_pos", "qpos0", "qpos_spring", "cam_poscom0", "light_poscom0", "dof_length", "bvh_aabb"}
-    assert nominal.body_geomnum.max() == 1, "else collisions read bvh_aabb"
+    assert nominal.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_MIDPHASE, "else collisions read bvh_aabb"
     for name in dir(mujoco.MjModel):
         before, after = getattr(nominal, name), getattr(compiled, name)
         if name in fields:

@@ -70,6 +70,7 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     option.timestep = cfg.dt / cfg.substeps
     option.gravity = (0.0, 0.0, 0.0)  # see weights()
     option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_GRAVITY)  # else a GPU adds up zeros, 5 % of the physics
+    option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)  # its boxes are those of the nominal sizes
     option.iterations = cfg.solver.iterations
     option.ls_iterations = cfg.solver.ls_iterations
     option.impratio = cfg.solver.impratio

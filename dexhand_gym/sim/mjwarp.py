@@ -56,7 +56,8 @@ class WarpSimulator:
         self.num_envs, self.scene = num_envs, scene
         self.num_substeps = cfg.substeps * decimation
         self.model = mjm = build_model(scene, cfg)
-        mjm.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # Warp never resets, and has no such flag
+        unknown = mujoco.mjtDisableBit.mjDSBL_AUTORESET | mujoco.mjtDisableBit.mjDSBL_MIDPHASE  # Warp has neither
+        mjm.opt.disableflags &= ~int(unknown)
         self.actor_names = scene.actor_names
         self.dof_names = list(scene.hand.dof_names)
         self.body_names = [mjm.body(i).name for i in range(1, mjm.nbody)]
@@ -71,12 +72,13 @@ class WarpSimulator:
         self._graphs: Dict[Callable, Any] = {}
         with self._on_device():
             self._m = mjw.put_model(mjm)
+            self._m.opt.iterations = cfg.warp.iterations or cfg.solver.iterations
             self._m.opt.warn_overflow = 0  # counted below instead of printed by kernels
             self._m.opt.run_qacc_smooth = False  # the solver starts from the last acceleration, which saves 3 %
             self._physics_step = make_step(self._m, device)
             # Contacts share one pool, so an average will do; constraints have a bound of their own in every world.
             nconmax = cfg.warp.nconmax or 16 + 8 * sum(thing.parts for thing in scene.objects)
-            njmax = cfg.warp.njmax or mjm.nv + 4 * nconmax
+            njmax = cfg.warp.njmax or mjm.nv + 2 * nconmax
             self._d = d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
             self._contacts = wp.array(list(range(d.naconmax)), dtype=int)
             self._contact_force: Any = wp.zeros(d.naconmax, dtype=wp.spatial_vector)
@@ -90,10 +92,11 @@ class WarpSimulator:
             self._actors = wp.array(
                 [self.body_names.index(n) for n in (scene.hand.root, *self.actor_names[1:])], dtype=int
             )
+            self._m.block_dim.update_gradient_cholesky = 32  # one warp per matrix of 32 x 32: 2 % of a step
             self._m.opt.graph_conditional = False
             self._compilations = {work: Compilation(work, device) for work in (self._write, self._step)}
             # Of many environments one always needs nearly all iterations: to look whether any does costs more.
-            self._m.opt.graph_conditional = cfg.solver.iterations > FEW_ITERATIONS
+            self._m.opt.graph_conditional = self._m.opt.iterations > FEW_ITERATIONS
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
         self.root_state[:, 1:, 6] = 1.0
