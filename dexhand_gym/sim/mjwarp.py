@@ -78,7 +78,7 @@ class WarpSimulator:
             self._physics_step = make_step(self._m, device)
             # Contacts share one pool, so an average will do; constraints have a bound of their own in every world.
             nconmax = cfg.warp.nconmax or 16 + 8 * sum(thing.parts for thing in scene.objects)
-            njmax = cfg.warp.njmax or mjm.nv + 2 * nconmax
+            njmax = cfg.warp.njmax or mjm.nv + 4 * nconmax
             self._d = d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
             self._contacts = wp.array(list(range(d.naconmax)), dtype=int)
             self._contact_force: Any = wp.zeros(d.naconmax, dtype=wp.spatial_vector)
