@@ -81,6 +81,9 @@ class TrainConfig(PPOConfig):
     test_episodes: Optional[Annotated[int, Range(0, 10**9)]] = None
     """Episodes of a test, and of the test at the end of a training. None: 256 in a test, one per environment after a
     training. 0: a test runs round after round, forever."""
+    stop_at_success: Optional[Annotated[float, Range(0, 1)]] = None
+    """Ends the training when this share of 256 attempts without exploration succeeds; every minute 64 of them, in
+    environments of their own, tell how far it is."""
     reload_interval: Annotated[float, Range(0, 1e9)] = 0.0
     """Above 0: the test runs round after round, forever, and reloads the run's best or newest policy whenever this many
     seconds have passed."""

@@ -28,6 +28,7 @@ from rich.console import Console
 
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.config import override
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
 from dexhand_gym.watch import check_watching, watched
@@ -38,12 +39,14 @@ if TYPE_CHECKING or not __package__:
     from ppo import distributed, logs, mistakes, policy, ppo, signals, visitors, wandb_logger, workspace
     from ppo.policy import Policy
     from ppo.progress import ProgressDisplay
+    from ppo.trials import ATTEMPTS, Trials
 else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.command import configs
     from dexhand_gym.command.configs import RunConfig
     from dexhand_gym.ppo import distributed, logs, mistakes, policy, ppo, signals, visitors, wandb_logger, workspace
     from dexhand_gym.ppo.policy import Policy
     from dexhand_gym.ppo.progress import ProgressDisplay
+    from dexhand_gym.ppo.trials import ATTEMPTS, Trials
 
 REHEARSED = 7  # environments of a rehearsal; unlikely to be the width of any tensor
 REHEARSAL: Dict[str, Any] = {"env.backend": "none", "env.device": "cpu"}
@@ -88,6 +91,10 @@ def rehearse(cfg: RunConfig) -> None:
     """Checks, without an engine, that task, config and checkpoint fit together. Raises ValueError or
     CheckpointError."""
     with contextlib.closing(make_vec_env(find_task(cfg.task_name), REHEARSED, cfg, **REHEARSAL)) as env:
+        if cfg.train.stop_at_success is not None and not env.success_criteria:
+            raise ValueError(
+                f"train.stop_at_success = {cfg.train.stop_at_success}: allowed is None, for no success is defined"
+            )
         env.step(torch.zeros(env.action_space.shape))  # pyright: ignore[reportArgumentType]  (a Box has one)
         if cfg.train.checkpoint:
             policy.warn_of_hand(env, Path(cfg.train.checkpoint))
@@ -170,14 +177,17 @@ def train(
 ) -> None:
     """Trains, tests the result and says what to do next."""
     display = ProgressDisplay(cfg.train, console)
+    trials = trials_of(cfg, begun[0].agent) if cfg.train.stop_at_success is not None and distributed.is_main() else None
 
-    def after_iteration(metrics: Dict[str, float]) -> None:
+    def after_iteration(metrics: Dict[str, float]) -> bool:
+        enough = trials is not None and trials(metrics)
         display(metrics)
         tell_wandb(metrics)
         if metrics["iteration"] % cfg.env.video_interval == 0:
             film(f"iteration_{metrics['iteration']:06.0f}")
+        return enough
 
-    with display.live:
+    with display.live, contextlib.closing(trials.env) if trials else contextlib.nullcontext():
         ppo.learn(env, *begun, folder, after_iteration, cfg.train.checkpoint)
     if not distributed.is_main():
         return
@@ -191,6 +201,13 @@ def train(
     code += f" --import {' '.join(cfg.imports)}" if cfg.imports else ""
     log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, code, folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
+
+
+def trials_of(cfg: RunConfig, agent: ppo.Agent) -> Trials:
+    """Environments of their own, in which a policy in training is tested."""
+    apart = {"env.num_envs": ATTEMPTS, "env.render": False, "env.record_video": False}
+    env = make_vec_env(find_task(cfg.task_name), ATTEMPTS, override(cfg, apart), cfg.train.seed + 2**20)
+    return Trials(env, agent, float(cfg.train.stop_at_success or 0))
 
 
 # --- Test ------------------------------------------------------------------------------------------------------------

@@ -906,18 +906,19 @@ def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Prog
         progress.best_reward, progress.best_success = -1e9, 0.0
 
 
-def stopped(caught: list[int]) -> bool:
-    """Whether any rank has caught a signal; if so, all ranks get it into `caught`."""
-    agreed = [number for numbers in distributed.gather(list(caught)) for number in numbers]
+def stopped(caught: list[int], enough: bool) -> bool:
+    """Whether any rank has caught a signal, which all ranks then get into `caught`, or has had enough."""
+    ranks = distributed.gather((list(caught), enough))
+    agreed = [number for numbers, _ in ranks for number in numbers]
     caught[:] = agreed or caught
-    return bool(agreed)  # not `caught`: only this rank knows of a signal that has come meanwhile
+    return any(numbers or enough for numbers, enough in ranks)  # not `caught`: a signal may have come meanwhile
 
 
 def train(
     env: VectorEnv,
     cfg: PPOConfig,
     run_dir: str | Path,
-    logger: Callable[[dict[str, float]], None] | None = None,
+    logger: Callable[[dict[str, float]], bool | None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
     """Trains until cfg.max_iterations, or resumes the training that wrote `checkpoint`: begin() and learn()."""
@@ -962,11 +963,12 @@ def learn(
     learner: Learner,
     progress: Progress,
     run_dir: str | Path,
-    logger: Callable[[dict[str, float]], None] | None = None,
+    logger: Callable[[dict[str, float]], bool | None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> dict[str, float]:
-    """Iterates until max_iterations and returns the last metrics; `logger` gets those of every iteration. Checkpoints
-    go to run_dir/nn, TensorBoard events to run_dir/summaries; with several ranks only the first logs and writes.
+    """Iterates until max_iterations and returns the last metrics; `logger` gets those of every iteration, may add to
+    them, and ends the training by returning True. Checkpoints go to run_dir/nn, TensorBoard events to
+    run_dir/summaries; with several ranks only the first logs and writes.
     SIGINT, SIGTERM and SIGHUP take effect at the end of an iteration, when its checkpoint has been saved;
     `env.hurry()`, if it exists, is called at once. `checkpoint` is what begin() was given."""
     cfg, agent, optimizer, folder = learner.cfg, learner.agent, learner.optimizer, Path(run_dir) / "nn"
@@ -998,14 +1000,14 @@ def learn(
         curves = nullcontext(lambda metrics: None)
     postponed = signals.postponed_signals(getattr(env, "hurry", lambda: None), "stopping after this iteration")
     with postponed as caught, curves as write_curves:
-        while progress.epoch < cfg.max_iterations and not stopped(caught):
+        enough = False
+        while progress.epoch < cfg.max_iterations and not stopped(caught, enough):
             metrics = iterate(env, learner, progress)
+            enough = logger is not None and distributed.is_main() and logger(metrics) is True
             write_curves(metrics)
-            if logger is not None and distributed.is_main():
-                logger(metrics)
             if not all(math.isfinite(metrics[name]) for name in LOSSES):
                 raise FloatingPointError(f"losses of iteration {progress.epoch} are not finite: {metrics}")
-            if progress.epoch >= cfg.save_best_after and best_so_far(progress):
+            if enough or (progress.epoch >= cfg.save_best_after and best_so_far(progress)):
                 if_there_is_room(save, folder / f"{cfg.name}.pth", None, agent, optimizer, progress, cfg)
                 if progress.best_reward > cfg.score_to_win:
                     break
