@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexhand_gym.caches import cache_folder
+
 CELLS = 32
 """Points of the table of distances along each axis."""
 MARGIN = 0.05
@@ -170,7 +172,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 def cache() -> Path:
     """Where what was computed from meshes is kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dexhand_gym" / "meshes"
+    return cache_folder("dexhand_gym") / "meshes"
 
 
 def write_mesh(vertices: Any, faces: Optional[Any], sizes: Tuple[float, float]) -> Tuple[str, float]:

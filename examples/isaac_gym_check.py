@@ -34,7 +34,7 @@ from dexhand_gym.hands.mjcf import numbers
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 
 ROOT = Path(__file__).resolve().parent.parent
-GRAVITY, DECIMATION, HANDS = 9.81, 2, len(HAND.body_names)
+GRAVITY, DECIMATION, HANDS = 9.81, 1, len(HAND.body_names)
 STEP = SimConfig().dt * DECIMATION  # s
 Result = Tuple[bool, str]
 

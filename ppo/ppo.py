@@ -34,6 +34,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from dexhand_gym.caches import keep_compiled
 from dexhand_gym.fields import Annotated, Length, Matching, Range, check
 
 from . import checkpoint as checkpoints
@@ -190,6 +191,7 @@ class Compiled:
 
     def __init__(self, function: Callable):
         self.plain = function
+        keep_compiled()
         self.function = torch.compile(function, dynamic=False, options={"fallback_random": True})
 
     def __call__(self, *args: Any) -> Any:

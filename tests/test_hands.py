@@ -331,7 +331,7 @@ def test_an_object_rests_on_a_surface():
 @pytest.mark.parametrize("thing", [Box(size=0.04), Box(size=0.06), Box(size=(0.05, 0.04, 0.02))])
 def test_what_is_laid_on_an_open_palm_stays_there(hand, thing):
     scene = Scene(0.3, objects=(thing,), hand=hand, hand_quat=(1.0, 0.0, 0.0, 0.0))  # palm up
-    sim = make_sim(scene, 2, SimConfig(), 2, "mujoco", "cpu")
+    sim = make_sim(scene, 2, SimConfig(), 1, "mujoco", "cpu")
     palm = sim.rigid_body_state[:, hand.palm_index, :7]
     start = resting_on(palm_surface(hand, palm), thing, away=(1.0, 0.0, 0.0))
     assert (start[:, 2] > 0.3).all()

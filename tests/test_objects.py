@@ -181,7 +181,7 @@ def test_a_ball_falls_into_a_trough_of_several_parts(backend, trough):
 
 def ball_in(backend, trough):
     ball = Sphere(size=0.03, mass=0.05)
-    sim = make_sim(Scene(0.6, objects=(trough, ball)), 2, SimConfig(), 2, backend, device_of(backend))
+    sim = make_sim(Scene(0.6, objects=(trough, ball)), 2, SimConfig(), 1, backend, device_of(backend))
     rests = 0.075 if trough.parts == 1 else 0.035
     sim.root_state[:, 2, 2] = rests + 0.005
     sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
@@ -372,7 +372,7 @@ def test_every_shape_rests_as_high_as_it_says_and_weighs_what_it_says(backend, c
         cube,
         Box("table", size=(0.2, 0.2, 0.02), fixed=True, position=(0.0, 2.0, 0.3)),
     )
-    sim = make_sim(Scene(objects=things), 2, SimConfig(), 2, backend, device_of(backend))
+    sim = make_sim(Scene(objects=things), 2, SimConfig(), 1, backend, device_of(backend))
     assert sim.actor_names == ["hand", "box", "sphere", "cylinder", "capsule", "ellipsoid", "mesh"]
     assert sim.body_names[-7:] == ["table", *sim.actor_names[1:]]
     for i, thing in enumerate(things[:-1], 1):
@@ -393,7 +393,7 @@ def test_every_shape_rests_as_high_as_it_says_and_weighs_what_it_says(backend, c
 def test_what_rolls_on_is_stopped_by_rolling_friction(backend):
     """Pushed to 0.5 m/s a sphere rolls on for ever, or stops."""
     rolls, stops = Sphere("rolls"), Sphere("stops", condim=6, rolling_friction=0.005)
-    sim = make_sim(Scene(objects=(rolls, stops)), 1, SimConfig(), 2, backend, device_of(backend))
+    sim = make_sim(Scene(objects=(rolls, stops)), 1, SimConfig(), 1, backend, device_of(backend))
     for i in (1, 2):
         sim.root_state[:, i, :3] = torch.tensor([1.0, 0.4 * i, 0.025], device=sim.device)
         sim.root_state[:, i, 7:] = torch.tensor([0.5, 0.0, 0.0, 0.0, 0.5 / 0.025, 0.0], device=sim.device)
@@ -407,7 +407,7 @@ def test_what_rolls_on_is_stopped_by_rolling_friction(backend):
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_a_variation_changes_some_environments_and_goes_with_the_memory(backend):
-    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 2, backend, device_of(backend))
+    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 1, backend, device_of(backend))
     hold = sim.dof_state[..., 0].clone()
     some = torch.tensor([False, True, True], device=sim.device)
     sim.vary({"box.mass": torch.tensor([9.0, 0.2, 0.3], device=sim.device)}, some)
@@ -440,7 +440,7 @@ def test_a_variation_finds_its_object_among_what_a_task_has_added(backend):
     def table(spec):
         spec.worldbody.add_body(name="table", pos=[0.5, 0, 0]).add_geom(size=[0.1] * 3, type=mujoco.mjtGeom.mjGEOM_BOX)
 
-    sim = make_sim(Scene(0.6, objects=(Box(),), edit_spec=table), 2, SimConfig(), 2, backend, device_of(backend))
+    sim = make_sim(Scene(0.6, objects=(Box(),), edit_spec=table), 2, SimConfig(), 1, backend, device_of(backend))
     sim.vary({"box.size": torch.tensor([0.05, 0.1]), "box.mass": torch.tensor([0.1, 1.0])})
     sim.root_state[:, 1, 2] = torch.tensor([0.025, 0.05])
     sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
@@ -456,7 +456,7 @@ def test_a_body_of_several_geoms_keeps_its_size():
     def knob(spec):
         spec.body("box").add_geom(size=[0.01] * 3, pos=[0, 0, 0.03], contype=2, conaffinity=3, mass=0.1)
 
-    sim = make_sim(Scene(0.6, objects=(Box(),), edit_spec=knob), 2, SimConfig(), 2, "mujoco", "cpu")
+    sim = make_sim(Scene(0.6, objects=(Box(),), edit_spec=knob), 2, SimConfig(), 1, "mujoco", "cpu")
     with pytest.raises(ValueError, match="variation 'box.size': its body has 2 geoms"):
         sim.vary({"box.size": torch.tensor([0.05, 0.1])})
     sim.vary({"box.mass": torch.tensor([0.2, 0.4])})
@@ -467,7 +467,7 @@ def test_a_body_of_several_geoms_keeps_its_size():
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_a_mass_weighs_however_it_is_said(backend):
-    sim = make_sim(Scene(0.6, objects=(Box(),)), 2, SimConfig(), 2, backend, device_of(backend))
+    sim = make_sim(Scene(0.6, objects=(Box(),)), 2, SimConfig(), 1, backend, device_of(backend))
     sim.vary({"box.friction": torch.tensor([0.5, 1.0])})
     masses = torch.tensor(sim.model.body_mass).repeat(2, 1)
     masses[:, -1] = torch.tensor([0.2, 0.5])
@@ -492,7 +492,7 @@ def test_a_mass_weighs_however_it_is_said(backend):
 
 
 def test_a_variation_is_checked_in_the_rehearsal():
-    sim = make_sim(Scene(objects=(Box(), Mesh(file="a.obj"))), 3, SimConfig(), 2, "none", "cpu")
+    sim = make_sim(Scene(objects=(Box(), Mesh(file="a.obj"))), 3, SimConfig(), 1, "none", "cpu")
     sim.vary({"box.mass": torch.ones(3), "dof_damping": torch.ones(3, 26)})
     for name, values, message in (
         ("box.maas", torch.ones(3), "did you mean 'box.mass'"),
@@ -590,7 +590,7 @@ def test_worlds_may_have_different_meshes(backend, cube):
 
     cube.name = "box"
     scene = Scene(0.6, objects=(cube,), edit_spec=add_tall)
-    sim = make_sim(scene, 2, SimConfig(), 2, backend, device_of(backend))
+    sim = make_sim(scene, 2, SimConfig(), 1, backend, device_of(backend))
     model = sim.model if backend == "mujoco" else build_model(scene, SimConfig())
     here, there = model.geom("box").id, model.mesh("tall").id
     fields = {name: torch.tensor(np.array([getattr(model, name)] * 2)) for name in ("geom_dataid", "geom_quat", *SOLID)}

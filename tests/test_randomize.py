@@ -60,7 +60,7 @@ def test_each_box_has_its_own_weight_size_and_friction(backend, device):
     less half of what v moves in a physics step, in which the velocity at its end counts."""
     size, mass, friction = np.array([0.03, 0.06, 0.08]), np.array([0.05, 0.3, 0.2]), np.array([1.0, 0.5, 0.3])
     own = {"box.size": size, "box.mass": mass, "box.friction": friction}
-    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 2, backend, device, own)
+    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 1, backend, device, own)
     hold = sim.dof_state[..., 0].clone()
     for _ in range(50):
         sim.step(hold)

@@ -14,7 +14,7 @@ from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
 from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim.mjcf import build_model, hand_and_ground, weights
 
-N, DECIMATION, GRAVITY = 4, 2, 9.81
+N, DECIMATION, GRAVITY = 4, 1, 9.81
 CONTROL_DT, PHYSICS_DT = SimConfig().dt * DECIMATION, SimConfig().dt / SimConfig().substeps
 SCENE = Scene(hand_height=0.25, boxes=(Box(),))
 BOX = -1  # the box is the last body and the last actor

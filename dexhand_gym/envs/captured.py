@@ -12,6 +12,8 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 import torch
 from torch import Tensor
 
+from dexhand_gym.caches import keep_compiled
+
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +36,10 @@ class Captured:
     ):
         self.on_gpu = on_gpu
         self._plain = function
-        self._function = torch.compile(function, dynamic=False) if on_gpu and fuse else function
         self._fused = on_gpu and fuse
+        if self._fused:
+            keep_compiled()
+        self._function = torch.compile(function, dynamic=False) if self._fused else function
         self._waits = False
         self._generator = generator
         self._functions: Tuple[Callable, ...] = ()

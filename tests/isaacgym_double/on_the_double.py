@@ -26,7 +26,7 @@ def sim():
 
 def simulators(boxes=None, view=None, **fields):
     scene = Scene(boxes=(Box(),) if boxes is None else boxes)
-    simulator = make_sim(scene, N, SimConfig(**fields), 2, "isaacgym", "cpu", None, view or View())
+    simulator = make_sim(scene, N, SimConfig(**fields), 1, "isaacgym", "cpu", None, view or View())
     yield simulator
     simulator.close()
 
@@ -54,9 +54,9 @@ def test_hands_of_others():
 
 
 def test_presets_reach_physx():
-    for name, substeps, iterations, pairs in (("default", 4, 16, 512), ("fast", 2, 8, 256), ("accurate", 32, 32, 512)):
+    for name, substeps, iterations, pairs in (("default", 8, 16, 512), ("fast", 4, 8, 256), ("accurate", 64, 32, 512)):
         params = next(simulators(**vars(PHYSICS[name]))).sim.params
-        assert (params.dt, params.substeps) == (0.01, substeps)
+        assert (params.dt, params.substeps) == (0.02, substeps)
         assert params.physx.num_position_iterations == iterations
         assert params.physx.max_gpu_contact_pairs == pairs * N
         assert not params.use_gpu_pipeline
@@ -162,7 +162,7 @@ def test_each_box_has_its_own_weight_size_and_friction():
     """The hand and the ground have 1, and PhysX takes the mean."""
     size, mass, friction = np.array([0.03, 0.06, 0.08]), np.array([0.05, 0.3, 0.2]), np.array([1.0, 0.5, 2.0])
     own = {"box.size": size, "box.mass": mass, "box.friction": friction}
-    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 2, "isaacgym", "cpu", own)
+    sim = make_sim(Scene(objects=(Box(),)), 3, SimConfig(), 1, "isaacgym", "cpu", own)
     assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2)
     hold(sim, 50)
     assert sim.root_state[:, 1, 2].numpy() == pytest.approx(size / 2, abs=5e-4)
@@ -392,7 +392,7 @@ def test_one_simulation_a_process(sim, monkeypatch):
 
 def test_a_second_simulator_on_a_gpu_is_an_error_and_no_crash(sim):
     with pytest.raises(RuntimeError, match="one simulator per process"):
-        type(sim)(Scene(), N, SimConfig(), 2, "cuda:0", None, View())
+        type(sim)(Scene(), N, SimConfig(), 1, "cuda:0", None, View())
 
 
 def test_what_is_set_counts_from_the_next_step(sim):

@@ -1,0 +1,24 @@
+"""Where what was computed once is kept: in $XDG_CACHE_HOME, else in ~/.cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder(name: str) -> Path:
+    """The folder of this name; nobody has made it yet, perhaps. RuntimeError where a user has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
+
+
+def keep_compiled() -> None:
+    """Makes torch.compile keep its results there too. Its own default is a folder in /tmp, which a reboot empties."""
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    try:
+        folder = cache_folder("torchinductor")
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    except (OSError, RuntimeError):
+        pass  # then /tmp it is
