@@ -96,7 +96,7 @@ def measure(num_envs: int, args: argparse.Namespace, more: List[str]) -> Dict[st
     cfg = configs.parse(["--task", args.task, *fixed, "--num-envs", str(num_envs), *more])
     env: Any = make_vec_env(find_task(cfg.task_name), num_envs, cfg, 0)
     learner, _ = ppo.begin(env, cfg.train)
-    given = configs.parse(["--task", args.task, "--test", "--checkpoint", args.checkpoint]).train.checkpoint
+    given = str(configs.parse(["--task", args.task, "--test", "--checkpoint", args.checkpoint]).train.checkpoint)
     ppo.load_agent(Path(given), learner.agent, cfg.train)
     play(env, learner.agent, 200)  # into the middle of the grasps, each environment at a time of its own
     torch.cuda.synchronize()

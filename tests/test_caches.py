@@ -1,0 +1,40 @@
+"""Where compiled kernels and other things computed once are kept."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dexhand_gym.caches import cache_folder, keep_compiled
+
+NAME = "TORCHINDUCTOR_CACHE_DIR"
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(NAME, "")  # so that it is put back afterwards
+    monkeypatch.delenv(NAME)
+
+
+def test_caches_are_where_users_expect_them(monkeypatch, tmp_path):
+    assert cache_folder("torchinductor") == tmp_path / ".cache" / "torchinductor"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "scratch"))
+    assert cache_folder("torchinductor") == tmp_path / "scratch" / "torchinductor"
+    keep_compiled()
+    assert os.environ[NAME] == str(tmp_path / "scratch" / "torchinductor")
+    assert Path(os.environ[NAME]).is_dir()
+
+
+def test_the_folder_that_a_user_names_stays(monkeypatch):
+    monkeypatch.setenv(NAME, "/somewhere/else")
+    keep_compiled()
+    assert os.environ[NAME] == "/somewhere/else"
+
+
+def test_without_a_folder_to_write_to_torchs_own_default_stays(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # not even root can make a folder in it
+    keep_compiled()
+    assert NAME not in os.environ
