@@ -1,5 +1,6 @@
 """What stood fast before the inside was rebuilt stands fast after it: observations, rewards and endings of every registered
-id, as recorded on 2026-11-27 (commit 4f5a658). `python tests/test_abi.py` records anew, for a new version of an id."""
+id, as recorded on 2026-11-27, and with the physics of before what was recorded on that day before it was changed (see
+CHANGELOG.md). `PYTHONPATH=. python tests/test_abi.py` records anew."""
 
 import dataclasses
 import shutil
@@ -23,13 +24,15 @@ from ppo import checkpoint
 pytestmark = pytest.mark.slow
 
 IDS = ("DexHand/BaseTask-v0", "DexHand/BoxGrasping-v0", "DexHand/BlindGrasping-v0")
-FILE = Path(__file__).parent / "data" / "abi.npz"
+DATA = Path(__file__).parent / "data"
+FILE = DATA / "abi.npz"
+BEFORE = {"sim.dt": 0.01, "sim.substeps": 2, "decimation": 2, "sim.solver.iterations": 6}
 STEPS = 60
 
 
-def play(name: str) -> dict:
+def play(name: str, **fields) -> dict:
     """Random actions, through an end by time and restarts."""
-    env = gymnasium.make_vec(name, num_envs=2, seed=7, episode_length=25, device="cpu")
+    env = gymnasium.make_vec(name, num_envs=2, seed=7, episode_length=25, device="cpu", **fields)
     noise = torch.Generator().manual_seed(1)
     obs, _ = env.reset(seed=7)
     seen = {"obs": [obs], "final_obs": [], "reward": [], "ended": []}
@@ -47,10 +50,11 @@ def play(name: str) -> dict:
     return found
 
 
+@pytest.mark.parametrize(("fields", "file"), [({}, FILE), (BEFORE, DATA / "abi_5ms.npz")], ids=["now", "5 ms"])
 @pytest.mark.parametrize("name", IDS)
-def test_an_id_is_what_it_was(name):
+def test_an_id_is_what_it_was(name, fields, file):
     """Within what the processors of two machines may round otherwise."""
-    found, recorded = play(name), np.load(FILE)
+    found, recorded = play(name, **fields), np.load(file)
     for key, value in found.items():
         was = recorded[f"{name}/{key}"]
         if value.dtype.kind == "f":
@@ -60,7 +64,7 @@ def test_an_id_is_what_it_was(name):
     assert found["ended"].any(1).any() and np.abs(found["reward"]).max() > 0.1
 
 
-OLD = Path(__file__).parent / "data" / "run_20261127"
+OLD = DATA / "run_20261127"
 
 
 def test_a_run_of_before_goes_on_and_is_tested(tmp_path, monkeypatch):
