@@ -97,7 +97,7 @@ def value(cfg: RunConfig, name: str):
         ("+defaults=[config,/physics/accurate]", {"sim": PHYSICS["accurate"], "env.num_envs": 1024}),
         (
             "+defaults=[train_headless,/task/BoxGrasping,/physics/fast] numEnvs=64 ++sim.dt=0.02",
-            {"task_name": "BoxGrasping", "env.num_envs": 64, "train.compile": True, "sim.substeps": 1, "sim.dt": 0.02},
+            {"task_name": "BoxGrasping", "env.num_envs": 64, "train.compile": True, "sim.substeps": 2, "sim.dt": 0.02},
         ),
         ("physics=accurate sim.substeps=3", {"sim.substeps": 3, "sim.solver.cone": "elliptic"}),
         ("sim.substeps=3 physics=accurate", {"sim.substeps": 3, "sim.solver.cone": "elliptic"}),
@@ -205,7 +205,7 @@ def test_a_file_may_say_a_part(tmp_path):
     text = "task: BoxGrasping\nnum_envs: 64\nphysics: fast\nsim: {dt: 0.02}\ntrain:\n  learning_rate: 1e-4\n  units: [8, 4]\n"
     (tmp_path / "a.yml").write_text(text)
     cfg = parse([f"config={tmp_path / 'a.yml'}"])
-    assert (cfg.task_name, cfg.env.num_envs, cfg.sim.dt, cfg.sim.substeps) == ("BoxGrasping", 64, 0.02, 1)
+    assert (cfg.task_name, cfg.env.num_envs, cfg.sim.dt, cfg.sim.substeps) == ("BoxGrasping", 64, 0.02, 2)
     assert (cfg.train.learning_rate, cfg.train.units) == (1e-4, (8, 4))
 
 

@@ -147,7 +147,12 @@ def test_a_name_is_no_formula(tmp_path):
     assert plot.main([str(run), "--out", str(tmp_path / "out")]) == 0
 
 
-EXPECTED = {"dexhand_gym", "dexhand_gym.fields", *(f"dexhand_gym.hands{name}" for name in ("", ".hand", ".mjcf"))}
+EXPECTED = {
+    "dexhand_gym",
+    "dexhand_gym.caches",
+    "dexhand_gym.fields",
+    *(f"dexhand_gym.hands{name}" for name in ("", ".hand", ".mjcf")),
+}
 """What registers tasks and hands, none of which is loaded."""
 
 
