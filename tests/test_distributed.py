@@ -71,9 +71,10 @@ def learn(rank: int, indices: list, port: int, folder: Path, changes: dict) -> N
 
     ppo.Learner = Seen
     cfg = ppo.PPOConfig(max_iterations=5, horizon_length=16, mini_epochs=2, units=(32, 16), save_best_after=1)
+    enough = changes.pop("enough", None)
     for name, value in changes.items():
         setattr(cfg, name, value)
-    metrics = ppo.train(env, cfg, folder / f"run_{rank}")
+    metrics = ppo.train(env, cfg, folder / f"run_{rank}", lambda metrics: metrics["iteration"] == enough)
     end = {**learners[0].agent.state_dict(), "lr": learners[0].optimizer.param_groups[0]["lr"]}
     torch.save((end, metrics, env.seed), folder / f"{rank}.pt")
     distributed.stop()
@@ -114,6 +115,13 @@ def test_statistics_of_their_own(tmp_path):
     statistics = {name for name in first if "running" in name}
     assert different == {name for name in statistics if "count" not in name}
     assert torch.equal(first["lr"], second["lr"])
+
+
+def test_what_is_enough_for_the_first_rank_ends_all(tmp_path):
+    for _, metrics, _ in ranks(tmp_path / "two", [0, 1, 2, 3], [4, 5, 6, 7], enough=3):
+        assert metrics["iteration"] == 3
+    (saved,) = (tmp_path / "two" / "run_0" / "nn").glob("last_*_ep_3_*.pth")
+    assert checkpoint.load(saved)["frame"] == 3 * 16 * TOTAL
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
@@ -158,6 +166,17 @@ def test_a_signal_to_torchrun(tmp_path):
     out, _ = process.communicate(timeout=300)
     assert "terminated, checkpoint saved; to go on: --checkpoint" in out
     assert process.returncode  # torchrun's own: 1, or SIGABRT where one of its threads outlives its interpreter
+
+
+def test_two_agents_that_meet_are_one_training(tmp_path):
+    """As two machines of one rank each, here both on the loopback."""
+    meet = f"--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{free_port()} --rdzv-id=7"
+    agent = ("-m", "torch.distributed.run", *meet.split())
+    agents = [start(f"{TINY} --max-iterations 3", tmp_path, agent) for _ in range(2)]
+    outs = [finish(process) for process in agents]
+    assert sum("iteration 3/3" in out for out in outs) == 1, "only the first rank tells"
+    (run,) = (tmp_path / "runs_all").iterdir()
+    assert checkpoint.load(last(run, 3))["frame"] == 3 * 2 * 16 * 8
 
 
 FAULTY = """
