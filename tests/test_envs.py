@@ -166,7 +166,7 @@ def test_options_reach_their_field_and_leave_the_config_alone():
     env = make(cfg=cfg, mass=0.3, **{"task.reward_weights.grasp": 9.0, "sim.dt": 0.005})
     assert env.cfg.env.box.mass == 0.3
     assert env.cfg.task.reward_weights["grasp"] == 9.0
-    assert env.control_dt == pytest.approx(0.01)
+    assert env.control_dt == pytest.approx(0.005)
     assert env.sim.model.body("box").mass == pytest.approx(0.3)
     assert cfg == Config(task=BoxGraspingConfig())
 

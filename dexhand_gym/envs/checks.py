@@ -137,14 +137,14 @@ def check_tensor(
 ) -> None:
     """Raises ValueError, one line, unless `value` is a tensor of this shape (-1: any number) and one of these dtypes,
     on such a device."""
-    allowed = f"allowed is a tensor {numbers(shape)} of {' or '.join(str(d)[6:] for d in dtypes)} on {device}"
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{what} is a {type(value).__name__}: {allowed}")
-    fits = len(value.shape) == len(shape) and all(want in (-1, found) for want, found in zip(shape, value.shape))
-    if not fits or value.dtype not in dtypes or value.device.type != device.type:
-        raise ValueError(
-            f"{what} is a tensor {numbers(value.shape)} of {str(value.dtype)[6:]} on {value.device}: {allowed}"
-        )
+    found = f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        fits = len(value.shape) == len(shape) and all(want in (-1, size) for want, size in zip(shape, value.shape))
+        if fits and value.dtype in dtypes and value.device.type == device.type:
+            return
+        found = f"a tensor {numbers(value.shape)} of {str(value.dtype)[6:]} on {value.device}"
+    kinds = " or ".join(str(dtype)[6:] for dtype in dtypes)
+    raise ValueError(f"{what} is {found}: allowed is a tensor {numbers(shape)} of {kinds} on {device}")
 
 
 def check_quantities(measured: Dict[str, Tensor], names: Iterable[str], num_envs: int, device: torch.device) -> None:
