@@ -5,8 +5,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# On two CPU cores: 13 million steps in some 20 minutes, after which 98 % of the attempts succeed.
-ARGS ?= --task BoxGrasping --config train_cpu
+# On a CPU: until 97 % of 256 attempts succeed without exploration, 13 million environment steps at most.
+ARGS ?= --task BoxGrasping --config train_cpu --train.stop-at-success 0.97
 
 PYTHON38 ?= python3.8
 VENV38 ?= .venv38

@@ -35,6 +35,7 @@ _DROPPED = (
 )
 
 FEW_ITERATIONS = 8
+"""With so many, of many environments one always needs nearly all: to look whether any does costs more."""
 
 wp.config.quiet = True
 wp.init()
@@ -95,7 +96,6 @@ class WarpSimulator:
             self._m.block_dim.update_gradient_cholesky = 32  # one warp per matrix of 32 x 32: 2 % of a step
             self._m.opt.graph_conditional = False
             self._compilations = {work: Compilation(work, device) for work in (self._write, self._step)}
-            # Of many environments one always needs nearly all iterations: to look whether any does costs more.
             self._m.opt.graph_conditional = self._m.opt.iterations > FEW_ITERATIONS
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
         wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
@@ -206,6 +206,8 @@ class WarpSimulator:
     def close(self) -> None:
         """See Simulator.close."""
         self._graphs.clear()
+        for compilation in self._compilations.values():
+            compilation.cancel()
 
 
 def body_tree(model: mujoco.MjModel) -> List[wp.array]:

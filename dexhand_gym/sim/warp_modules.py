@@ -6,8 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import numpy as np
@@ -29,12 +28,18 @@ class Compilation:
 
     def wait(self) -> None:
         """Returns when all are loaded. The error of a module that cannot be compiled comes where it is launched."""
-        told = time.monotonic()
-        for done, _ in enumerate(as_completed(self._loads), 1):
-            if time.monotonic() - told > PATIENCE:
-                told = time.monotonic()
-                log.info("compiling the kernels of the physics, once on this machine: %d of %d", done, len(self._loads))
+        left, total = set(self._loads), len(self._loads)
+        while left:
+            _, left = wait(left, timeout=PATIENCE)
+            if left:
+                log.info(
+                    "compiling the kernels of the physics, once on this machine: %d of %d", total - len(left), total
+                )
         self._threads.shutdown()
+
+    def cancel(self) -> None:
+        """Begins with no further module."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def launches(work: Callable[[], None]) -> List[Tuple[Any, Any]]:

@@ -16,10 +16,8 @@ import warp as wp
 
 def make_step(m: Any, device: Any) -> Callable[[Any], None]:
     """A function that advances a Data of this model by one time step, on Warp's current stream."""
-    rigid = (
-        not (m.ntendon or m.nflex or m.na or m.opt.enableflags) and m.opt.integrator == mjw.IntegratorType.IMPLICITFAST
-    )
-    if not rigid:  # what a task has added to the scene needs more parts
+    more = m.ntendon, m.nflex, m.na, m.nacttrnbody, m.flg_adhesion, m.opt.enableflags
+    if any(more) or m.opt.integrator != mjw.IntegratorType.IMPLICITFAST:  # a task has added what needs further parts
         return lambda d: mjw.step(m, d)
     beside = wp.Stream(device) if wp.get_device(device).is_cuda else None
 
