@@ -217,10 +217,13 @@ class RunningMeanStd(nn.Module):
         self.register_buffer("running_var", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.ones((), dtype=torch.float64))  # the initial guess counts as one row
 
-    @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Adds the rows of x ([n, size], or [n] if size is 1) to the statistics, in place."""
-        n, mean, var = distributed.moments(x, self.sync)
+        self.add(*distributed.moments(x, self.sync))
+
+    @torch.no_grad()
+    def add(self, n: int, mean: Tensor, var: Tensor) -> None:
+        """Adds n rows with these means and (biased) variances."""
         delta = mean - self.running_mean
         total = self.count + n
         spread = self.running_var * self.count + var * n + delta**2 * self.count * n / total
@@ -365,12 +368,12 @@ class Agent(nn.Module):
         obs = obs[:, : self.obs_size]
         return obs if self.running_mean_std is None else self.running_mean_std.normalize(obs)
 
-    def update_statistics(self, obs: Tensor) -> None:
-        """Adds rows to the observations' means and variances."""
+    def update_statistics(self, n: int, mean: Tensor, var: Tensor) -> None:
+        """Adds n rows with these means and variances, each [S], to those of the observations."""
         if self.running_mean_std is not None:
-            self.running_mean_std.update(obs[:, : self.obs_size])
+            self.running_mean_std.add(n, mean[: self.obs_size], var[: self.obs_size])
         if self.central_value is not None and self.central_value.running_mean_std is not None:
-            self.central_value.running_mean_std.update(obs)
+            self.central_value.running_mean_std.add(n, mean, var)
 
     def denormalize_value(self, value: Tensor) -> Tensor:
         return value if self.value_mean_std is None else self.value_mean_std.denormalize(value)
@@ -527,9 +530,13 @@ def make_batch(agent: Agent, store: Rollout, last_value: Tensor, cfg: PPOConfig)
     return Batch(obs, actions, rows(store.neglogp), mu, sigma, values, returns, advantages)
 
 
-def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
+Moments = Tuple[int, Tensor, Tensor]
+"""Number, means and variances of a minibatch's observations."""
+
+
+def minibatch_loss(agent: Agent, batch: Batch, moments: Moments, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
     """The loss of the M rows of `batch`, and LOSSES as a tensor."""
-    agent.update_statistics(batch.obs)  # before use, so the ratio is not quite 1 even in the first minibatch
+    agent.update_statistics(*moments)  # before use, so the ratio is not quite 1 even in the first minibatch
     with torch.autocast(batch.obs.device.type, torch.bfloat16, enabled=cfg.mixed_precision and batch.obs.is_cuda):
         mu, logstd, value = agent(batch.obs)
     mu, value = mu.float(), value.float()
@@ -558,11 +565,16 @@ def minibatch_loss(agent: Agent, batch: Batch, cfg: PPOConfig) -> tuple[Tensor, 
 
 
 def minibatch_step(
-    agent: Agent, optimizer: Adam, batch: Batch, cfg: PPOConfig, loss_of: Callable = minibatch_loss
+    agent: Agent,
+    optimizer: Adam,
+    batch: Batch,
+    moments: Moments,
+    cfg: PPOConfig,
+    loss_of: Callable = minibatch_loss,
 ) -> Tensor:
     """One optimizer step on the M rows of `batch` (on those of all ranks); returns LOSSES as a tensor. Shapes and
     addresses never change."""
-    loss, losses = loss_of(agent, batch, cfg)
+    loss, losses = loss_of(agent, batch, moments, cfg)
     optimizer.zero_grad()
     loss.backward()
     distributed.average([losses, *(p.grad for p in agent.parameters() if p.grad is not None)])
@@ -599,10 +611,12 @@ def update(
     size = len(batch.obs) // cfg.num_minibatches
     # Contiguous blocks in fixed order, as in rl_games: a minibatch is a set of environments, never shuffled.
     minibatches = [Batch(*(x[start : start + size] for x in batch)) for start in range(0, len(batch.obs), size)]
+    # So are its observations, whose statistics are added anew in every mini-epoch but computed once.
+    moments = [distributed.moments(minibatch.obs, cfg.sync_statistics) for minibatch in minibatches]
     losses = batch.obs.new_empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES))
     for mini_epoch in losses:
-        for minibatch, result in zip(minibatches, mini_epoch):
-            result.copy_(minibatch_step(agent, optimizer, minibatch, cfg, loss_of))
+        for minibatch, of_it, result in zip(minibatches, moments, mini_epoch):
+            result.copy_(minibatch_step(agent, optimizer, minibatch, of_it, cfg, loss_of))
             if cfg.schedule_type == "legacy":
                 schedule_learning_rate(lr, result[LOSSES.index("kl")], iteration, cfg)
         if cfg.schedule_type == "standard":

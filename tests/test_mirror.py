@@ -14,7 +14,7 @@ import train_ppo
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.mirror import image_of_row, images
 from dexhand_gym.hands.mirror import dof_signs
-from ppo import policy, ppo
+from ppo import distributed, policy, ppo
 from ppo.mirror import Image, mirror
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +86,7 @@ def test_the_image_of_a_policy_acts_and_values_in_the_image_as_it_did(separate):
     agent = ppo.Agent(env.single_observation_space, env.single_action_space, cfg, size)
     torch.manual_seed(1)
     rows = torch.randn(32, size)
-    agent.update_statistics(rows)
+    agent.update_statistics(*distributed.moments(rows))
     optimizer = ppo.make_optimizer(agent, cfg)
     mu, _, value = agent(rows)
     (mu.square().sum() + value.square().sum()).backward()
