@@ -156,11 +156,10 @@ PRESETS: Dict[str, Dict[str, Any]] = {
     "test_record": {**_TEST, "render": False, "env.record_video": True, "train.test_episodes": 16},
     "train_cpu": {
         "device": "cpu",
-        "num_envs": 256,
+        "num_envs": 512,
         "render": False,
-        "max_iterations": 610,
-        "train.num_minibatches": 4,
-        "train.entropy_coef": -0.003,  # else the mean action, without noise, stands still where there is no contact
+        "max_iterations": 800,
+        "train.entropy_coef": -0.0015,  # else the mean action, without noise, stands still where there is no contact
     },
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
 }
