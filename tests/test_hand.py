@@ -104,24 +104,32 @@ def test_masses_and_inertias(model):
 
 
 def test_collision_shapes(model):
-    expected = [body for body in BODIES if "collision" in body]
+    """Capsules as the original's; its palm, a box, is three of them that fill it."""
+    palm, *expected = [body for body in BODIES if "collision" in body]
     geoms = [model.geom(i) for i in range(model.ngeom) if model.geom_contype[i]]
-    assert [model.body(geom.bodyid[0]).name for geom in geoms] == [body["name"] for body in expected]
-    for geom, body in zip(geoms, expected):
+    assert all(geom.type[0] == mujoco.mjtGeom.mjGEOM_CAPSULE for geom in geoms)
+    names = [*[palm["name"]] * 3, *(body["name"] for body in expected)]
+    assert [model.body(geom.bodyid[0]).name for geom in geoms] == names
+    low, high = (
+        np.array([geom.pos + sign * (geom.size[0] + abs(half_axis(geom))) for geom in geoms[:3]]) for sign in (-1, 1)
+    )
+    box = palm["collision"]
+    np.testing.assert_allclose(low.min(0), np.array(box["pos"]) - box["size"], atol=1e-12)
+    np.testing.assert_allclose(high.max(0), np.array(box["pos"]) + box["size"], atol=1e-12)
+    for geom, body in zip(geoms[3:], expected):
         shape = body["collision"]
-        if shape["type"] == "box":
-            assert geom.type[0] == mujoco.mjtGeom.mjGEOM_BOX
-            np.testing.assert_array_equal(geom.size, shape["size"])
-            np.testing.assert_allclose(geom.pos, shape["pos"], atol=1e-15)
-        else:
-            assert geom.type[0] == mujoco.mjtGeom.mjGEOM_CAPSULE
-            half = rotation(geom.quat)[:, 2] * geom.size[1]
-            start, end = np.split(np.array(shape["fromto"]), 2)
-            assert geom.size[0] == shape["size"][0]
-            np.testing.assert_allclose(geom.pos, (start + end) / 2, atol=1e-12)
-            np.testing.assert_allclose(abs(half), abs(end - start) / 2, atol=1e-12)
-            assert abs(half @ (end - start)) == pytest.approx((end - start) @ (end - start) / 2)
+        start, end = np.split(np.array(shape["fromto"]), 2)
+        assert geom.size[0] == shape["size"][0]
+        np.testing.assert_allclose(geom.pos, (start + end) / 2, atol=1e-12)
+        np.testing.assert_allclose(abs(half_axis(geom)), abs(end - start) / 2, atol=1e-12)
+        assert abs(half_axis(geom) @ (end - start)) == pytest.approx((end - start) @ (end - start) / 2)
+    for geom in geoms:
         assert geom.condim[0] == 3 and geom.friction[0] == 1.0 and geom.group[0] == 3
+
+
+def half_axis(geom):
+    """From a capsule's middle to the centre of its end."""
+    return rotation(geom.quat)[:, 2] * geom.size[1]
 
 
 def test_gains(model):

@@ -527,7 +527,7 @@ def of_object(fields):
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", SHAPES, ids=lambda fields: fields["shape"])
 def test_the_scripted_grasp_lifts_other_shapes(fields):
-    assert success_rate(grasp(of_object(fields))) >= 0.4
+    assert success_rate(grasp(of_object(fields), n=48)) >= 0.4
 
 
 @pytest.mark.slow
