@@ -205,7 +205,7 @@ def train(
 
 def trials_of(cfg: RunConfig, agent: ppo.Agent) -> Trials:
     """Environments of their own, in which a policy in training is tested."""
-    apart = {"env.num_envs": ATTEMPTS, "env.render": False, "env.record_video": False}
+    apart = {"env.num_envs": ATTEMPTS, "env.compile": False, "env.render": False, "env.record_video": False}
     env = make_vec_env(find_task(cfg.task_name), ATTEMPTS, override(cfg, apart), cfg.train.seed + 2**20)
     return Trials(env, agent, float(cfg.train.stop_at_success or 0))
 

@@ -52,7 +52,8 @@ VARIANTS: Dict[str, Tuple[Dict[str, Any], Callable[[Any], None]]] = {
         ("128 constraints", {"njmax": 128}, None),
         ("24 contacts", {"nconmax": 24, "njmax": 160}, None),
         ("broadphase: spheres only", {}, option("broadphase_filter", mjw.BroadphaseFilter.PLANE | mjw.BroadphaseFilter.SPHERE)),
-        ("time step 0.01", {"substeps": 1}, None),
+        ("4 physics steps", {"substeps": 4}, None),
+        ("2 physics steps", {"substeps": 2}, None),
         ("elliptic cones", {"cone": "elliptic"}, None),
         ("as shipped, again", {}, None),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,10 +16,8 @@ def keep_compiled() -> None:
     """Makes torch.compile keep its results there too. Its own default is a folder in /tmp, which a reboot empties."""
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
-    try:
+    with contextlib.suppress(OSError, RuntimeError):  # then /tmp it is
         folder = cache_folder("torchinductor")
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    except (OSError, RuntimeError):
-        pass  # then /tmp it is

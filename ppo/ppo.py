@@ -531,12 +531,13 @@ def make_batch(agent: Agent, store: Rollout, last_value: Tensor, cfg: PPOConfig)
 
 
 Moments = Tuple[int, Tensor, Tensor]
-"""Number, means and variances of a minibatch's observations."""
+"""Number, means and variances of a minibatch's observations; without cfg.normalize_input there are none."""
 
 
-def minibatch_loss(agent: Agent, batch: Batch, moments: Moments, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
+def minibatch_loss(agent: Agent, batch: Batch, moments: Moments | None, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
     """The loss of the M rows of `batch`, and LOSSES as a tensor."""
-    agent.update_statistics(*moments)  # before use, so the ratio is not quite 1 even in the first minibatch
+    if moments is not None:
+        agent.update_statistics(*moments)  # before use, so the ratio is not quite 1 even in the first minibatch
     with torch.autocast(batch.obs.device.type, torch.bfloat16, enabled=cfg.mixed_precision and batch.obs.is_cuda):
         mu, logstd, value = agent(batch.obs)
     mu, value = mu.float(), value.float()
@@ -568,7 +569,7 @@ def minibatch_step(
     agent: Agent,
     optimizer: Adam,
     batch: Batch,
-    moments: Moments,
+    moments: Moments | None,
     cfg: PPOConfig,
     loss_of: Callable = minibatch_loss,
 ) -> Tensor:
@@ -611,8 +612,8 @@ def update(
     size = len(batch.obs) // cfg.num_minibatches
     # Contiguous blocks in fixed order, as in rl_games: a minibatch is a set of environments, never shuffled.
     minibatches = [Batch(*(x[start : start + size] for x in batch)) for start in range(0, len(batch.obs), size)]
-    # So are its observations, whose statistics are added anew in every mini-epoch but computed once.
-    moments = [distributed.moments(minibatch.obs, cfg.sync_statistics) for minibatch in minibatches]
+    # Its observations stay the same: their statistics are added in every mini-epoch but computed once.
+    moments = [distributed.moments(x.obs, cfg.sync_statistics) if cfg.normalize_input else None for x in minibatches]
     losses = batch.obs.new_empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES))
     for mini_epoch in losses:
         for minibatch, of_it, result in zip(minibatches, moments, mini_epoch):

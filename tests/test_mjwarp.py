@@ -1,5 +1,6 @@
 """MuJoCo Warp beyond the Simulator contract (test_sim.py): on the GPU where there is one, else on Warp's CPU device."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from dexhand_gym.checker import check_vector_env
 from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
 from dexhand_gym.envs.config import Config, override
 from dexhand_gym.objects import Capsule
-from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
+from dexhand_gym.sim import PHYSICS, Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim.mjcf import STATE
 from examples.scripted_grasp import scripted_env, success_rate
 from ppo import ppo
@@ -351,3 +352,14 @@ def test_kernels_are_compiled_side_by_side_before_the_first_step():
     assert list(done) == sorted(done) and done[-1] < of[0] == of[-1], (
         "it counts up, and says no more when all are there"
     )
+
+
+@pytest.mark.parametrize(
+    ("physics", "said", "found"), [("default", 0, (20, 6)), ("default", 9, (9, 9)), ("accurate", 20, (20, 20))]
+)
+def test_each_engine_has_its_own_limit_of_solver_iterations_until_one_is_said(physics, said, found):
+    cfg = copy.deepcopy(PHYSICS[physics])
+    if said:
+        cfg.solver.iterations = said
+    cpu, gpu = (make_sim(Scene(), 1, cfg, 1, *where) for where in (("mujoco", "cpu"), ("mjwarp", DEVICE)))
+    assert (cpu.model.opt.iterations, gpu._m.opt.iterations) == found

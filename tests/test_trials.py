@@ -67,11 +67,13 @@ def test_a_training_ends_when_its_policy_succeeds_without_exploration(run, alway
 
 
 def test_trials_change_nothing_of_the_training(run, always):
-    weights = []
+    weights, folders = [], set()
     for more in ("", " --train.stop-at-success 1"):
         _, folder = run(f"--max-iterations 3{more}")
+        folders.add(folder.resolve())
         (last,) = (folder / "nn").glob("last_*_ep_3_*.pth")
         weights.append(checkpoint.load(last)["model"])
+    assert len(folders) == 2
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

@@ -26,10 +26,10 @@ Pull = Annotated[float, Range(-1000, 1000)]
 class SolverConfig:
     """MuJoCo's constraint solver (both its engines)."""
 
-    iterations: Annotated[int, Range(1, 1000)] = 20
-    """Newton iterations at most, of MuJoCo (MuJoCo Warp's: sim.warp.iterations). Three are enough for most steps, and
-    the solver stops when it has converged; a grasp that is about to slip (box friction 0.6) is lost with 6 and held
-    with 20."""
+    iterations: Annotated[int, Range(0, 1000, note="0: 20 with MuJoCo, 6 with MuJoCo Warp")] = 0
+    """Newton iterations at most; 0: 20 with MuJoCo, 6 with MuJoCo Warp. Three are enough for most steps, and MuJoCo
+    stops when it has converged; it loses a grasp that is about to slip (box friction 0.6) with 6 and holds it with 20.
+    Warp holds it with 6, and there all environments wait for the slowest: each iteration costs 3 %."""
     ls_iterations: Annotated[int, Range(1, 1000)] = 20
     """Line search iterations at most, per Newton iteration."""
     cone: Literal["pyramidal", "elliptic"] = "pyramidal"
@@ -40,12 +40,8 @@ class SolverConfig:
 
 @dataclass
 class WarpConfig:
-    """MuJoCo Warp's solver and buffers. What does not fit into them is dropped, counted and reported (statistics:
-    overflow)."""
+    """Buffers of MuJoCo Warp. What does not fit is dropped, counted and reported (statistics: overflow)."""
 
-    iterations: Annotated[int, Range(0, 1000, note="0: sim.solver.iterations")] = 6
-    """Newton iterations at most; 0: sim.solver.iterations. All environments wait for the slowest, so each costs 3 %; its
-    solver holds with 6 what MuJoCo's holds with 20, and loses grasps with 3."""
     nconmax: Annotated[int, Range(0, 10**5, note="0: from the model")] = 0
     """Contacts per environment, on average over all; 0: from the model."""
     njmax: Annotated[int, Range(0, 10**5, note="0: from the model")] = 0
@@ -125,7 +121,6 @@ PHYSICS: Dict[str, SimConfig] = {
     "accurate": SimConfig(
         substeps=8,
         solver=SolverConfig(iterations=20, ls_iterations=50, cone="elliptic"),
-        warp=WarpConfig(iterations=0),
         physx=PhysxConfig(substeps=64, num_position_iterations=32),
     ),
 }

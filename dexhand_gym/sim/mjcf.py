@@ -22,6 +22,8 @@ from dexhand_gym.sim.base import Scene, SimConfig
 
 SCENE_XML = Path(__file__).resolve().parent.parent / "assets" / "scene.xml"
 MOST_DENSE = 60  # degrees of freedom; with more, MuJoCo Warp needs sparse matrices
+MOST_ITERATIONS = 20
+"""Of MuJoCo's solver, where sim.solver.iterations says none."""
 STATE = ("time", "qpos", "qvel", "qacc_warmstart", "ctrl")
 """MuJoCo's arrays that the next step of these models depends on."""
 
@@ -71,7 +73,7 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     option.gravity = (0.0, 0.0, 0.0)  # see weights()
     option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_GRAVITY)  # else a GPU adds up zeros, 5 % of the physics
     option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)  # its boxes are those of the nominal sizes
-    option.iterations = cfg.solver.iterations
+    option.iterations = cfg.solver.iterations or MOST_ITERATIONS
     option.ls_iterations = cfg.solver.ls_iterations
     option.impratio = cfg.solver.impratio
     option.cone = getattr(mujoco.mjtCone, f"mjCONE_{cfg.solver.cone.upper()}")

@@ -34,6 +34,8 @@ _DROPPED = (
     | mjw.OverflowType.CCD
 )
 
+MOST_ITERATIONS = 6
+"""Of Warp's solver, where sim.solver.iterations says none."""
 FEW_ITERATIONS = 8
 """With so many, of many environments one always needs nearly all: to look whether any does costs more."""
 
@@ -73,7 +75,7 @@ class WarpSimulator:
         self._graphs: Dict[Callable, Any] = {}
         with self._on_device():
             self._m = mjw.put_model(mjm)
-            self._m.opt.iterations = cfg.warp.iterations or cfg.solver.iterations
+            self._m.opt.iterations = cfg.solver.iterations or MOST_ITERATIONS
             self._m.opt.warn_overflow = 0  # counted below instead of printed by kernels
             self._m.opt.run_qacc_smooth = False  # the solver starts from the last acceleration, which saves 3 %
             self._physics_step = make_step(self._m, device)
