@@ -69,6 +69,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         cfg = configs.parse(argv)
         rehearse(cfg)
         check(cfg)
+        console = logs.start_console(cfg.train.log_level)
         env = make_env(cfg)
         begun = None if cfg.train.test else policy.begin(env, cfg.train, cfg.train.checkpoint)
         folder = open_run(cfg) if distributed.is_main() else Path(os.devnull)
@@ -81,7 +82,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"{distributed.label()}error: {mistakes.explain(error)}", file=sys.stderr)
         return 2
     with contextlib.closing(env), signals.stopping_signals():
-        status = run(cfg, env, begun, folder)
+        status = run(cfg, env, begun, folder, console)
     if status not in (1, 2):
         distributed.stop()
     return status
@@ -147,9 +148,9 @@ def open_run(cfg: RunConfig) -> Path:
     return workspace.create_run(name, kind, keep, clean, config=configs.to_yaml(cfg))
 
 
-def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path) -> int:
+def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path, console: Console) -> int:
     try:
-        console = logs.start_logging(folder / "train.log", cfg.train.log_level)
+        logs.start_file(folder / "train.log")
         log.info("run: runs/%s", folder.name)
         wandb = wandb_logger.logging_to(cfg.train.wandb, dataclasses.asdict(cfg), folder, cfg.train.checkpoint)
         speed = "1x" if cfg.train.test else "max"

@@ -6,6 +6,7 @@ import logging
 import logging.handlers
 import sys
 from pathlib import Path
+from typing import List
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -20,17 +21,22 @@ traceback_log = logging.getLogger("train_ppo.traceback")
 
 
 def collect_log() -> None:
-    """Keeps what is logged, warnings too, until start_logging() has a file for it. Prints whatever the terminal can
-    show."""
+    """Keeps what is logged, warnings too, for the console and the file that are not known yet. Prints whatever the
+    terminal can show."""
     write_anything()
-    everything = logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
-    logging.basicConfig(level=logging.INFO, handlers=[everything], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[_kept()], force=True)
     logging.captureWarnings(True)
 
 
-def start_logging(file: Path, level: str) -> Console:
-    """Everything goes to `file` and to the console, except that a terminal shows the progress as a table and that only
-    debugging shows tracebacks. With several ranks only the first does that; the others only report their errors."""
+def _kept() -> logging.handlers.MemoryHandler:
+    return logging.handlers.MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
+
+
+def start_console(level: str) -> Console:
+    """Everything goes to the console from now on, what was kept too, except that a terminal shows the progress as a
+    table and that only debugging shows tracebacks. With several ranks only the first does that; the others only report
+    their errors."""
+    early = _early()
     if not distributed.is_main():
         logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)
         return Console(quiet=True, force_terminal=False)
@@ -43,12 +49,23 @@ def start_logging(file: Path, level: str) -> Console:
         handler = SurvivingStream(sys.stdout)
         handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(lambda record: record.name != traceback_log.name or level == "debug")
-    to_file = SurvivingFile(file, encoding="utf-8", delay=True)
-    to_file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    early = [record for kept in logging.root.handlers for record in getattr(kept, "buffer", ())]
-    logging.basicConfig(level=level.upper(), handlers=[handler, to_file], force=True)
-    logging.captureWarnings(True)
+    logging.basicConfig(level=level.upper(), handlers=[handler, _kept()], force=True)
     for record in early:
         if record.levelno >= logging.root.level:
             logging.root.handle(record)
     return console
+
+
+def start_file(file: Path) -> None:
+    """Everything goes to this file too from now on, and what was logged before. The first rank's only."""
+    if not distributed.is_main():
+        return
+    to_file = SurvivingFile(file, encoding="utf-8", delay=True)
+    to_file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for record in _early():
+        to_file.handle(record)
+    logging.root.handlers[-1] = to_file
+
+
+def _early() -> List[logging.LogRecord]:
+    return [record for handler in logging.root.handlers for record in getattr(handler, "buffer", ())]

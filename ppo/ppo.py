@@ -190,11 +190,14 @@ class Compiled:
     code."""
 
     def __init__(self, function: Callable):
-        self.plain = function
+        self.plain, self.new = function, True
         keep_compiled()
         self.function = torch.compile(function, dynamic=False, options={"fallback_random": True})
 
     def __call__(self, *args: Any) -> Any:
+        if self.new:
+            log.info("torch.compile fuses %s()", self.plain.__name__)
+            self.new = False
         try:
             return self.function(*args)
         except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # no compiler on this machine, perhaps

@@ -26,6 +26,7 @@ class Fragile(BaseTask):
     def __init__(self, cfg, seed=None):
         warnings.warn("made of glass")
         super().__init__(cfg, seed)
+        print("made", flush=True)
         self.left = 6
 
     def step(self, actions):
@@ -58,7 +59,7 @@ def run(package: Path, folder: Path, line: str) -> tuple:
 def test_a_crash_is_a_line_on_the_console_and_all_in_the_file(package, tmp_path):
     status, out, err, log = run(package, tmp_path, SMALL)
     assert (status, err) == (1, "")
-    assert re.search(rf"crashed in {package}/fragile.py:14, KeyError: 'broken'\n", out)
+    assert re.search(rf"crashed in {package}/fragile.py:15, KeyError: 'broken'\n", out)
     assert re.search(r"the traceback is in runs/Fragile_train_\d+_\d+/train.log\n", out)
     assert "Traceback" not in out
     assert "Traceback" in log
@@ -69,6 +70,7 @@ def test_a_crash_is_a_line_on_the_console_and_all_in_the_file(package, tmp_path)
         "Fragile: 4 environments on cpu, 89 observations, 18 actions",
     ):
         assert line in log, "what was said before there was a file"
+    assert out.index("made of glass") < out.rindex("made\n"), "while it is being made, not when it is there"
     assert "reward per step" not in log
 
 
@@ -85,7 +87,7 @@ def test_debugging_shows_tracebacks_and_reward_terms(package, tmp_path):
 def test_the_level_is_for_everything(package, tmp_path):
     status, out, err, log = run(package, tmp_path, f"{SMALL} --log-level error")
     assert (status, err) == (1, "")
-    assert len(out.splitlines()) == 2
+    assert len(out.replace("made\n", "").splitlines()) == 2
     assert "INFO" not in log and "WARNING" not in log
 
 

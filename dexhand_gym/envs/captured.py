@@ -40,7 +40,7 @@ class Captured:
         if self._fused:
             keep_compiled()
         self._function = torch.compile(function, dynamic=False) if self._fused else function
-        self._waits = False
+        self._waits = self._told = False
         self._generator = generator
         self._functions: Tuple[Callable, ...] = ()
         self._runs = 0
@@ -80,6 +80,9 @@ class Captured:
     def _run(self) -> Any:
         if self._plain is self._function:
             return self._function()
+        if not self._told:
+            log.info("torch.compile fuses %s(), which takes longest when it is new", self._plain.__name__.strip("_"))
+            self._told = True
         try:
             return self._function()
         except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # no compiler on this machine, perhaps
