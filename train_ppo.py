@@ -84,7 +84,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     with contextlib.closing(env), signals.stopping_signals():
         status = run(cfg, env, begun, folder, console)
     if status not in (1, 2):
-        distributed.stop()
+        begun = None  # the captured update holds on to the other ranks
+        distributed.stop(status)
     return status
 
 

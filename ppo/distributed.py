@@ -6,6 +6,7 @@ bit.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 TIMEOUT = timedelta(seconds=60)  # a rank that others wait for longer than this is dead
+LEAVING = timedelta(seconds=20)  # the longest that a finished rank takes to end
 PATIENCE = timedelta(minutes=30)  # except while kernels compile, before training begins
 
 
@@ -42,13 +44,21 @@ def start(device: str) -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
 
 
-def stop() -> None:
+def stop(status: int = 0) -> None:
     """Leaves the other ranks, when all have finished. SIGTERM, which the launcher sends to the remaining ranks as soon
-    as one fails, is ignored from here on, so that each rank keeps its exit status."""
-    if dist.is_initialized():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        wait()
-        dist.destroy_process_group()
+    as one fails, is ignored from here on, so that each rank keeps its exit status. NCCL waits until no CUDA graph with
+    its kernels is left; if somebody keeps one, the process ends with `status` anyway."""
+    if not dist.is_initialized():
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wait()
+    gc.collect()
+    sys.stdout.flush()
+    clock = threading.Timer(LEAVING.seconds, os._exit, (status,))
+    clock.daemon = True
+    clock.start()
+    dist.destroy_process_group()
+    clock.cancel()
 
 
 def world_size() -> int:
