@@ -41,6 +41,8 @@ class Object:
     cylinder or capsule, three the extents of a box or ellipsoid along x, y and z."""
     mass: Mass = 0.1
     """kg, spread evenly."""
+    center: Tuple[Place, Place, Place] = (0.0, 0.0, 0.0)
+    """Centre of mass in the object's frame, m (MuJoCo's engines)."""
     friction: Friction = 1.0
     """Sliding friction coefficient of its contacts with hand and ground; two objects that touch take the larger."""
     color: Tuple[Share, Share, Share] = (0.15, 0.55, 0.78)

@@ -92,7 +92,7 @@ def make(backend):
         step(targets)
         env.sim.net_contact_force.add_(env.fault["force"].view(-1, 1, 1))
         env.sim.net_contact_force[:, -1].add_(env.fault["box_force"].view(-1, 1))
-        env._noise.unit["dof_pos"].add_(env.fault["sensor"].view(-1, 1))
+        env._sensors.unit["dof_pos"].add_(env.fault["sensor"].view(-1, 1))
 
     env.sim.step = watched_step
     return env

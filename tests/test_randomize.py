@@ -103,7 +103,7 @@ def test_own_objects_are_what_the_compiler_makes_of_them(shape, size, other):
     wrenches = np.zeros((nominal.nbody, 3))
     varied = Varied(
         *(scenes[0], SimConfig(), nominal, 1, torch.device("cpu")),
-        expand=lambda name, _: (
+        expand=lambda name: (
             torch.tensor(wrenches if name == "weights" else getattr(nominal, name)).unsqueeze(0).clone()
         ),
     )
@@ -124,7 +124,12 @@ def test_own_objects_are_what_the_compiler_makes_of_them(shape, size, other):
 def test_own_boxes_move_as_those_of_a_scene(box):
     """To the bit, through a grasp: once as env.box, once drawn from ranges of one value."""
     size, mass, friction = box
-    narrow = {"box_size": (size, size), "box_mass": (mass, mass), "box_friction": (friction, friction)}
+    narrow = {
+        "box_size": (size, size),
+        "box_mass": (mass, mass),
+        "box_friction": (friction, friction),
+        "per": "environment",
+    }
     scene = scripted_env(8, seed=0, size=size, mass=mass, friction=friction, device="cpu").unwrapped
     own = scripted_env(8, seed=0, device="cpu", **{f"task.randomize.{k}": v for k, v in narrow.items()}).unwrapped
     for _ in range(180):
@@ -135,7 +140,9 @@ def test_own_boxes_move_as_those_of_a_scene(box):
 
 
 def test_boxes_are_drawn_uniformly_once_and_from_the_seed():
-    env, again, other = (make(1000, randomize={"box_mass": (0.1, 0.3)}, seed=seed) for seed in (0, 0, 1))
+    env, again, other = (
+        make(1000, randomize={"box_mass": (0.1, 0.3), "per": "environment"}, seed=seed) for seed in (0, 0, 1)
+    )
     mass = env.memory()["sim.body_mass"][:, 0].clone()
     assert (mass.min() >= 0.1, mass.max() <= 0.3) == (True, True)
     assert (mass.mean().item(), mass.std().item()) == pytest.approx((0.2, 0.2 / 12**0.5), rel=0.05)
@@ -206,7 +213,7 @@ def test_a_delay_of_one_step_shifts_the_targets_by_one_step(control_mode):
 
 
 def test_each_environment_has_a_delay_of_its_own():
-    prompt, env = dof_targets(make(60), 10), make(60, randomize={"action_delay": (0, 2)})
+    prompt, env = dof_targets(make(60), 10), make(60, randomize={"action_delay": (0, 2), "per": "environment"})
     late, delay = dof_targets(env, 10), env.memory()["delay_steps"]
     assert delay.bincount().min() >= 10
     for i, steps in enumerate(delay):

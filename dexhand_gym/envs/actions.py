@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.checks import check_shape
+from dexhand_gym.envs.commands import Commands
 from dexhand_gym.envs.config import TaskConfig
 from dexhand_gym.envs.quantities import finite
-from dexhand_gym.envs.sensing import Delay
 from dexhand_gym.fields import shortened
 from dexhand_gym.hands.hand import Hand
 
@@ -99,7 +99,7 @@ class Stages:
         self.action_rule: Callable[..., Tensor] = globals()[task.control_mode]
         self.post_action_filters: List[Callable[..., Tensor]] = [clamp_velocity, clamp_position]
         self.coupling = coupling_of(hand, device)
-        self.delay: Optional[Delay] = None
+        self.commands: Optional[Commands] = None
         kind = {"dtype": torch.float32, "device": device}
         self.newest = torch.zeros(num_envs, len(self._policy_limits.lower), **kind)
         """The newest action [N, A]."""
@@ -118,9 +118,9 @@ class Stages:
 
     def memory(self) -> Dict[str, Tensor]:
         """The state that persists between steps, by name."""
-        delay = {"delay_steps": self.delay.steps, "delay_waiting": self.delay.waiting} if self.delay else {}
+        commands = self.commands.memory() if self.commands else {}
         targets = {"targets": self.targets, "rule_targets": self.baseline, "dof_targets": self.dof_targets}
-        return {**targets, "last_actions": self.newest, **delay}
+        return {**targets, "last_actions": self.newest, **commands}
 
     def run(self, measured: Dict[str, Tensor]) -> None:
         """Turns the newest action into dof targets. Where one is not finite, the drives keep their targets: an engine
@@ -144,7 +144,7 @@ class Stages:
         self.baseline.copy_(baseline)
         self.targets.copy_(targets)
         dof_targets = torch.where(drivable.unsqueeze(1), dof_targets, self.dof_targets)
-        self.dof_targets.copy_(self.delay(dof_targets) if self.delay else dof_targets)
+        self.dof_targets.copy_(self.commands(dof_targets) if self.commands else dof_targets)
 
     def restart(self, mask: Tensor, targets: Tensor) -> None:
         """Resets the environments in `mask` [N]: no action yet, and `targets` [N, T] as if they had been in force for
@@ -154,9 +154,9 @@ class Stages:
         for buffer in (self.targets, self.baseline):
             buffer.copy_(torch.where(column, targets, buffer))
         dof_targets = torch.nan_to_num(self.coupling(self.targets), 0.0, 0.0, 0.0)
+        if self.commands:
+            dof_targets = self.commands.restart(mask, dof_targets)
         self.dof_targets.copy_(torch.where(column, dof_targets, self.dof_targets))
-        if self.delay:
-            self.delay.restart(mask, self.dof_targets)
 
 
 class Stage:

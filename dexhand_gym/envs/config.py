@@ -8,14 +8,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Literal, Optional, Tuple
 
+from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.fields import Annotated, Length, Range, check, check_name
 from dexhand_gym.hands import Hand, find_hand
-from dexhand_gym.objects import Friction, Mass, Object, Size
+from dexhand_gym.objects import Object
 from dexhand_gym.sim.base import SimConfig
 
 Side = Annotated[int, Range(2, 8192, even=True)]
 Speed = Annotated[float, Range(0, 1000, above=True)]
-Deviation = Annotated[float, Range(0, 1000)]
 
 
 OLDER_NAMES = {
@@ -91,43 +91,6 @@ class EnvConfig:
     def box(self) -> Object:
         """Older name of `object`."""
         return self.object
-
-
-@dataclass
-class RandomizeConfig:
-    """Domain randomisation, off by default. Ranges are sampled uniformly, once per environment, when the
-    environments are made (from their seed); noise is sampled at every control step. It affects the policy's observation
-    only: rewards, endings and privileged observations are computed from the true state."""
-
-    box_size: Optional[Tuple[Size, Size]] = None
-    """Range of the objects' largest extent, m; None: env.object.size."""
-    box_mass: Optional[Tuple[Mass, Mass]] = None
-    """Range of their mass, kg; None: env.object.mass."""
-    box_friction: Optional[Tuple[Friction, Friction]] = None
-    """Range of their friction coefficient; None: env.object.friction."""
-    action_delay: Tuple[Annotated[int, Range(0, 100)], Annotated[int, Range(0, 100)]] = (0, 0)
-    """Range of the delay with which dof targets reach the drives, in control steps."""
-    joint_position_noise: Deviation = 0.0
-    """Standard deviation of the noise on every dof's position, rad (m for the base's first three)."""
-    joint_velocity_noise: Deviation = 0.0
-    """Standard deviation of the noise on every dof's velocity, rad/s (m/s)."""
-    body_position_noise: Deviation = 0.0
-    """Standard deviation of the noise on the positions of the hand's bodies, such as the finger pads, and of the boxes,
-    along x, y and z, m."""
-    contact_force_noise: Deviation = 0.0
-    """Standard deviation of the noise on the contact force of every body, along x, y and z, N."""
-
-    @property
-    def per_environment(self) -> bool:
-        """Whether environments differ in properties that they keep from episode to episode."""
-        return any((self.box_size, self.box_mass, self.box_friction, self.action_delay[1] > self.action_delay[0]))
-
-    def validate(self) -> None:
-        """Raises ValueError, one line, for a range that ends before it begins."""
-        for name in ("box_size", "box_mass", "box_friction", "action_delay"):
-            bounds = getattr(self, name)
-            if bounds is not None and bounds[0] > bounds[1]:
-                raise ValueError(f"task.randomize.{name} = {bounds}: allowed are two numbers, the lower one first")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from dexhand_gym import rotations
 from dexhand_gym.envs.actions import Stages
 from dexhand_gym.envs.checks import check_quantities, check_table_names
 from dexhand_gym.envs.quantities import Measured
-from dexhand_gym.envs.sensing import SensorNoise
+from dexhand_gym.envs.sensing import Late, Sensors
 from dexhand_gym.envs.task import Task
 from dexhand_gym.fields import check_name
 from dexhand_gym.sim import Scene
@@ -52,12 +52,12 @@ def raw_quantities(
 
 
 class Instruments:
-    """Measures for a task: the raw quantities `raw`, timers and remembered quantities; no sensor noise if `noise` is
-    None."""
+    """Measures for a task: the raw quantities `raw`, timers and remembered quantities; exactly and at once where there
+    are no `sensors` and nothing is `late`."""
 
-    def __init__(self, task: Task, raw: Dict[str, Tensor], noise: Optional[SensorNoise]):
+    def __init__(self, task: Task, raw: Dict[str, Tensor], sensors: Optional[Sensors], late: Optional[Late]):
         """Raises ValueError, one line, if the task or its config names an unknown quantity."""
-        self.task, self.raw, self.noise = task, raw, noise
+        self.task, self.raw, self.sensors, self.late = task, raw, sensors, late
         self.timers: Dict[str, Tensor] = {}
         self.previous: Dict[str, Tensor] = {}
         check_table_names(task, raw)
@@ -93,11 +93,17 @@ class Instruments:
                 self.raw[f"prev_{name}"] = m[f"prev_{name}"] = self.previous[name] = m[name].clone()
             self.previous[name].copy_(m[name])
 
-    def observe(self, m: Measured) -> Tensor:
-        """The observation [N, S]: the policy's columns, followed by those that only the critic may see."""
-        sensed = self.noise.sense(m, self.raw, self.task) if self.noise else m
-        columns = [sensed[key] for key in self.policy_keys] + [m[key] for key in self.critic_keys]
-        return torch.cat([column.reshape(self.task.num_envs, -1) for column in columns], 1).float()
+    def observe(self, m: Measured, begun: Optional[Tensor] = None) -> Tensor:
+        """The observation [N, S]: the policy's columns, followed by those that only the critic may see. `begun` [N]:
+        nothing has happened but that these episodes have begun."""
+        sensed = self.sensors.sense(m, self.raw, self.task) if self.sensors else m
+        seen, more = (
+            [source[key].reshape(self.task.num_envs, -1).float() for key in keys]
+            for source, keys in ((sensed, self.policy_keys), (m, self.critic_keys))
+        )
+        if self.late:
+            seen = [self.late(seen, self.policy_keys, begun)]
+        return torch.cat(seen + more, 1)
 
     def widths(self) -> List[int]:
         """Widths of an observation's two parts, the policy's and the critic's. Raises ValueError, one line, if a

@@ -1,32 +1,166 @@
-"""Domain randomisation (RandomizeConfig): objects that differ between environments. (sensing.py has noise and
-delay.)"""
+"""Domain randomisation (RandomizeConfig) of the physics. (commands.py has what happens to targets, sensing.py what to
+measurements.)"""
 
 from __future__ import annotations
 
-from typing import Dict, Sequence
+from dataclasses import replace
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.config import RandomizeConfig
-from dexhand_gym.objects import Object
+from dexhand_gym.envs.randomize_config import PHYSICAL, RandomizeConfig
+from dexhand_gym.sim.base import Scene
+
+Uniform = Callable[[float, float, int], Tensor]
+"""(low, high, columns) -> random numbers [N, columns]."""
+OF_PHYSX = ("box_size", "box_mass", "box_friction")
 
 
-def draw_objects(
-    cfg: RandomizeConfig, things: Sequence[Object], num_envs: int, random: np.random.Generator
-) -> Dict[str, Tensor]:
-    """Samples the objects' properties in each environment, as a Variation; empty if none is randomised.
+def once(num_envs: int, random: np.random.Generator) -> Uniform:
+    """Numbers for environments that keep them for life."""
+    return lambda low, high, columns: torch.from_numpy(random.uniform(low, high, (num_envs, columns)))
 
-    Raises ValueError, one line, if there is no object to randomise."""
-    ranges = {name: getattr(cfg, f"box_{name}") for name in ("size", "mass", "friction")}
-    ranges = {name: bounds for name, bounds in ranges.items() if bounds}
-    for name, bounds in ranges.items():
-        if not things:
-            raise ValueError(f"task.randomize.box_{name} = {bounds}: this task has no object, allowed is None")
-    for thing in things:
-        if thing.shape == "mesh" and "size" in ranges:
-            raise ValueError(f"task.randomize.box_size = {ranges['size']}: allowed for a mesh is None, it has one size")
-    shape = (num_envs, len(things))
-    drawn = {name: torch.from_numpy(random.uniform(bounds[0], bounds[1], shape)) for name, bounds in ranges.items()}
-    return {f"{thing.name}.{name}": rows[:, i] for name, rows in drawn.items() for i, thing in enumerate(things)}
+
+def redraw(buffer: Tensor, values: Tensor, mask: Optional[Tensor]) -> None:
+    """Overwrites the rows of `buffer` [N, ...] in `mask` [N], or all."""
+    values = values.to(buffer)
+    where = None if mask is None else mask.view(-1, *[1] * (buffer.dim() - 1))
+    buffer.copy_(values if where is None else torch.where(where, values, buffer))
+
+
+def check_engine(cfg: RandomizeConfig, backend: str) -> None:
+    """Raises ValueError, one line, for what Isaac Gym cannot change."""
+    if backend != "isaacgym":
+        return
+    off = RandomizeConfig()
+    for name in (*PHYSICAL, "push_impulse", "push_twist"):
+        known = name in OF_PHYSX or name in ("joint_offset", "coupling")
+        if cfg.is_on(name) and not known:
+            value = getattr(cfg, name)
+            raise ValueError(f"task.randomize.{name} = {value}: with Isaac Gym allowed is {getattr(off, name)}")
+        if cfg.is_on(name) and name in OF_PHYSX and cfg.per == "episode":
+            raise ValueError(f"task.randomize.per = 'episode': with Isaac Gym and {name} allowed is 'environment'")
+
+
+def randomizable(scene: Scene, cfg: RandomizeConfig) -> Scene:
+    """The scene, built so that what is randomised can vary. Raises ValueError, one line, for objects that it has
+    not."""
+    check_objects(cfg, scene)
+    objects = scene.objects
+    if cfg.box_center:  # exactly 0, the engines take short cuts that another centre of mass does not allow
+        objects = tuple(thing if any(thing.center) else replace(thing, center=(1e-5, 0.0, 0.0)) for thing in objects)
+    return replace(scene, objects=objects, grip=bool(cfg.fingertip_friction or cfg.ground_friction))
+
+
+class Physics:
+    """Draws what differs in the physics. `width` [] in [0, 1], if there is one, says how far from nominal."""
+
+    def __init__(
+        self,
+        cfg: RandomizeConfig,
+        scene: Scene,
+        gravity: Tuple[float, float, float],
+        device: Any,
+        width: Optional[Tensor] = None,
+    ):
+        self.cfg, self.scene, self.width = cfg, scene, width
+        size = float(np.linalg.norm(gravity))
+        down = np.array(gravity) / size if size else np.array([0.0, 0.0, -1.0])
+        side = np.cross(down, [1.0, 0.0, 0.0] if abs(down[0]) < 0.9 else [0.0, 1.0, 0.0])
+        side /= np.linalg.norm(side)
+        self.axes = torch.tensor(np.stack((down, side, np.cross(down, side))) * size, device=device)
+        """Gravity, and two vectors of its size across it [3, 3]."""
+        nominal = [(max(x.extents), x.mass, x.friction) for x in scene.free]
+        self.nominal = torch.tensor(nominal, dtype=torch.float64, device=device).view(-1, 3)
+        self.one = torch.ones((), dtype=torch.float64, device=device)
+
+    def draw(self, uniform: Uniform) -> Dict[str, Tensor]:
+        """A Variation (sim.base) of what is randomised; empty if nothing is."""
+        return {**self.of_objects(uniform), **self.of_hand(uniform), **self.of_world(uniform)}
+
+    def between(self, uniform: Uniform, bounds: Tuple[float, float], nominal: Any, columns: int) -> Tensor:
+        values = uniform(bounds[0], bounds[1], columns)
+        return values if self.width is None else nominal + self.width * (values - nominal)
+
+    def of_objects(self, uniform: Uniform) -> Dict[str, Tensor]:
+        cfg, things = self.cfg, self.scene.free
+        drawn: Dict[str, Tensor] = {}
+        for i, name in enumerate(("size", "mass", "friction")):
+            if bounds := getattr(cfg, f"box_{name}"):
+                drawn[name] = self.between(uniform, bounds, self.nominal[:, i], len(things))
+        if cfg.box_inertia:
+            drawn["inertia"] = self.between(uniform, cfg.box_inertia, 1.0, len(things))
+        if cfg.box_center:
+            most = cfg.box_center
+            drawn["center"] = self.between(uniform, (-most, most), 0.0, 3 * len(things)).unflatten(1, (-1, 3))
+        return {f"{thing.name}.{name}": rows[:, i] for name, rows in drawn.items() for i, thing in enumerate(things)}
+
+    def of_hand(self, uniform: Uniform) -> Dict[str, Tensor]:
+        cfg, hand = self.cfg, self.scene.hand
+        base, fingers = hand.num_base, len(hand.dof_names) - hand.num_base
+        drawn: Dict[str, Tensor] = {}
+        ranges = {name: (getattr(cfg, f"base_{name}"), getattr(cfg, f"finger_{name}")) for name in _DRIVES}
+        ranges.update({"joint_damping": (None, cfg.joint_damping), "armature": (None, cfg.joint_armature)})
+        for name, bounds in ranges.items():
+            if any(bounds):
+                parts = zip(bounds, (base, fingers))
+                drawn[name] = torch.cat([self.between(uniform, b or (1.0, 1.0), 1.0, n) for b, n in parts], 1)
+        if cfg.joint_friction:
+            of_fingers = self.between(uniform, cfg.joint_friction, 0.0, fingers)
+            drawn["joint_friction"] = torch.nn.functional.pad(of_fingers, (base, 0))
+        if cfg.link_mass:
+            drawn["mass"] = self.between(uniform, cfg.link_mass, 1.0, len(hand.body_names))
+        if cfg.fingertip_friction:
+            usual = self.nominal[0, 2]
+            drawn["friction"] = self.between(uniform, cfg.fingertip_friction, usual, len(hand.fingers))
+        return {f"hand.{name}": values for name, values in drawn.items()}
+
+    def of_world(self, uniform: Uniform) -> Dict[str, Tensor]:
+        cfg = self.cfg
+        drawn: Dict[str, Tensor] = {}
+        if cfg.ground_friction:
+            drawn["world.friction"] = self.between(uniform, cfg.ground_friction, self.nominal[0, 2], 1)[:, 0]
+        if cfg.gravity or cfg.gravity_tilt:
+            size = self.between(uniform, cfg.gravity or (1.0, 1.0), 1.0, 1)
+            tilt = self.between(uniform, (0.0, cfg.gravity_tilt), 0.0, 1)
+            way = uniform(-torch.pi, torch.pi, 1)
+            parts = torch.cat((tilt.cos(), tilt.sin() * way.cos(), tilt.sin() * way.sin()), 1)
+            drawn["gravity"] = size * (parts.double() @ self.axes)
+        return drawn
+
+
+_DRIVES = ("stiffness", "damping", "effort")
+
+
+def check_objects(cfg: RandomizeConfig, scene: Scene) -> None:
+    """Raises ValueError, one line, for ranges of objects that are not there, or of the size of a mesh."""
+    of_objects = [name for name in PHYSICAL if name.startswith("box_")]
+    for name in (*of_objects, "push_impulse", "push_twist", "fingertip_friction", "ground_friction"):
+        value, off = getattr(cfg, name), getattr(RandomizeConfig(), name)
+        if cfg.is_on(name) and not scene.free:
+            raise ValueError(f"task.randomize.{name} = {value}: this task has no object, allowed is {off}")
+    for thing in scene.free:
+        if thing.shape == "mesh" and cfg.box_size:
+            raise ValueError(f"task.randomize.box_size = {cfg.box_size}: allowed for a mesh is None, it has one size")
+
+
+class Pushes:
+    """Impulses on objects at random times."""
+
+    def __init__(
+        self, cfg: RandomizeConfig, things: Sequence[Any], control_dt: float, num_envs: int, generator: torch.Generator
+    ):
+        self.chance = min(1.0, cfg.push_rate * control_dt)
+        self.shape, self.generator = (num_envs, len(things)), generator
+        self.most = (cfg.push_impulse / control_dt, cfg.push_twist / control_dt)
+
+    def draw(self, width: Optional[Tensor] = None) -> Tensor:
+        """Forces and torques [N, objects, 6] of this control step: N and N m, world axes; 0 where there is no push."""
+        kind: Dict[str, Any] = {"generator": self.generator, "device": self.generator.device}
+        chance, *share = torch.rand(3, *self.shape, 1, **kind)
+        ways = torch.nn.functional.normalize(torch.randn(*self.shape, 2, 3, **kind), dim=-1)
+        parts = [most * part * ways[..., i, :] for i, (most, part) in enumerate(zip(self.most, share))]
+        wrench = torch.cat(parts, -1) * (chance < self.chance)
+        return wrench if width is None else wrench * width.to(wrench.dtype)

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from dexhand_gym.envs import commands, sensing
 from dexhand_gym.envs.actions import Stage, Stages, as_tensor
 from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import (
@@ -27,13 +28,13 @@ from dexhand_gym.envs.checks import (
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.measuring import Instruments, raw_quantities
 from dexhand_gym.envs.quantities import RAW, Measured, finite, half_extents
-from dexhand_gym.envs.randomize import draw_objects
-from dexhand_gym.envs.sensing import Delay, SensorNoise
+from dexhand_gym.envs.randomize import Physics, Pushes, Uniform, check_engine, once, randomizable
+from dexhand_gym.envs.randomize_config import PHYSICAL
 from dexhand_gym.envs.state import get_state, set_state
 from dexhand_gym.envs.task import Task, overrides
 from dexhand_gym.envs.terms import Terms, Verdict
 from dexhand_gym.fields import check_name, shortened
-from dexhand_gym.sim import View, make_sim
+from dexhand_gym.sim import View, choose_engine, make_sim
 from dexhand_gym.sim.base import draws_itself
 
 
@@ -101,17 +102,27 @@ class DexHandVecEnv(Task):
         edit = self.edit_spec if overrides(self, "edit_spec") else None
         taken = {"hand", "world", *RAW, *self.quantities, *self.timers, *self.hand.body_names, *self.hand.dof_names}
         scene = dataclasses.replace(check_scene(self.scene(), taken), hand=self.hand, edit_spec=edit)
-        variation = draw_objects(randomize, scene.free, n, random)
+        check_engine(randomize, choose_engine(env.backend, env.device)[0])
+        scene = randomizable(scene, randomize)
+        forever = once(n, random) if randomize.per == "environment" else None
+        variation = Physics(randomize, scene, cfg.sim.gravity, "cpu").draw(forever) if forever else {}
         cameras = n if self.render_mode == "rgb_array" else int(env.record_video)
         view = View(cameras, env.video_size, window=bool(env.render) or self.render_mode == "human")
         self.sim = make_sim(scene, n, cfg.sim, self.task.decimation, env.backend, env.device, variation, view)
         self.device = self.sim.device
         self.stages = Stages(self.task, self.hand, self.control_dt, n, self.device)
         self.limits = self.stages.limits
-        low, high = randomize.action_delay
-        steps = random.integers(low, high, n, endpoint=True)
-        if high:
-            self.stages.delay = Delay(steps, high, self.stages.dof_targets)
+        self.generator = torch.Generator(device=self.device)
+        self.width = torch.zeros((), dtype=torch.float64, device=self.device) if randomize.curriculum else None
+        """How far ranges have widened, [] in [0, 1]; None: fully, there is no curriculum."""
+        self._physics = Physics(randomize, scene, cfg.sim.gravity, self.device, self.width)
+        if any(randomize.is_on(name) for name in commands.CONCERNED):
+            targets = self.stages.dof_targets
+            self.stages.commands = commands.Commands(randomize, self.hand, targets, self.generator, self.width)
+        pushed = randomize.is_on("push_impulse") or randomize.is_on("push_twist")
+        self._pushes = Pushes(randomize, scene.free, self.control_dt, n, self.generator) if pushed else None
+        if pushed:
+            self.sim.push(torch.zeros(n, len(scene.free), 6, device=self.device))
         self._start = {
             "hand": torch.zeros_like(self.stages.targets),
             **{name: self.sim.root_state[:, i, :7].clone() for i, name in enumerate(self.sim.actor_names) if i},
@@ -121,20 +132,25 @@ class DexHandVecEnv(Task):
         self._beginning = torch.zeros(n, dtype=torch.bool, device=self.device)
         self.consecutive_successes = torch.zeros_like(self._episode_step)
         self.raw = raw_quantities(self.sim, scene, self.stages, self._start, self._episode_step, variation)
-        noise = SensorNoise(randomize, self.raw, self.sim.actor_names[1:])
-        self._noise = noise if noise.unit else None
-        self._instruments = Instruments(self, self.raw, self._noise)
+        offset = self.stages.commands.offset if self.stages.commands else None
+        sensors = sensing.Sensors(randomize, self.hand, self.raw, self.sim.actor_names[1:], offset, self.width)
+        self._sensors = sensors if any(randomize.is_on(name) for name in sensing.CONCERNED) else None
+        late = sensing.Late(randomize, n, self.device, self.width) if randomize.observation_delay[1] else None
+        self._instruments = Instruments(self, self.raw, self._sensors, late)
+        if forever:
+            self._draw(forever)
         self.differ = randomize.per_environment
         """Whether environments differ in properties that they keep from episode to episode."""
-        sizes_differ = bool(variation) or overrides(self, "vary")
+        self._varies = overrides(self, "vary") or (not forever and any(randomize.is_on(name) for name in PHYSICAL))
+        sizes_differ = bool(variation) or self._varies
         self._sizes = {f"{thing.name}_size": self.raw[f"{thing.name}_size"] for thing in scene.free if sizes_differ}
 
     def _capture(self) -> None:
         """The parts of a step, as CUDA graphs where that is possible."""
-        self.generator = torch.Generator(device=self.device)
         env = self.cfg.env
         graphs = env.cuda_graphs and self.device.type == "cuda"
-        self._drive = Captured(self._drive_dofs, graphs, generator=self.generator if self._noise else None)
+        draws = self._sensors or self._pushes or self.stages.commands
+        self._drive = Captured(self._drive_dofs, graphs, generator=self.generator if draws else None)
         self._finish = Captured(self._finish_step, graphs, fuse=env.compile)
         self._place = Captured(self._place_starts, graphs, generator=self.generator)
         self._observe = Captured(self._observe_starts, graphs, fuse=env.compile)
@@ -217,8 +233,10 @@ class DexHandVecEnv(Task):
 
     def _drive_dofs(self) -> None:
         self.stages.run(self.measured)
-        if self._noise:
-            self._noise.draw(self.generator)
+        if self._sensors:
+            self._sensors.draw(self.generator)
+        if self._pushes:
+            self.sim.push(self._pushes.draw(self.width))
 
     def _finish_step(self) -> Tuple[Tensor, ...]:
         """The results of the step: observation [N, S], reward, terminated, truncated, return and length so far,
@@ -242,7 +260,7 @@ class DexHandVecEnv(Task):
         """The observation [N, S] after episodes have begun."""
         m = self._instruments.measure(0.0)
         self._instruments.remember(m)
-        rows = self._instruments.observe(m)
+        rows = self._instruments.observe(m, self._beginning)
         self._blank(rows, ~finite(rows))  # such an episode ends in the next step
         return rows
 
@@ -275,15 +293,17 @@ class DexHandVecEnv(Task):
         """Writes random starts of the environments in `_beginning` into the tensors; write_state() passes them on."""
         mask = self._beginning
         column = mask.unsqueeze(1)
-        if overrides(self, "vary"):
+        if self._varies:
             self._vary(mask)
+        if self.task.randomize.per == "episode":
+            self._draw(self.uniform, mask)
         start = self.sample_start()
         check_start(start, self._start)
         for name, value in start.items():
             self._start[name].copy_(torch.where(column, value, self._start[name]))
         self.stages.restart(mask, self._start["hand"])
-        if self._noise:
-            self._noise.draw(self.generator, mask)
+        if self._sensors:
+            self._sensors.draw(self.generator, mask)
         for buffer in (*self._instruments.timers.values(), self._episode_step, self._episode_return):
             buffer.masked_fill_(mask.view(-1, *[1] * (buffer.dim() - 1)), 0)
         dof_targets = self.stages.dof_targets
@@ -294,14 +314,25 @@ class DexHandVecEnv(Task):
             self.sim.root_state[:, i] = torch.where(column, at_rest, self.sim.root_state[:, i])
 
     def _vary(self, mask: Tensor) -> None:
-        """Applies vary() to the environments in `mask`."""
-        variation = self.vary()
+        """Applies to the environments in `mask` what differs between episodes."""
+        drawn = self._physics.draw(self.uniform) if self.task.randomize.per == "episode" else {}
+        own = self.vary()
+        variation = {**drawn, **own} if drawn else own
         self.sim.vary(variation, mask)
         for name, values in variation.items():
             thing, _, what = name.partition(".")
             if what == "size":
                 size = self.raw[f"{thing}_size"]
                 size.copy_(torch.where(mask.unsqueeze(1), values.to(size).view(-1, 1), size))
+
+    def _draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
+        """Draws what is wrong with commands and sensors, in the environments of `mask` or in all."""
+        if self.stages.commands:
+            self.stages.commands.draw(uniform, mask)
+        if self._sensors:
+            self._sensors.draw_touch(uniform, mask)
+        if self._instruments.late:
+            self._instruments.late.draw(uniform, mask)
 
     # What a user asks for ---------------------------------------------------------------------------------------------
 
@@ -344,7 +375,9 @@ class DexHandVecEnv(Task):
             "consecutive_successes": self.consecutive_successes,
             "sums": self.terms.sums,
             **self._sizes,
-            **(self._noise.memory() if self._noise else {}),
+            **(self._sensors.memory() if self._sensors else {}),
+            **(self._instruments.late.memory() if self._instruments.late else {}),
+            **({"width": self.width.view(1)} if self.width is not None else {}),
         }
 
     def get_state(self) -> Dict[str, Any]:

@@ -146,6 +146,9 @@ class Scene:
     hand_quat: Tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
     """Orientation of the hand's root in the world, x y z w, at zero base dofs, so that a palm that looks up, say, is
     far from their limits. The base moves along and turns about these rotated axes."""
+    grip: bool = False
+    """The friction of a contact is that of fingertip or ground, not of the object, so that these can vary; until they
+    do, it is the same: that of the objects, which must agree."""
     boxes: InitVar[Tuple[Object, ...]] = ()
     """Older name of `objects`."""
 
@@ -189,35 +192,65 @@ class View:
 
 
 Variation = Dict[str, Any]
-"""What differs between environments: name -> tensor [N, ...].
+"""What differs between environments: name -> tensor [N, ...]. D dofs, F fingers and B bodies of the hand.
 
 | name                              | values                                                                     |
 |-----------------------------------|----------------------------------------------------------------------------|
 | "<object>.size"                   | [N] largest extent, m; the others go with it (not of a mesh)               |
 | "<object>.mass", ".friction"      | [N] kg; coefficient                                                        |
-| a field of MuJoCo's MjModel       | [N, ...] all of it, such as dof_damping [N, nv]; the MuJoCo engines only   |
+| "<object>.inertia"                | [N] factor of its moments of inertia                                       |
+| "<object>.center"                 | [N, 3] centre of mass in its frame, m; its Object's `center` must not be 0 |
+| "gravity"                         | [N, 3] m/s^2, world axes                                                   |
+| "hand.stiffness", ".damping"      | [N, D] factors of its drives' gains                                        |
+| "hand.effort"                     | [N, D] factors of the largest force or torque of its drives                |
+| "hand.joint_damping", ".armature" | [N, D] factors                                                             |
+| "hand.joint_friction"             | [N, D] torque or force that friction resists with, N m or N                |
+| "hand.mass"                       | [N, B] factors of masses and moments of inertia                            |
+| "hand.friction", "world.friction" | [N, F], [N] coefficient of the fingertips, of the ground; see Scene.grip   |
+| a field of MuJoCo's MjModel       | [N, ...] all of it, such as dof_damping [N, nv]                            |
+
+Isaac Gym knows size, mass and friction of objects.
 """
 
-PROPERTIES = ("size", "mass", "friction")
+PROPERTIES = ("size", "mass", "friction", "inertia", "center")
 """Of an object, those that may vary."""
+DRIVES = ("stiffness", "damping", "effort", "joint_damping", "armature", "joint_friction")
+"""Of the hand's dofs."""
+
+
+def properties(scene: Scene) -> Dict[str, Tuple[int, ...]]:
+    """What may vary by a name of its own -> shape of an environment's values."""
+    hand = scene.hand
+    objects = {f"{thing.name}.{name}": () for thing in scene.free for name in PROPERTIES}
+    objects = {name: (3,) if name.endswith(".center") else shape for name, shape in objects.items()}
+    fixed = {f"{thing.name}.size" for thing in scene.free if thing.shape == "mesh"}
+    fixed |= {f"{thing.name}.center" for thing in scene.free if not any(thing.center)}
+    surfaces = {"hand.friction": (len(hand.fingers),), "world.friction": ()}
+    return {
+        **{name: shape for name, shape in objects.items() if name not in fixed},
+        **{f"hand.{name}": (len(hand.dof_names),) for name in DRIVES},
+        "hand.mass": (len(hand.body_names),),
+        "gravity": (3,),
+        **(surfaces if scene.grip else {}),
+    }
+
 
 REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite")
 """Names of a Simulator's tensors, see there."""
 
 
 def check_properties(variation: Any, scene: Scene, num_envs: int) -> None:
-    """Raises ValueError, one line, for a variation that is none, and for an object's property that does not exist or whose
-    values are not a tensor [N]."""
+    """Raises ValueError, one line, for a variation that is none, and for a property that does not exist or whose values
+    are not a tensor of its shape."""
     if not isinstance(variation, dict) or not all(isinstance(name, str) for name in variation):
         raise ValueError(f"variation = {shortened(repr(variation))}: allowed is a dict, name -> tensor")
-    fixed_size = {f"{thing.name}.size" for thing in scene.free if thing.shape == "mesh"}
-    known = [f"{thing.name}.{name}" for thing in scene.free for name in PROPERTIES]
+    known = properties(scene)
     for name, values in variation.items():
-        if "." in name:
-            check_name("variation", name, [each for each in known if each not in fixed_size])
-            shape = tuple(getattr(values, "shape", ()))
-            if shape != (num_envs,):
-                raise ValueError(f"variation {name!r}: shape {shape}, allowed is a tensor ({num_envs},)")
+        if "." in name or name in known:
+            check_name("variation", name, known)
+            shape, wanted = tuple(getattr(values, "shape", ())), (num_envs, *known[name])
+            if shape != wanted:
+                raise ValueError(f"variation {name!r}: shape {shape}, allowed is a tensor {wanted}")
 
 
 class Simulator(Protocol):
@@ -263,6 +296,11 @@ class Simulator(Protocol):
     def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
         """Gives the environments in `mask` [N] bool, or all, values of their own; takes effect with their next
         write_state. Raises ValueError, one line, for what this engine cannot change."""
+        ...
+
+    def push(self, wrench: Tensor) -> None:
+        """Adds forces and torques [N, free objects, 6] to the objects' weights from now on: N and N m, world axes, at
+        the centre of mass."""
         ...
 
     def memory(self) -> Dict[str, Tensor]:

@@ -106,6 +106,10 @@ class IsaacGymSimulator:
         """See Simulator.vary. Always raises ValueError: PhysX takes such values only when it is started."""
         raise ValueError(f"variation {', '.join(variation)}: with Isaac Gym allowed are values for whole runs only")
 
+    def push(self, wrench: Tensor) -> None:
+        """See Simulator.push. Always raises ValueError."""
+        raise ValueError("pushes on objects: with Isaac Gym allowed are none")
+
     # Construction -----------------------------------------------------------------------------------------------------
 
     def _build(self, scene: Scene, physx: PhysxConfig, boxes_of: Dict[str, np.ndarray]) -> None:
@@ -353,6 +357,8 @@ def boxes_in_each(scene: Scene, num_envs: int, variation: Variation) -> Dict[str
         if thing.shape != "box" or thing.fixed:
             what = "a fixed object" if thing.fixed else f"a {thing.shape}"
             raise ValueError(f"object {thing.name!r} is {what}: with Isaac Gym allowed is a box that moves")
+        if any(thing.center):
+            raise ValueError(f"object {thing.name!r} has center = {thing.center}: with Isaac Gym allowed is 0 0 0")
     nominal = {
         f"{box.name}.{name}": value
         for box in scene.free

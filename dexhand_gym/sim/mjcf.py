@@ -51,6 +51,8 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
                 geom.contype, geom.conaffinity = 1, 0
     for thing in scene.bodies:
         add_object(spec, thing)
+    if scene.grip:
+        give_grip(spec, scene)
     for body in touchable_bodies(spec) if sensors else ():
         spec.add_sensor(
             name=f"{body}_contact",
@@ -78,7 +80,7 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     option.impratio = cfg.solver.impratio
     option.cone = getattr(mujoco.mjtCone, f"mjCONE_{cfg.solver.cone.upper()}")
     try:
-        return spec.compile()
+        return move_centers(spec, spec.compile(), scene)
     except ValueError as error:  # MuJoCo's own words take several lines
         raise ValueError(f"the scene's model: {' '.join(str(error).split())[:300]}") from None
 
@@ -135,6 +137,30 @@ def shapes(spec: mujoco.MjSpec, thing: Object) -> Iterator[Tuple[str, float, Dic
         corners, faces = hull.vertices.astype(np.float32), hull.faces.astype(np.int32)
         spec.add_mesh(name=name, uservert=corners.flatten(), userface=faces.flatten())
         yield name, hull.volume / whole, {"type": kind, "meshname": name}
+
+
+def move_centers(spec: mujoco.MjSpec, model: mujoco.MjModel, scene: Scene) -> mujoco.MjModel:
+    """The model with the objects' centres of mass where they say; moments of inertia about them are unchanged."""
+    moved = [thing for thing in scene.bodies if any(thing.center)]
+    for thing in moved:
+        body, found = spec.body(thing.name), model.body(thing.name)
+        body.explicitinertial = True
+        body.mass, body.inertia, body.iquat = found.mass[0], found.inertia, found.iquat
+        body.ipos = found.ipos + thing.center
+    return spec.compile() if moved else model
+
+
+def give_grip(spec: mujoco.MjSpec, scene: Scene) -> None:
+    """Lets the surfaces of fingertips and ground decide the friction of their contacts, in the place of the objects',
+    whose values they have at first."""
+    surfaces = {(x.condim, x.friction, x.spinning_friction, x.rolling_friction) for x in scene.free}
+    if len(surfaces) != 1:
+        raise ValueError(f"the friction of fingertips and ground: allowed is one for all {len(scene.free)} objects")
+    condim, *friction = surfaces.pop()
+    for name in (*(finger.contact for finger in scene.hand.fingers), "world"):
+        for geom in spec.body(name).geoms:
+            if geom.contype or geom.conaffinity:
+                geom.priority, geom.condim, geom.friction = 2, condim, friction
 
 
 def weights(model: mujoco.MjModel, scene: Scene, cfg: SimConfig) -> np.ndarray:

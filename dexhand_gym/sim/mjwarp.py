@@ -100,7 +100,8 @@ class WarpSimulator:
             self._compilations = {work: Compilation(work, device) for work in (self._write, self._step)}
             self._m.opt.graph_conditional = self._m.opt.iterations > FEW_ITERATIONS
         self._overflow, self._ctrl = wp.to_torch(self._d.overflow), wp.to_torch(self._d.ctrl)
-        wp.to_torch(self._d.xfrc_applied).copy_(torch.from_numpy(weights(mjm, scene, cfg)))
+        self._pull = wp.to_torch(self._d.xfrc_applied)
+        self._pull.copy_(torch.from_numpy(weights(mjm, scene, cfg)))
         self.root_state[:, 1:, 6] = 1.0
         self._varied = Varied(scene, cfg, mjm, num_envs, self.device, self._expanded)
         if variation:
@@ -115,10 +116,14 @@ class WarpSimulator:
         """See Simulator.vary."""
         self._varied.apply(variation, mask)
 
-    def _expanded(self, name: str, values: Tensor) -> Tensor:
+    def push(self, wrench: Tensor) -> None:
+        """See Simulator.push."""
+        self._varied.push(self._pull, wrench)
+
+    def _expanded(self, name: str) -> Tensor:
         """Memory of a field [N, ...], which the engine reads from now on."""
         if name == "weights":
-            return wp.to_torch(self._d.xfrc_applied)[..., :3]
+            return self._pull[..., :3]
         shared = getattr(self._m, name, None)  # [1, ...], and world i reads row i % length
         if shared is None:  # MuJoCo's alone, kept for it
             nominal = torch.from_numpy(np.asarray(getattr(self.model, name), dtype=np.float32)).to(self.device)
@@ -126,7 +131,7 @@ class WarpSimulator:
         nominal = wp.to_torch(shared)
         field = nominal[:1].repeat(self.num_envs, *[1] * (nominal.dim() - 1))
         setattr(self._m, name, wp.from_torch(field, dtype=shared.dtype))
-        return field.view(*field.shape[:2], *values.shape[2:])
+        return field.view(self.num_envs, *np.shape(getattr(self.model, name)))
 
     def step(self, dof_targets: Tensor) -> None:
         """See Simulator.step."""

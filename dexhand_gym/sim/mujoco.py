@@ -92,7 +92,12 @@ class MuJoCoSimulator:
         """See Simulator.vary."""
         self._varied.apply(variation, mask)
 
-    def _expanded(self, name: str, values: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def push(self, wrench: Tensor) -> None:
+        """See Simulator.push."""
+        self._varied.push(self._pull, wrench)
+
+    def _expanded(self, name: str) -> Tensor:
         return self._pull[..., :3] if name == "weights" else torch.from_numpy(self._batch.expand(name))
 
     @torch.inference_mode()

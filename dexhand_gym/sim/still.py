@@ -35,6 +35,9 @@ class StillSimulator:
         """See Simulator.vary. Only the objects' properties can be checked without an engine."""
         check_properties(variation, self.scene, self.num_envs)
 
+    def push(self, wrench: Tensor) -> None:
+        """See Simulator.push."""
+
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
         return {name: getattr(self, name) for name in REPORTED}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 import mujoco
 import numpy as np
@@ -18,6 +18,15 @@ from dexhand_gym.shapes import bounding_radius, geom_size, inertia
 from dexhand_gym.sim.base import PROPERTIES, Scene, SimConfig, Variation, check_properties
 
 SOLID = ("geom_size", "geom_rbound", "geom_aabb")
+HAND: Dict[str, Tuple[Tuple[str, Any], ...]] = {
+    "stiffness": (("actuator_gainprm", 0), ("actuator_biasprm", 1)),
+    "damping": (("actuator_biasprm", 2),),
+    "effort": (("actuator_forcerange", ...),),
+    "joint_damping": (("dof_damping", ...),),
+    "armature": (("dof_armature", ...),),
+    "mass": (("body_mass", ...), ("body_inertia", ...)),
+}
+"""A property of the hand -> the fields of the model that are multiplied by it, and which column of theirs."""
 KINDS = ("actuator", "body", "dof", "geom", "jnt")
 """What the names of the model's fields that may vary begin with."""
 
@@ -33,11 +42,11 @@ class Varied:
         model: mujoco.MjModel,
         num_envs: int,
         device: torch.device,
-        expand: Callable[[str, Tensor], Tensor],
+        expand: Callable[[str], Tensor],
     ):
         self.scene, self.things, self.model, self.num_envs, self.expand = scene, scene.free, model, num_envs, expand
-        self.of_some = False
-        self.gravity = torch.tensor(cfg.gravity, dtype=torch.float64, device=device)
+        self.of_some = self.pushed = False
+        self.noted: Set[str] = set()
         bodies = [model.body(thing.name) for thing in self.things]
         self.geoms = {
             thing.name: slice(*span(body.geomadr[0], body.geomnum[0])) for thing, body in zip(self.things, bodies)
@@ -65,21 +74,41 @@ class Varied:
             for thing in self.things
             for name, value in self.nominal(thing).items()
         }
+        whole = {"gravity": cfg.gravity, **{f"{thing.name}.center": (0.0, 0.0, 0.0) for thing in self.things}}
+        for name, value in whole.items():
+            self.values[name] = torch.tensor(value, dtype=torch.float64, device=device).repeat(num_envs, 1)
+        self.middle = {
+            thing.name: torch.tensor(body.ipos - thing.center, device=device)
+            for thing, body in zip(self.things, bodies)
+        }
+        """Centres of mass as they are before `center` moves them."""
+        hand = scene.hand
+        count = {"dof": len(hand.dof_names), "actuator": len(hand.dof_names), "body": len(hand.body_names)}
+        names = ["dof_frictionloss", *(field for fields in HAND.values() for field, _ in fields)]
+        self.hand = {name: slice(*span(name.startswith("body"), count[name.split("_")[0]])) for name in names}
+        """The hand's rows of these fields: its bodies follow the world, its dofs and drives are the first."""
+        self.as_built = {
+            name: torch.tensor(getattr(model, name)[rows], device=device) for name, rows in self.hand.items()
+        }
+        geoms = {finger.contact: model.body(finger.contact) for finger in hand.fingers}
+        self.skins = {name: slice(*span(body.geomadr[0], body.geomnum[0])) for name, body in geoms.items()}
+        self.ground = slice(*span(model.body(0).geomadr[0], model.body(0).geomnum[0]))
 
     def nominal(self, thing: Object) -> Dict[str, float]:
         """The object's properties as the model has them: a task may have edited it."""
         mass, friction = self.model.body(thing.name).mass[0], self.model.geom(thing.name).friction[0]
-        return {"size": max(thing.extents), "mass": float(mass), "friction": float(friction)}
+        return {"size": max(thing.extents), "mass": float(mass), "friction": float(friction), "inertia": 1.0}
 
     def apply(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
         """See Simulator.vary."""
         check_properties(variation, self.scene, self.num_envs)
-        whole = {name: self.checked(name, values) for name, values in variation.items() if "." not in name}
+        own = {*self.values, *(name for name in variation if "." in name)}
+        whole = {name: self.checked(name, values) for name, values in variation.items() if name not in own}
         self.of_some |= mask is not None
         for name in variation:
-            if "." in name:
+            if name in self.values:
                 self.take(name, torch.as_tensor(variation[name]), mask)
-        for name, values in (self.of_objects() if len(whole) < len(variation) else {}).items():
+        for name, values in (self.of_objects() if self.values.keys() & variation else {}).items():
             self.write(name, values, self.rows["body" if name == "weights" else name.split("_")[0]], mask)
         for name, values in whole.items():
             self.write(name, values, slice(None), mask)
@@ -87,31 +116,66 @@ class Varied:
             masses = whole["body_mass"][:, self.rows["body"]]
             for i, thing in enumerate(self.things):
                 self.take(f"{thing.name}.mass", masses[:, i], mask)
-            self.write("weights", masses.to(self.gravity).unsqueeze(-1) * self.gravity, self.rows["body"], mask)
+            self.write("weights", self.weights(), self.rows["body"], mask)
+        for name, values in variation.items():
+            if name not in self.values and "." in name:
+                self.of_hand(name, torch.as_tensor(values), mask)
+
+    def of_hand(self, name: str, values: Tensor, mask: Optional[Tensor]) -> None:
+        """Writes the fields of a property of hand or ground."""
+        thing, _, what = name.partition(".")
+        if what == "friction":
+            surfaces = self.skins.values() if thing == "hand" else [self.ground]
+            for rows, mine in zip(surfaces, values.view(self.num_envs, -1).unbind(1)):
+                self.write("geom_friction", mine.view(-1, 1).expand(-1, rows.stop - rows.start), rows, mask, 0)
+        elif what == "joint_friction":
+            built = self.as_built["dof_frictionloss"]
+            self.write("dof_frictionloss", built + values.to(built), self.hand["dof_damping"], mask)
+        else:
+            for field, column in HAND[what]:
+                built = self.as_built[field][..., column] if self.as_built[field].dim() > 1 else self.as_built[field]
+                factor = values.to(built).view(*values.shape, *[1] * (built.dim() - 1))
+                self.write(field, built * factor, self.hand[field], mask, column)
+
+    def push(self, pull: Tensor, wrench: Tensor) -> None:
+        """See Simulator.push; `pull` [N, bodies, 6] is the engine's memory of forces and torques on bodies."""
+        self.pushed = True
+        mine = pull[:, self.rows["body"]]
+        mine[..., :3] = self.weights() + wrench[..., :3]
+        mine[..., 3:] = wrench[..., 3:]
+
+    def weights(self) -> Tensor:
+        """Of the objects [N, objects, 3], N."""
+        masses = torch.stack([self.values[f"{thing.name}.mass"] for thing in self.things], 1)
+        return masses.unsqueeze(-1) * self.values["gravity"].unsqueeze(1)
 
     def take(self, name: str, values: Tensor, mask: Optional[Tensor]) -> None:
-        """Notes an object's property [N]."""
+        """Notes a property of an object [N, ...], or gravity."""
         thing, _, what = name.partition(".")
-        parts = self.geoms[thing].stop - self.geoms[thing].start
-        if what == "size" and parts > 1:
+        parts = self.geoms[thing].stop - self.geoms[thing].start if what == "size" else 1
+        if parts > 1:
             raise ValueError(f"variation {name!r}: its body has {parts} geoms, allowed is the one of its shape")
+        self.noted.add(name)
         mine = self.values[name]
-        mine.copy_(values if mask is None else torch.where(mask, values.to(mine), mine))
+        where = None if mask is None else mask.view(-1, *[1] * (mine.dim() - 1))
+        mine.copy_(values if where is None else torch.where(where, values.to(mine), mine))
 
-    def write(self, name: str, values: Tensor, rows: slice, mask: Optional[Tensor]) -> None:
-        """Rows [N, rows, ...] of a field."""
+    def write(self, name: str, values: Tensor, rows: slice, mask: Optional[Tensor], column: Any = ...) -> None:
+        """Rows [N, rows, ...] of a field, or a column of them [N, rows]."""
         if name not in self.fields:
-            self.fields[name], self.varied[name] = self.expand(name, values), rows
-        elif rows == slice(None):
-            self.varied[name] = rows
+            self.fields[name], self.varied[name] = self.expand(name), rows
+        self.varied[name] = slice(min(self.varied[name].start or 0, rows.start or 0), furthest(self.varied[name], rows))
         mine = self.fields[name][:, rows]
+        mine = mine[..., column] if column is not ... else mine
         where = None if mask is None else mask.view(-1, *[1] * (values.dim() - 1))
         mine.copy_(values if where is None else torch.where(where, values.to(mine), mine))
 
     def memory(self) -> Dict[str, Tensor]:
-        """What varies, and once there has been a variation of some environments only, what later ones start from."""
+        """What varies, and what later variations and pushes start from."""
         fields = {name: self.fields[name][:, rows] for name, rows in self.varied.items()}
-        return {**fields, **(self.values if self.of_some else {})}
+        always = {name for name in self.values if name.partition(".")[2] in ("size", "mass", "friction")}
+        values = {name: x for name, x in self.values.items() if name in self.noted | always}
+        return {**fields, **(values if self.of_some or self.pushed or self.noted - always else {})}
 
     def checked(self, name: str, values: Any) -> Tensor:
         """Values [N, ...] for a whole field of the model. Raises ValueError, one line, if they do not fit it."""
@@ -136,7 +200,7 @@ class Varied:
 
     def of_object(self, thing: Object) -> Dict[str, Tensor]:
         """The fields of one object, each [N, bodies or geoms, ...]."""
-        size, mass, friction = (self.values[f"{thing.name}.{name}"] for name in PROPERTIES)
+        size, mass, friction, factor, center = (self.values[f"{thing.name}.{name}"] for name in PROPERTIES)
         if thing.shape == "mesh" or self.geoms[thing.name].stop - self.geoms[thing.name].start > 1:
             solid, moments = self.of_model(thing, mass)
         else:
@@ -147,6 +211,7 @@ class Varied:
                 "geom_rbound": bounding_radius(thing.shape, half).unsqueeze(1),
                 "geom_aabb": torch.cat((torch.zeros_like(half), half), 1).unsqueeze(1),
             }
+        moments = moments * factor.unsqueeze(1)
         turning = [torch.full_like(mass, x) for x in self.model.geom(thing.name).friction[1:]]
         geoms = solid["geom_rbound"].shape[1]
         inverse = torch.stack((1 / mass, (1 / moments).mean(1)), 1)
@@ -159,13 +224,24 @@ class Varied:
             "body_invweight0": inverse.unsqueeze(1),
             "dof_M0": torch.cat((mass.unsqueeze(1).expand(-1, 3), moments), 1),
             "dof_invweight0": inverse.repeat_interleave(3, 1),
-            "weights": (mass.unsqueeze(1) * self.gravity).unsqueeze(1),
+            "weights": (mass.unsqueeze(1) * self.values["gravity"]).unsqueeze(1),
+            **({"body_ipos": (self.middle[thing.name] + center).unsqueeze(1)} if self.off_center else {}),
         }
+
+    @property
+    def off_center(self) -> bool:
+        """Whether a centre of mass has been moved."""
+        return any(name.endswith(".center") for name in self.noted)
 
     def of_model(self, thing: Object, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
         """Shapes [N, geoms, ...] as the model has them, and moments [N, 3] proportional to the mass."""
         solid = {name: x.expand(len(mass), *x.shape) for name, x in self.solid[thing.name].items()}
         return solid, self.moments[thing.name] * mass.unsqueeze(1)
+
+
+def furthest(a: slice, b: slice) -> Optional[int]:
+    """Behind the last row of both; None: behind all."""
+    return None if None in (a.stop, b.stop) else max(a.stop, b.stop)
 
 
 def span(first: Any, count: Any) -> Tuple[int, int]:

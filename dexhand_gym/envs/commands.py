@@ -1,0 +1,113 @@
+"""What becomes of dof targets on their way to the drives (RandomizeConfig)."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional
+
+import torch
+from torch import Tensor
+
+from dexhand_gym.envs.randomize import Uniform, redraw
+from dexhand_gym.envs.randomize_config import RandomizeConfig
+from dexhand_gym.hands.hand import Hand
+
+CONCERNED = ("action_delay", "action_lowpass", "action_drop", "joint_offset", "coupling")
+
+
+class Commands:
+    """Loses, delays and smooths dof targets [N, D], in this order; then joints that follow others do so by a factor, and
+    zeros are wrong by an offset."""
+
+    def __init__(
+        self, cfg: RandomizeConfig, hand: Hand, targets: Tensor, generator: torch.Generator, width: Optional[Tensor]
+    ):
+        self.cfg, self.generator, self.width = cfg, generator, width
+        n, dofs = targets.shape
+        self.received = torch.zeros_like(targets) if cfg.action_drop else None
+        self.steps = torch.zeros(n, dtype=torch.int64, device=targets.device)
+        self.waiting = targets.new_zeros(n, cfg.action_delay[1], dofs)
+        """Newest first."""
+        self.smooth = torch.zeros_like(targets) if cfg.action_lowpass else None
+        self.share = targets.new_ones(n, 1)
+        self.factor = torch.ones_like(targets) if cfg.coupling else None
+        self.offset = torch.zeros_like(targets) if cfg.joint_offset else None
+        """What the hand reports of a dof more than there is."""
+        followers = torch.tensor(followers_of(hand), dtype=torch.float32)
+        fingers = torch.arange(dofs) >= hand.num_base
+        self.followers, self.fingers = followers.to(targets), fingers.to(targets)
+
+    def draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
+        """Draws delays, shares, factors and offsets of the environments in `mask` [N], or of all."""
+        cfg, dofs = self.cfg, self.fingers.numel()
+        low, high = cfg.action_delay
+        if high:
+            redraw(self.steps, steps_between(low, high, uniform, self.steps, self.width), mask)
+        if cfg.action_lowpass:
+            redraw(self.share, self.narrowed(uniform(*cfg.action_lowpass, 1), 1.0), mask)
+        if self.factor is not None and cfg.coupling:
+            factors = self.narrowed(uniform(*cfg.coupling, dofs), 1.0)
+            redraw(self.factor, 1.0 + self.followers * (factors.to(self.followers) - 1.0), mask)
+        if self.offset is not None:
+            most = cfg.joint_offset
+            redraw(self.offset, self.narrowed(uniform(-most, most, dofs), 0.0).to(self.fingers) * self.fingers, mask)
+
+    def narrowed(self, values: Tensor, nominal: float) -> Tensor:
+        return values if self.width is None else nominal + self.width * (values - nominal)
+
+    def __call__(self, targets: Tensor) -> Tensor:
+        """Takes the newest targets and returns what the drives pull to."""
+        if self.received is not None:
+            kind = {"generator": self.generator, "device": targets.device}
+            chance = self.cfg.action_drop if self.width is None else self.cfg.action_drop * self.width.float()
+            lost = torch.rand(len(targets), 1, **kind) < chance
+            self.received.copy_(torch.where(lost, self.received, targets))
+            targets = self.received
+        if self.cfg.action_delay[1]:
+            known = torch.cat((targets.unsqueeze(1), self.waiting), 1)
+            self.waiting.copy_(known[:, :-1])
+            targets = known.gather(1, self.steps.view(-1, 1, 1).expand(-1, 1, targets.shape[1])).squeeze(1)
+        if self.smooth is not None:
+            self.smooth.copy_(torch.lerp(self.smooth, targets, self.share))
+            targets = self.smooth
+        return self.reached(targets)
+
+    def reached(self, targets: Tensor) -> Tensor:
+        """Where joints are that report `targets` [N, D]."""
+        targets = targets if self.factor is None else targets * self.factor
+        return targets if self.offset is None else targets - self.offset
+
+    def restart(self, mask: Tensor, targets: Tensor) -> Tensor:
+        """Resets the environments in `mask` [N], as if these targets had been in force for long; returns what the
+        drives pull to."""
+        if self.received is not None:
+            redraw(self.received, targets, mask)
+        if self.smooth is not None:
+            redraw(self.smooth, targets, mask)
+        redraw(self.waiting, targets.unsqueeze(1).expand_as(self.waiting), mask)
+        return self.reached(targets)
+
+    def memory(self) -> Dict[str, Tensor]:
+        """The state that persists between steps, by name."""
+        delay = {"delay_steps": self.steps, "delay_waiting": self.waiting} if self.cfg.action_delay[1] else {}
+        lowpass = {"lowpass_share": self.share, "lowpass_targets": self.smooth} if self.cfg.action_lowpass else {}
+        others = {"received": self.received, "coupling_factor": self.factor, "joint_offset": self.offset}
+        found = {**lowpass, **others}
+        return {**delay, **{name: value for name, value in found.items() if value is not None}}
+
+
+def steps_between(low: int, high: int, uniform: Uniform, like: Tensor, width: Optional[Tensor]) -> Tensor:
+    """Whole numbers [N], low and high among them; of the part `width` of them only."""
+    steps = uniform(low, high + 1, 1)[:, 0].floor() if high > low else torch.full_like(like, high).double()
+    return steps.clamp(low, high) if width is None else (steps.clamp(low, high) * width).round()
+
+
+def followers_of(hand: Hand) -> List[float]:
+    """1 for each dof [D] of a finger that an action moves beside another, which `active_dofs` names; else 0."""
+    active = hand.active_dofs
+    fingers = range(len(hand.dof_names) - hand.num_base)
+    leading = set(fingers[active] if isinstance(active, slice) else active)
+    driven = [any(row) for row in hand.coupling]
+    return [
+        float(driven[dof] and dof >= hand.num_base and dof - hand.num_base not in leading)
+        for dof in range(len(hand.dof_names))
+    ]
