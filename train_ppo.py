@@ -111,7 +111,8 @@ def check(cfg: RunConfig) -> None:
         if cfg.train.test:
             raise ValueError("train.test = True: allowed is one process, without torchrun")
         choose_engine(cfg.env.backend, device)
-        distributed.start(device)
+        trials = cfg.train.stop_at_success is not None  # for which the other ranks wait
+        distributed.start(device, distributed.PATIENCE if trials else distributed.TIMEOUT)
     if not distributed.is_main():
         cfg.env.render = cfg.env.record_video = cfg.train.wandb.enabled = False
     cfg.train.wandb.enabled &= not cfg.train.test
@@ -183,14 +184,14 @@ def train(
 
     def after_iteration(metrics: Dict[str, float]) -> bool:
         enough = trials is not None and trials(metrics)
-        display(metrics)
+        display(metrics, last=enough)
         tell_wandb(metrics)
         if metrics["iteration"] % cfg.env.video_interval == 0:
             film(f"iteration_{metrics['iteration']:06.0f}")
         return enough
 
     with display.live, contextlib.closing(trials.env) if trials else contextlib.nullcontext():
-        ppo.learn(env, *begun, folder, after_iteration, cfg.train.checkpoint)
+        ppo.learn(env, *begun, folder, after_iteration, cfg.train.checkpoint, trials.hurry if trials else lambda: None)
     if not distributed.is_main():
         return
     best = workspace.best_checkpoint(folder)

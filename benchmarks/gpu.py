@@ -55,6 +55,8 @@ def main() -> None:
     if args.plot:
         plot(stored, args.plot)
         return
+    if not torch.cuda.is_available():
+        sys.exit("error: PyTorch finds no CUDA device, on which this measures")
     device = torch.cuda.get_device_name()
     before = {row["num_envs"]: row for row in stored.get(device, {}).get("results", [])}
     versions = f"torch {torch.__version__}, warp {wp.__version__}, mujoco_warp {mjw.__version__}"

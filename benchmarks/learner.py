@@ -78,6 +78,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action="store_true", help="also the compiled form of those that have one")
     args = parser.parse_args()
+    try:
+        torch.zeros((), device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        sys.exit(f"error: --device {args.device}: {str(error).splitlines()[0]}")
+    for name in ("num_envs", "minibatches"):
+        if min(getattr(args, name)) < 1:
+            sys.exit(f"error: --{name.replace('_', '-')} {min(getattr(args, name))}: allowed is 1 or more")
     torch.set_float32_matmul_precision("high")
     for minibatches in args.minibatches:
         rows: Dict[str, List[str]] = {}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 def cache_folder(name: str) -> Path:
     """The folder of this name; nobody has made it yet, perhaps. RuntimeError where a user has no home."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
+    said = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    return (said if said.is_absolute() else Path.home() / ".cache") / name  # as the XDG specification has it
 
 
 def keep_compiled() -> None:

@@ -37,11 +37,11 @@ def check_environment() -> None:
             raise ValueError(f"the variable {name} = {text!r}: allowed is a whole number, as torchrun sets it, or none")
 
 
-def start(device: str) -> None:
-    """Joins the other ranks. Tensors on a GPU are averaged by NCCL, those on the CPU by Gloo."""
+def start(device: str, patience: timedelta = TIMEOUT) -> None:
+    """Joins the other ranks; one that they wait for longer than `patience` is dead. Tensors on a GPU are averaged by NCCL, those on the CPU by Gloo."""
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=patience)
 
 
 def stop(status: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import sys
@@ -62,6 +63,8 @@ def start_file(file: Path) -> None:
         return
     to_file = SurvivingFile(file, encoding="utf-8", delay=True)
     to_file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    with contextlib.suppress(OSError):
+        file.touch()  # though nothing may be worth a line at this level
     for record in _early():
         to_file.handle(record)
     logging.root.handlers[-1] = to_file

@@ -985,12 +985,13 @@ def learn(
     run_dir: str | Path,
     logger: Callable[[dict[str, float]], bool | None] | None = None,
     checkpoint: str | Path | None = None,
+    hurry: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Iterates until max_iterations and returns the last metrics; `logger` gets those of every iteration, may add to
     them, and ends the training by returning True. Checkpoints go to run_dir/nn, TensorBoard events to
     run_dir/summaries; with several ranks only the first logs and writes.
     SIGINT, SIGTERM and SIGHUP take effect at the end of an iteration, when its checkpoint has been saved;
-    `env.hurry()`, if it exists, is called at once. `checkpoint` is what begin() was given."""
+    `hurry()`, and `env.hurry()` if it exists, are called at once. `checkpoint` is what begin() was given."""
     cfg, agent, optimizer, folder = learner.cfg, learner.agent, learner.optimizer, Path(run_dir) / "nn"
     if distributed.is_main():
         checkpoints.make_folder(folder)
@@ -1018,7 +1019,8 @@ def learn(
         curves: Any = tensorboard(Path(run_dir) / "summaries")
     else:
         curves = nullcontext(lambda metrics: None)
-    postponed = signals.postponed_signals(getattr(env, "hurry", lambda: None), "stopping after this iteration")
+    of_env = getattr(env, "hurry", lambda: None)
+    postponed = signals.postponed_signals(lambda: (hurry(), of_env()), "stopping after this iteration")  # type: ignore
     with postponed as caught, curves as write_curves:
         enough = False
         while progress.epoch < cfg.max_iterations and not stopped(caught, enough):

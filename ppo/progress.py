@@ -36,14 +36,14 @@ class ProgressDisplay:
         self.window: List[Dict[str, float]] = []
         self.start, self.iterations = time.monotonic(), 0
 
-    def __call__(self, metrics: Dict[str, float]) -> None:
+    def __call__(self, metrics: Dict[str, float], last: bool = False) -> None:
         self.iterations += 1
         if self.iterations == 2 < self.cfg.max_iterations:  # the first one was slow: kernels, caches
             self.say_what_to_expect(metrics)
         self.window.append(metrics)
         iteration = int(metrics["iteration"])
         self.bar.update(self.task, completed=iteration)
-        if iteration % self.cfg.log_interval and iteration != self.cfg.max_iterations:
+        if iteration % self.cfg.log_interval and iteration != self.cfg.max_iterations and not last:
             return
         left = (self.cfg.max_iterations - iteration) * (time.monotonic() - self.start) / self.iterations
         means = average(self.window)
@@ -63,7 +63,10 @@ class ProgressDisplay:
         seconds = metrics["rollout_seconds"] + metrics["update_seconds"]
         left = self.cfg.max_iterations - metrics["iteration"]
         steps = left * seconds * metrics["steps_per_second"]
-        log.info("%.2f million environment steps to go, some %.0f min at this rate", steps / 1e6, left * seconds / 60)
+        if left * seconds > 60:
+            log.info(
+                "%.2f million environment steps to go, some %.0f min at this rate", steps / 1e6, left * seconds / 60
+            )
 
 
 def describe(metrics: Dict[str, float]) -> Dict[str, str]:

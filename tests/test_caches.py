@@ -38,3 +38,9 @@ def test_without_a_folder_to_write_to_torchs_own_default_stays(monkeypatch, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # not even root can make a folder in it
     keep_compiled()
     assert NAME not in os.environ
+
+
+def test_a_relative_folder_is_none(monkeypatch, tmp_path):
+    """As the XDG specification has it; else every working directory would get a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "rel/ative")
+    assert cache_folder("torchinductor") == tmp_path / ".cache" / "torchinductor"

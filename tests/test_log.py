@@ -91,6 +91,22 @@ def test_the_level_is_for_everything(package, tmp_path):
     assert "INFO" not in log and "WARNING" not in log
 
 
+def test_a_log_without_a_line_is_an_empty_file(package, tmp_path):
+    quick = f"{SMALL} --max-iterations 1 --train.test-episodes 1 --task.episode-length 2 --log-level error"
+    status, out, err, log = run(package, tmp_path, quick.replace("--task Fragile", "--task BoxGrasping"))
+    assert (status, out, err, log) == (0, "", "", "")
+
+
+def test_a_level_is_for_the_engine_too(package, tmp_path):
+    """Warp says nothing of itself and its modules at level info either; the line about a missing driver is not ours."""
+    quick = (
+        f"{SMALL} --max-iterations 1 --train.test-episodes 1 --task.episode-length 2 --env.backend mjwarp --device cpu"
+    )
+    status, out, err, log = run(package, tmp_path, quick.replace("--task Fragile", "--task BoxGrasping"))
+    assert status == 0, err
+    assert not re.findall(r"^(?:Module |Warp \d|   CUDA|   Devices).*", out + err, re.MULTILINE)
+
+
 def test_a_terminal_shows_the_terms_below_the_numbers(caplog):
     caplog.set_level(logging.DEBUG, "train_ppo.progress")
     console = Console(width=100, force_terminal=True, color_system=None)

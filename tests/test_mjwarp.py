@@ -327,7 +327,7 @@ from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim import warp_modules
 import logging
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-wp.config.quiet, warp_modules.PATIENCE, warp_modules.MOST_THREADS = False, 0.01, 2
+wp.config.log_level, warp_modules.PATIENCE, warp_modules.MOST_THREADS = wp.LOG_INFO, 0.01, 2
 sim = make_sim(Scene(objects=(Box(),)), 2, SimConfig(), 1, "mjwarp", {device!r})
 for compilation in sim._compilations.values():
     compilation.wait()

@@ -1,6 +1,7 @@
 """A training that tests itself without exploration, and ends when that is good enough."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,25 @@ def test_a_task_without_success_has_no_share_to_stop_at(capsys):
     line = "--task BaseTask --num-envs 4 --max-iterations 1 --train.stop-at-success 0.9 --device cpu"
     assert train_ppo.main(line.split()) == 2
     assert "train.stop_at_success = 0.9: allowed is None, for no success is defined" in capsys.readouterr().err
+
+
+def test_a_trial_is_abandoned_by_who_is_in_a_hurry(tmp_path, monkeypatch, always):
+    """SIGINT in the first step of a trial: no trial is told, the checkpoint is saved, and the run can go on."""
+    (tmp_path / "up.py").write_text(UP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    play, told = trials.Trials.play, []
+
+    def interrupted(self, episodes):
+        signal.raise_signal(signal.SIGINT)
+        told.append(play(self, episodes))
+
+    monkeypatch.setattr(trials.Trials, "play", interrupted)
+    assert train_ppo.main([*LINE.split(), "--max-iterations", "20", "--train.stop-at-success", "0.0"]) == 130
+    (folder,) = Path("runs_all").glob("*_train_*")
+    assert told == [] and list((folder / "nn").glob("last_*_ep_1_*.pth"))
+
+
+def test_the_last_iteration_is_told(run, always):
+    out, _ = run("--max-iterations 200 --train.stop-at-success 0.0 --train.log-interval 50")
+    assert "iteration 1/200 | reward" in out

@@ -112,8 +112,12 @@ def test_a_body_turns_about_its_centre_of_mass(backend, device):
     run(sim, 16, still(sim))
     t = 16 * 0.02 - DT  # 0.3133 s, half a turn is 0.3142 s
     x, y = sim.root_state[1, 1, :2].cpu()
-    assert x.item() == pytest.approx(1.0 + 0.01 - 0.01 * torch.cos(torch.tensor(10 * t)).item(), abs=1.5e-3), "in physics steps of 6.7 ms"
-    assert y.item() == pytest.approx(0.1 * t - 0.01 * torch.sin(torch.tensor(10 * t)).item(), abs=1.5e-3), "in physics steps of 6.7 ms"
+    assert x.item() == pytest.approx(1.0 + 0.01 - 0.01 * torch.cos(torch.tensor(10 * t)).item(), abs=1.5e-3), (
+        "in physics steps of 6.7 ms"
+    )
+    assert y.item() == pytest.approx(0.1 * t - 0.01 * torch.sin(torch.tensor(10 * t)).item(), abs=1.5e-3), (
+        "in physics steps of 6.7 ms"
+    )
 
 
 @engines

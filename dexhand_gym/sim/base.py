@@ -235,6 +235,8 @@ def properties(scene: Scene) -> Dict[str, Tuple[int, ...]]:
     }
 
 
+MOST = 1e10
+"""A state of larger numbers has blown up; MuJoCo's own mjMAXVAL."""
 REPORTED = ("root_state", "dof_state", "rigid_body_state", "net_contact_force", "nonfinite")
 """Names of a Simulator's tensors, see there."""
 

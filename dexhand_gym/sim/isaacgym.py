@@ -31,7 +31,7 @@ from dexhand_gym.fields import check_name
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import numbers, write_plain_mjcf
 from dexhand_gym.objects import Object
-from dexhand_gym.sim.base import REPORTED, PhysxConfig, Scene, SimConfig, Variation, View
+from dexhand_gym.sim.base import MOST, REPORTED, PhysxConfig, Scene, SimConfig, Variation, View
 from dexhand_gym.sim.kinematics import Kinematics
 
 _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
@@ -299,7 +299,7 @@ class IsaacGymSimulator:
         bodies = torch.cat((self._kinematics(self.dof_state), self.root_state[:, 1:]), 1)
         self.rigid_body_state.copy_(torch.where(mask.view(-1, 1, 1), bodies, self.rigid_body_state))
         torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
-        finite = torch.isfinite(self.dof_state.sum((1, 2)) + self.root_state.sum((1, 2)))
+        finite = (self.dof_state.sum((1, 2)) + self.root_state.sum((1, 2))).abs() < MOST
         self.nonfinite.copy_(torch.where(mask, ~finite, self.nonfinite))
 
     def memory(self) -> Dict[str, Tensor]:

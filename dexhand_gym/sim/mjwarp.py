@@ -39,7 +39,7 @@ MOST_ITERATIONS = 6
 FEW_ITERATIONS = 8
 """With so many, of many environments one always needs nearly all: to look whether any does costs more."""
 
-wp.config.quiet = True
+wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
 wp.init()
 
 

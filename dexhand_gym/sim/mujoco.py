@@ -21,7 +21,7 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.sim.base import REPORTED, Scene, SimConfig, Variation
+from dexhand_gym.sim.base import MOST, REPORTED, Scene, SimConfig, Variation
 from dexhand_gym.sim.mjcf import STATE, build_model, weights
 from dexhand_gym.sim.varied import Varied
 
@@ -166,7 +166,7 @@ class MuJoCoSimulator:
         if ids is not None:
             self.rigid_body_state.index_copy_(0, ids, bodies)
         torch.index_select(self.rigid_body_state, 1, self._actor_bodies, out=self.root_state)
-        self.nonfinite.copy_(~torch.isfinite((self._qpos.sum(1) + self._qvel.sum(1)).float()))
+        self.nonfinite.copy_(~((self._qpos.sum(1) + self._qvel.sum(1)).abs() < MOST))
 
     def memory(self) -> Dict[str, Tensor]:
         """See Simulator.memory."""
