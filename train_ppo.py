@@ -128,6 +128,7 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml records it
     if train.test:
+        cfg.task.randomize.curriculum = 0.0  # a test is as wide as its ranges
         train.test_episodes = 256 if train.test_episodes is None else train.test_episodes
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes or cfg.env.num_envs)
     ppo.be_deterministic(train.torch_deterministic)
@@ -209,6 +210,7 @@ def train(
 def trials_of(cfg: RunConfig, agent: ppo.Agent) -> Trials:
     """Environments of their own, in which a policy in training is tested."""
     apart = {"env.num_envs": ATTEMPTS, "env.compile": False, "env.render": False, "env.record_video": False}
+    apart["task.randomize.curriculum"] = 0.0
     env = make_vec_env(find_task(cfg.task_name), ATTEMPTS, override(cfg, apart), cfg.train.seed + 2**20)
     return Trials(env, agent, float(cfg.train.stop_at_success or 0))
 

@@ -738,7 +738,11 @@ def track_finished_episodes(progress: Progress, reward_sum: float, length_sum: f
 
 
 def track_success(progress: Progress, statistics: dict[str, float]) -> None:
-    """Likewise for the share of successes, over EPISODES_TO_TRACK."""
+    """Likewise for the share of successes, over EPISODES_TO_TRACK. Those of a curriculum that is still easier than the
+    task do not count."""
+    if statistics.get("randomize_width", 1.0) < 1.0:
+        progress.success, progress.episodes = 0.0, 0
+        return
     count = int(statistics.get("episodes", 0))
     if count and "success_rate" in statistics:
         new = min(count, EPISODES_TO_TRACK)

@@ -92,9 +92,9 @@ def test_the_plain_file_is_the_same_hand(model):
 def test_the_contract(origins, order):
     """Wherever Isaac Gym counts positions from, and in whatever order its importer puts bodies and dofs."""
     environment = {"ISAACGYM_DOUBLE_ORIGINS": origins, "ISAACGYM_DOUBLE_ORDER": order}
-    which, passed = "isaacgym", "11 passed"
+    which, passed = "isaacgym", "12 passed"
     if not MUJOCO_4:
-        which, passed = "isaacgym and not fresh_kinematics and not same_instant", "9 passed"
+        which, passed = "isaacgym and not fresh_kinematics and not same_instant", "10 passed"
     assert passed in run_tests("tests/test_sim.py", "-k", which, **environment)
 
 

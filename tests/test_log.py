@@ -102,7 +102,7 @@ def test_a_level_is_for_the_engine_too(package, tmp_path):
     quick = (
         f"{SMALL} --max-iterations 1 --train.test-episodes 1 --task.episode-length 2 --env.backend mjwarp --device cpu"
     )
-    status, out, err, log = run(package, tmp_path, quick.replace("--task Fragile", "--task BoxGrasping"))
+    status, out, err, _ = run(package, tmp_path, quick.replace("--task Fragile", "--task BoxGrasping"))
     assert status == 0, err
     assert not re.findall(r"^(?:Module |Warp \d|   CUDA|   Devices).*", out + err, re.MULTILINE)
 

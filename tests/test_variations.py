@@ -450,6 +450,31 @@ def test_for_life_means_for_life():
     assert names and all(torch.equal(env.memory()[name], before[name]) for name in names)
 
 
+def test_a_curriculum_widens_while_attempts_succeed():
+    """Nominal at first; after an iteration of successes the factors 0.5 to 1.5 are those of 0.99 to 1.01."""
+    ranges = {"task.randomize.base_stiffness": (0.5, 1.5), "task.randomize.curriculum": 0.5}
+    env = scripted_env(8, seed=0, device="cpu", **ranges).unwrapped
+    gains = env.memory()["sim.actuator_gainprm"]
+    assert torch.equal(gains[:, :3, 0], torch.full((8, 3), 1000.0, dtype=gains.dtype))
+    assert env.statistics()["randomize_width"] == 0.0, "no episode has ended"
+    for _ in range(420):
+        env.step(torch.zeros(8, 0))
+    found = env.statistics()
+    assert found["success_rate"] > 0.5 and found["randomize_width"] == pytest.approx(0.02)
+    env.reset()
+    gains = env.memory()["sim.actuator_gainprm"][:, :3, 0] / 1000
+    assert 0.001 < (gains - 1).abs().max() <= 0.01
+    for _ in range(420):
+        env.step(torch.ones(8, 0))
+    env.width.fill_(0.99)
+    assert env.statistics()["randomize_width"] == 1.0
+
+
+def test_a_curriculum_needs_a_success():
+    with pytest.raises(ValueError, match="^task.randomize.curriculum = 0.9: allowed is 0, for no success is defined"):
+        gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=2, device="cpu", **{"task.randomize.curriculum": 0.9})
+
+
 @pytest.mark.parametrize(
     ("randomize", "message"),
     [

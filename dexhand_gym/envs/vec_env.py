@@ -37,6 +37,9 @@ from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import View, choose_engine, make_sim
 from dexhand_gym.sim.base import draws_itself
 
+WIDENING = 0.02
+"""What statistics() adds to the width of ranges, where a curriculum allows it."""
+
 
 class DexHandVecEnv(Task):
     """Base class of every task; what a task defines is in the table of `Task` (task.py).
@@ -167,6 +170,9 @@ class DexHandVecEnv(Task):
         endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
         """Names of the criteria that end an episode."""
+        if self.width is not None and not terms.successes:
+            value = self.task.randomize.curriculum
+            raise ValueError(f"task.randomize.curriculum = {value}: allowed is 0, for no success is defined")
 
     def _make_spaces(self) -> None:
         def numbers(width: int) -> gym.spaces.Box:
@@ -393,8 +399,14 @@ class DexHandVecEnv(Task):
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms, raw and weighted (per step; the weighted ones sum to the reward),
         endings (share of finished episodes), success_rate (if the task has successes), episode_length, episodes,
-        nonfinite and overflow (counts). Costs one transfer from the device."""
-        return self.terms.statistics(self.sim.take_overflow(), self.num_envs)
+        nonfinite and overflow (counts), randomize_width (with a curriculum, which this widens where enough episodes
+        have succeeded since the last call). Costs one transfer from the device."""
+        found = self.terms.statistics(self.sim.take_overflow(), self.num_envs)
+        if self.width is None:
+            return found
+        if found.get("success_rate", 0.0) >= self.task.randomize.curriculum:
+            self.width.add_(WIDENING).clamp_(max=1.0)
+        return {**found, "randomize_width": self.width.item()}
 
     def show(self, speed: str = "1x") -> None:
         """Opens `viewer`, a window or a page that shows the environments from now on. Raises RuntimeError if neither is
