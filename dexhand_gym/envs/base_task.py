@@ -44,7 +44,8 @@ class BaseTask(DexHandVecEnv):
     | 3-5     | base rotation about x y z                                                                  | 1.5 rad/s |
     | 6-17    | th_rot th_mcp th_dip ff_spr ff_mcp ff_dip mf_mcp mf_dip rf_mcp rf_dip lf_mcp lf_dip        | 1.0 rad/s |
 
-    **Observations** `policy_observation_keys` picks and orders any of quantities.HAND_QUANTITIES.
+    **Observations** `policy_observation_keys` picks and orders any of quantities.HAND_QUANTITIES and
+    hardware.HARDWARE_QUANTITIES.
 
     **Rewards** (|.| is the Euclidean norm; dv the change over one control step)
 

@@ -8,9 +8,10 @@ from typing import Dict
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig, Way, distance
+from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig, Way
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.mirror import SAME
+from dexhand_gym.envs.quantities import distance
 from dexhand_gym.fields import Annotated, Range
 
 STAGES = ("pre_grasp", "grasp", "lift")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Dict, Tuple
+from typing import Dict, Literal, Tuple
 
 import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
 from dexhand_gym.envs.config import Config, TaskConfig
+from dexhand_gym.envs.hardware import HARDWARE
 from dexhand_gym.envs.mirror import HAND_MIRRORS, QUATERNION, SAME, VECTOR, VELOCITY
-from dexhand_gym.envs.quantities import HAND_QUANTITIES, half_extents
+from dexhand_gym.envs.quantities import distance, half_extents, pair_distances
 from dexhand_gym.envs.vec_env import DexHandVecEnv
-from dexhand_gym.fields import Annotated, Range
+from dexhand_gym.fields import Annotated, Range, shortened
 from dexhand_gym.meshes import mesh_distance
 from dexhand_gym.shapes import distance as surface_distance
 from dexhand_gym.sim import Scene
@@ -33,6 +34,9 @@ class BoxGraspingConfig(TaskConfig):
     """Speed limit of the base's targets, m/s."""
     max_angular_velocity: float = 0.5
     """Speed limit of the base's targets, rad/s."""
+    observe: Literal["simulation", "hardware"] = "simulation"
+    """What the policy sees: policy_observation_keys as they stand, or what the real hand and its arm report
+    (hardware.HARDWARE), which then take the place of these keys."""
     policy_observation_keys: Tuple[str, ...] = (
         "base_dof_pos",
         "base_dof_vel",
@@ -103,6 +107,21 @@ class BoxGraspingConfig(TaskConfig):
     )
     """Weight of each reward term and ending."""
 
+    def validate(self) -> None:
+        """Raises ValueError, one line, for values that contradict each other. Puts in place the policy's keys that
+        `observe` stands for, so that a run's config.yaml has both."""
+        keys, ours = self.policy_observation_keys, type(self)().policy_observation_keys
+        if self.observe == "hardware" and keys not in (ours, HARDWARE):
+            allowed = "none next to task.observe = 'hardware'"
+            raise ValueError(f"task.policy_observation_keys = {shortened(repr(keys))}: allowed are {allowed}")
+        if self.observe == "simulation" and keys == HARDWARE != ours:
+            raise ValueError(
+                "task.observe = 'simulation': allowed with policy_observation_keys of hardware is 'hardware'"
+            )
+        if self.observe == "hardware":
+            self.policy_observation_keys = HARDWARE
+        super().validate()
+
 
 def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
     """Distance of each finger pad to the object's surface [N, F], m; 0 inside."""
@@ -125,26 +144,15 @@ def held_high(m: Dict[str, Tensor], cfg: Config) -> Tensor:
     return (m["object_pos"][:, 2] > cfg.task.success_height) & (fingers >= cfg.task.min_fingers_for_grasp)
 
 
-def pad_pair_distances(m: Dict[str, Tensor], cfg: Config) -> Tensor:
-    """Distances between pads 1-2, 1-3, 1-4, 1-5, 2-3, ... 4-5 [N, F (F - 1) / 2]."""
-    pads = m["pads"][..., :3]
-    table = distance(pads.unsqueeze(2), pads.unsqueeze(1))
-    return torch.cat([table[:, i, i + 1 :] for i in range(pads.shape[1] - 1)], 1)
-
-
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distance over the last axis."""
-    return torch.linalg.vector_norm(a - b, dim=-1)
-
-
 class BoxGrasping(DexHandVecEnv):
     """Grasp a 5 cm, 100 g cube without seeing it, lift it over 20 cm, hold it for 2 s.
 
     **Actions** Box(-1, 1, (18,)) as BaseTask's; limits 0.1 m/s, 0.5 rad/s (base), 1.0 rad/s (fingers).
 
-    **Observations** proprioception and touch: `BoxGraspingConfig.policy_observation_keys`. The object is in privileged
-    ones only: object_pos 3, object_quat 4, object_vel 6, finger_to_object_distances 5 (pad to centre),
-    hand_to_object_distance 1, finger_box_contact 5, grasp_duration 1 (s that the success condition has held).
+    **Observations** proprioception and touch: `BoxGraspingConfig.policy_observation_keys`, or with `observe="hardware"`
+    what the real hand reports (hardware.py). The object is in privileged ones only: object_pos 3, object_quat 4,
+    object_vel 6, finger_to_object_distances 5 (pad to centre), hand_to_object_distance 1, finger_box_contact 5,
+    grasp_duration 1 (s that the success condition has held).
 
     **Rewards** (weights in `BoxGraspingConfig.reward_weights`)
 
@@ -176,12 +184,12 @@ class BoxGrasping(DexHandVecEnv):
 
     config = BoxGraspingConfig
     quantities = {
-        **HAND_QUANTITIES,
+        **DexHandVecEnv.quantities,
         "object_pos": lambda m, cfg: m["box"][:, :3],
         "object_quat": lambda m, cfg: m["box"][:, 3:7],
         "object_vel": lambda m, cfg: m["box"][:, 7:],
         "first_three_fingerpad_centroid": lambda m, cfg: m["pads"][:, :3, :3].mean(1),
-        "fingerpad_distances": pad_pair_distances,
+        "fingerpad_distances": lambda m, cfg: pair_distances(m["pads"][..., :3]),
         "finger_to_object_distances": lambda m, cfg: distance(m["pads"][..., :3], m["object_pos"].unsqueeze(1)),
         "hand_to_object_distance": lambda m, cfg: distance(m["hand_pose"][:, :3], m["object_pos"]).unsqueeze(1),
         "box_half": lambda m, cfg: half_extents(m["box_size"], cfg.env.object),

@@ -22,6 +22,10 @@ QUATERNION: Kind = (-1, 2, -3, 4)
 POSE: Kind = (1, -2, 3, -4, 5, -6, 7)
 LINK_POSE: Kind = (1, -2, 3, 7, -6, -5, 4)
 """Pose of a finger's body: mirroring flips the z axis of its frame, in other frames y."""
+PAD_FORCE: Kind = (1, 2, -3)
+"""Into the skin, to the tip, to the right."""
+DIRECTION: Kind = (1, -2)
+"""Cosine and sine of an angle that grows the same way in both hands."""
 
 OF_THE_HAND = ("base", "dofs", "targets", "actions")
 """Kinds that follow from the hand: signs of its base's dofs, of all dofs, of action targets, of the policy's
@@ -38,6 +42,11 @@ HAND_MIRRORS: Dict[str, Any] = {
     "hand_vel": VELOCITY,
     "contact_forces": VECTOR,
     **dict.fromkeys(("contact_force_magnitude", "contact_binary", "contact_duration", "episode_time"), SAME),
+    **dict.fromkeys(("fingertip_normal_force", "fingertip_tangential_force", "fingertip_contact"), SAME),
+    "fingertip_forces": PAD_FORCE,
+    "fingertip_tangential_direction": DIRECTION,
+    "reported_pads": VECTOR,
+    "reported_pad_distances": SAME,
     **dict.fromkeys(("fingertip_poses_world", "fingertip_poses_hand"), LINK_POSE),
     **dict.fromkeys(("fingerpad_poses_world", "fingerpad_poses_hand"), LINK_POSE),
 }

@@ -92,6 +92,17 @@ def half_extents(size: Tensor, thing: Object) -> Tensor:
     return torch.cat([size * (x / largest) / 2 for x in thing.extents], 1)
 
 
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distance over the last axis."""
+    return torch.linalg.vector_norm(a - b, dim=-1)
+
+
+def pair_distances(points: Tensor) -> Tensor:
+    """Distances between points [N, F, 3]: 1-2, 1-3, 1-4, 1-5, 2-3, ... 4-5 [N, F (F - 1) / 2]."""
+    table = distance(points.unsqueeze(2), points.unsqueeze(1))
+    return torch.cat([table[:, i, i + 1 :] for i in range(points.shape[1] - 1)], 1)
+
+
 def in_hand_frame(m: Dict[str, Tensor], poses: Tensor) -> Tensor:
     """World poses [N, F, 7] as seen from the palm [N, F, 7]."""
     palm = m["hand_pose"].unsqueeze(1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dexhand_gym.envs.checks import warn_of_misspelt
 from dexhand_gym.envs.config import Config, TaskConfig
+from dexhand_gym.envs.hardware import HARDWARE_QUANTITIES
 from dexhand_gym.envs.mirror import HAND_MIRRORS
 from dexhand_gym.envs.quantities import HAND_QUANTITIES, Quantity
 from dexhand_gym.hands.hand import Hand
@@ -48,7 +49,7 @@ class Task(VectorEnv):
     """
 
     config: ClassVar[Type[TaskConfig]] = TaskConfig
-    quantities: Dict[str, Quantity] = HAND_QUANTITIES
+    quantities: Dict[str, Quantity] = {**HAND_QUANTITIES, **HARDWARE_QUANTITIES}
     timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
     remembered: ClassVar[Tuple[str, ...]] = ()
     mirrors: ClassVar[Dict[str, Any]] = HAND_MIRRORS

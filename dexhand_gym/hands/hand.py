@@ -25,6 +25,24 @@ class Finger(NamedTuple):
     """The body where the finger touches."""
     contact: str
     """The body whose contact forces count as the finger's."""
+    normal: Tuple[float, float, float] = (0.0, 1.0, 0.0)
+    """Direction out of the skin, in the pad's frame."""
+    forward: Tuple[float, float, float] = (1.0, 0.0, 0.0)
+    """Direction along the skin towards the tip, in the pad's frame."""
+
+    def check(self) -> None:
+        """Raises ValueError, one line, unless `normal` and `forward` are directions at a right angle."""
+        for name in ("normal", "forward"):
+            axis = getattr(self, name)
+            fits = isinstance(axis, tuple) and len(axis) == 3 and all(map(is_number, axis))
+            if not fits or abs(math.hypot(*axis) - 1) > 1e-3:
+                raise ValueError(
+                    f"finger {self.name!r}: {name} = {axis!r}: allowed are three numbers, a vector of length 1"
+                )
+        if abs(sum(a * b for a, b in zip(self.normal, self.forward))) > 1e-3:
+            raise ValueError(
+                f"finger {self.name!r}: forward = {self.forward}: allowed is one at a right angle to normal = {self.normal}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +82,10 @@ class Hand:
     def check(self) -> None:
         """Raises ValueError or OSError, one line, if file and table do not fit each other."""
         self.check_types()
-        for name in (self.root, self.palm, *(body for finger in self.fingers for body in finger[1:])):
+        for name in (self.root, self.palm, *(body for finger in self.fingers for body in finger[1:4])):
             check_name("body", name, self.body_names)
+        for finger in self.fingers:
+            finger.check()
         if self.root != self.body_names[0]:
             raise ValueError(f"root = {self.root!r}: allowed is the first body of the file, {self.body_names[0]!r}")
         if len(self.fingers) < 2:
