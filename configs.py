@@ -147,7 +147,7 @@ LEARNING = tuple(
     if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
 )
 """Settings that the results of a training depend on."""
-TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand")
+TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand", "env.self_collision")
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},

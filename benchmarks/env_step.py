@@ -1,6 +1,6 @@
 """Environment steps per second against raw physics on the CPU, in one run.
 
-    python benchmarks/env_step.py [--num-envs 256] [--steps 250] [--rounds 5] [--memory]
+    python benchmarks/env_step.py [--num-envs 256] [--steps 250] [--rounds 5] [--self-collision] [--memory]
 
 Replays the actions of grasps (contact-rich: what physics costs when it matters) and times, in turns, `env.step` of
 BoxGrasping (actions, physics, observations, rewards, endings, resets) and `mujoco.rollout` of the same model from the
@@ -35,12 +35,14 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=256)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--self-collision", action="store_true", help="fingers and palm collide with each other")
     parser.add_argument("--memory", action="store_true")
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print(f"mujoco {mujoco.__version__}, torch {torch.__version__}, {cores} cores, {args.num_envs} envs")
     actions = grasping_actions(args.num_envs, args.steps)
-    env: Any = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=args.num_envs, seed=0)
+    own = {"self_collision": args.self_collision}
+    env: Any = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=args.num_envs, seed=0, **own)
     raw = RawPhysics(env.unwrapped.sim, cores)
     play(env, raw, actions[:20])
     ratios = []

@@ -105,6 +105,7 @@ class DexHandVecEnv(Task):
         edit = self.edit_spec if overrides(self, "edit_spec") else None
         taken = {"hand", "world", *RAW, *self.quantities, *self.timers, *self.hand.body_names, *self.hand.dof_names}
         scene = dataclasses.replace(check_scene(self.scene(), taken), hand=self.hand, edit_spec=edit)
+        scene.self_collision = env.self_collision
         check_engine(randomize, choose_engine(env.backend, env.device)[0])
         scene = randomizable(scene, randomize)
         forever = once(n, random) if randomize.per == "environment" else None

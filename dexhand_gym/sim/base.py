@@ -149,6 +149,8 @@ class Scene:
     grip: bool = False
     """The friction of a contact is that of fingertip or ground, not of the object, so that these can vary; until they
     do, it is the same: that of the objects, which must agree."""
+    self_collision: bool = False
+    """Whether fingers and palm collide with each other. Set by the environment, from env.self_collision."""
     boxes: InitVar[Tuple[Object, ...]] = ()
     """Older name of `objects`."""
 

@@ -64,6 +64,8 @@ class IsaacGymSimulator:
         boxes_of["friction"] = in_steps(boxes_of["friction"])
         if self.device.type == "cuda" and IsaacGymSimulator._started:
             raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
+        if scene.self_collision:
+            raise ValueError("env.self_collision = True: with Isaac Gym allowed is False")
         IsaacGymSimulator._started = True
         self.gym = gymapi.acquire_gym()
         gpu = self.device.index or 0

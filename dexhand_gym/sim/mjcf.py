@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Set, Tuple
 
 import mujoco
 import numpy as np
@@ -45,10 +48,10 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     spec.compiler.discardvisual = not visuals
     root = scene.hand_links[0]
     spec.body(root.name).pos, spec.body(root.name).quat = root.pos, root.quat
-    for name in scene.hand.body_names:  # collides with scene objects (conaffinity 3), never with itself
-        for geom in spec.body(name).geoms:
-            if geom.contype or geom.conaffinity:
-                geom.contype, geom.conaffinity = 1, 0
+    for geom in colliding_geoms(spec, scene.hand):  # meets scene objects (conaffinity 3), itself only if asked to
+        geom.contype, geom.conaffinity = 1, int(scene.self_collision)
+    for one, other in never_colliding(scene.hand) if scene.self_collision else ():
+        spec.add_exclude(bodyname1=one, bodyname2=other)
     for thing in scene.bodies:
         add_object(spec, thing)
     if scene.grip:
@@ -98,6 +101,43 @@ def hand_and_ground(hand: Hand) -> str:
         root.remove(keyframes)
     root.extend(ElementTree.parse(SCENE_XML).getroot())
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def colliding_geoms(spec: mujoco.MjSpec, hand: Hand) -> List[mujoco.MjsGeom]:
+    """The hand's shapes that can touch anything."""
+    geoms = [geom for name in hand.body_names for geom in spec.body(name).geoms]
+    return [geom for geom in geoms if geom.contype or geom.conaffinity]
+
+
+@functools.lru_cache(maxsize=None)
+def never_colliding(hand: Hand) -> Tuple[Tuple[str, str], ...]:
+    """Pairs of the hand's bodies that do not collide even where fingers and palm do: a body and the one that carries its
+    joint, and two whose shapes overlap in the open hand (action targets at zero, or the limit next to it) or in more
+    than half of 1000 random postures within the limits of the actions. Such an overlap is not a touch but the
+    roughness of the shapes, and contacts there would push against the joints all the time."""
+    spec = mujoco.MjSpec.from_string(hand_and_ground(hand))
+    for geom in colliding_geoms(spec, hand):
+        geom.contype = geom.conaffinity = 4  # the ground has no such bit
+    model = spec.compile()
+    data = mujoco.MjData(model)
+
+    def overlapping(targets: np.ndarray) -> Set[Tuple[int, ...]]:
+        data.qpos[:] = np.array(hand.coupling) @ targets
+        mujoco.mj_fwdPosition(model, data)
+        return {tuple(sorted(pair)) for pair in model.geom_bodyid[data.contact.geom[: data.ncon]].tolist()}
+
+    lower, upper = np.array(hand.action_lower), np.array(hand.action_upper)
+    in_open_hand = overlapping(np.clip(0.0, lower, upper))
+    postures = np.random.default_rng(0).uniform(lower, upper, (1000, len(lower)))
+    shared = Counter(itertools.chain.from_iterable(map(overlapping, postures)))
+    rigid = model.body_weldid  # a body without a joint is one with its parent
+    carrier = rigid[model.body_parentid[rigid]]
+    bodies = sorted({int(body) for body in model.geom_bodyid[model.geom_contype == 4]})
+    return tuple(
+        (model.body(i).name, model.body(j).name)
+        for i, j in itertools.combinations(bodies, 2)
+        if carrier[j] == rigid[i] or (i, j) in in_open_hand or shared[i, j] > len(postures) / 2
+    )
 
 
 def add_object(spec: mujoco.MjSpec, thing: Object) -> None:

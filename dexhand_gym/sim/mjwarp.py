@@ -80,7 +80,8 @@ class WarpSimulator:
             self._m.opt.run_qacc_smooth = False  # the solver starts from the last acceleration, which saves 3 %
             self._physics_step = make_step(self._m, device)
             # Contacts share one pool, so an average will do; constraints have a bound of their own in every world.
-            nconmax = cfg.warp.nconmax or 16 + 8 * sum(thing.parts for thing in scene.objects)
+            own = scene.self_collision * int((mjm.geom_contype == 1).sum())  # the hand's shapes
+            nconmax = cfg.warp.nconmax or 16 + own + 8 * sum(thing.parts for thing in scene.objects)
             njmax = cfg.warp.njmax or mjm.nv + 4 * nconmax
             self._d = d = mjw.make_data(mjm, nworld=num_envs, nconmax=nconmax, njmax=njmax)
             self._contacts = wp.array(list(range(d.naconmax)), dtype=int)

@@ -50,6 +50,11 @@ def test_hands_of_others():
     torch.testing.assert_close(palm[:, 2], 0.25 + env.sim.dof_state[:, 1, 0], atol=1e-5, rtol=0)
 
 
+def test_a_hand_that_collides_with_itself_is_refused():
+    with pytest.raises(ValueError, match="^env.self_collision = True: with Isaac Gym allowed is False$"):
+        make_sim(Scene(self_collision=True), N, SimConfig(), 1, "isaacgym", "cpu")
+
+
 # --- The engine ------------------------------------------------------------------------------------------------------
 
 
