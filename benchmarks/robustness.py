@@ -1,9 +1,10 @@
-"""How a policy's success depends on the box, on noise and on delay: one row per setting, all from the same starts.
+"""How a policy's success depends on what a real hand may be like: one row per setting, all from the same starts. A
+range of task.randomize is tried at both of its edges, as EVERYTHING (envs/randomize_config.py) has them.
 
     python benchmarks/robustness.py --checkpoint latest [--episodes 1024] [--backend mujoco mjwarp] [--out robustness]
 
-Prints a Markdown table of success rates with Wilson's 95 % intervals, and writes it to OUT.md and all of what was found to
-OUT.json. Every environment plays one episode without exploration. The policy's own run says what else there is to say
+Prints a Markdown table of success rates with Wilson's 95 % intervals, and writes it to OUT.md, a picture of it to OUT.png
+and all of what was found to OUT.json. Every environment plays one episode without exploration. The policy's own run says what else there is to say
 (task, control, observations); what is added to the command is read as train_ppo.py reads it (`--physics accurate`).
 """
 
@@ -22,39 +23,54 @@ import configs
 import torch
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
-from dexhand_gym.envs.config import RandomizeConfig
+from dexhand_gym.envs.randomize_config import EVERYTHING, RandomizeConfig
+from dexhand_gym.sim.base import PHYSICS
 from ppo import workspace
 from ppo.evaluation import evaluate
 from ppo.policy import Policy
 
 RANDOM = "task.randomize."
-VARIED: Tuple[Tuple[str, str, Tuple[Any, ...]], ...] = (
-    ("box size, m", "env.box.size", (0.04, 0.045, 0.05, 0.055, 0.06)),
-    ("box mass, kg", "env.box.mass", (0.05, 0.1, 0.2, 0.3)),
-    ("box friction", "env.box.friction", (0.5, 0.75, 1.0, 1.25, 1.5)),
+ACCURATE = {
+    "sim.substeps": PHYSICS["accurate"].substeps,
+    "sim.solver.iterations": PHYSICS["accurate"].solver.iterations,
+    "sim.solver.ls_iterations": PHYSICS["accurate"].solver.ls_iterations,
+    "sim.solver.cone": PHYSICS["accurate"].solver.cone,
+}
+VALUES: Tuple[Tuple[str, str, Tuple[Any, ...]], ...] = (
+    ("box size, m", "env.box.size", (0.035, 0.04, 0.045, 0.05, 0.055, 0.06, 0.07)),
+    ("box mass, kg", "env.box.mass", (0.02, 0.05, 0.1, 0.2, 0.3, 0.4)),
+    ("box friction", "env.box.friction", (0.4, 0.5, 0.75, 1.0, 1.25, 1.5)),
     ("joint position noise, rad", f"{RANDOM}joint_position_noise", (0.01, 0.03)),
     ("joint velocity noise, rad/s", f"{RANDOM}joint_velocity_noise", (0.1, 0.3)),
     ("body position noise, m", f"{RANDOM}body_position_noise", (0.002, 0.01)),
     ("contact force noise, N", f"{RANDOM}contact_force_noise", (0.02, 0.1)),
-    ("action delay, steps", f"{RANDOM}action_delay", ((1, 1), (2, 2))),
+    ("action delay, steps", f"{RANDOM}action_delay", ((1, 1), (2, 2), (3, 3))),
+    ("start of the box within, m", "task.init_box_position_range", (0.05,)),
+    ("start of the hand turned by, rad", "task.init_hand_rotation_range", (0.5,)),
 )
-EVERYTHING = {
-    "box_size": (0.04, 0.06),
-    "box_mass": (0.05, 0.3),
-    "box_friction": (0.5, 1.5),
-    "action_delay": (0, 1),
-    "joint_position_noise": 0.01,
-    "joint_velocity_noise": 0.1,
-    "body_position_noise": 0.002,
-    "contact_force_noise": 0.02,
-}
+ALREADY = {name.rpartition(".")[2] for _, name, _ in VALUES} | {"box_size", "box_mass", "box_friction"}
 SETTINGS: List[Tuple[str, Dict[str, Any]]] = [
     ("nominal", {}),
     *(
         (f"{what} {value[0] if isinstance(value, tuple) else value}", {name: value})
-        for what, name, values in VARIED
+        for what, name, values in VALUES
         for value in values
     ),
+    *(
+        (f"{name.replace('_', ' ')} {edge}", {f"{RANDOM}{name}": (edge, edge)})
+        for name, value in EVERYTHING.items()
+        if isinstance(value, tuple) and name not in ALREADY
+        for edge in value
+        if edge != 0 and edge != (1.0 if name == "action_lowpass" else None)
+    ),
+    *(
+        (f"{name.replace('_', ' ')} {value}", {f"{RANDOM}{name}": value})
+        for name, value in EVERYTHING.items()
+        if not isinstance(value, tuple) and name not in ALREADY
+    ),
+    ("delay of 3 steps, low-pass 0.3", {f"{RANDOM}action_delay": (3, 3), f"{RANDOM}action_lowpass": (0.3, 0.3)}),
+    ("hand collides with itself", {"env.self_collision": True}),
+    ("accurate physics, friction 0.5", {**ACCURATE, "env.box.friction": 0.5}),
     ("everything randomised", {f"{RANDOM}{name}": value for name, value in EVERYTHING.items()}),
 ]
 
@@ -80,6 +96,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     Path(f"{args.out}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     Path(f"{args.out}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    draw(found, Path(f"{args.out}.png"))
 
 
 def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
@@ -109,6 +126,34 @@ def measure(cfg: configs.RunConfig, engine: str, episodes: int, changes: Dict[st
 def describe(result: Dict[str, Any]) -> str:
     low, high = result["success_rate_95"]
     return f"{result['success_rate']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def draw(found: Dict[str, Dict[str, Any]], file: Path) -> None:
+    """One line per setting, with its 95 % interval, a colour for each engine."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.2 * len(found)))
+    rows = range(len(found))[::-1]
+    for i, engine in enumerate(next(iter(found.values()))):
+        rates = [100 * result[engine]["success_rate"] for result in found.values()]
+        ends = [[100 * x for x in result[engine]["success_rate_95"]] for result in found.values()]
+        wide = [
+            [max(0.0, rate - low) for rate, (low, _) in zip(rates, ends)],
+            [max(0.0, high - rate) for rate, (_, high) in zip(rates, ends)],
+        ]
+        axes.errorbar(rates, [row - 0.2 * i for row in rows], xerr=wide, fmt="o", markersize=4, label=engine)
+    axes.set_yticks(list(rows), list(found), fontsize=7)
+    axes.set_xlim(0, 101)
+    axes.set_ylim(-1, len(found))
+    axes.axvline(95, color="0.8", zorder=0)
+    axes.set_xlabel("success without exploration, % (lines: 95 % interval)")
+    axes.legend(loc="lower left")
+    axes.grid(axis="y", alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

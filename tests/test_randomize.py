@@ -422,9 +422,11 @@ def test_the_benchmark_of_robustness(tmp_path):
     assert (tmp_path / "found.md").read_text() == done.stdout
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]]
     assert rows == list(found := json.loads((tmp_path / "found.json").read_text()))
-    assert [rows[i] for i in (0, 1, 6, -2, -1)] == [
-        "nominal", "box size, m 0.04", "box mass, kg 0.05", "action delay, steps 2", "everything randomised"
+    assert [rows[i] for i in (0, 2, 9, -3, -1)] == [
+        "nominal", "box size, m 0.04", "box mass, kg 0.05", "hand collides with itself", "everything randomised"
     ]  # fmt: skip
+    assert {"finger stiffness 0.75", "finger stiffness 1.5", "joint offset 0.02", "coupling 0.9"} <= {*rows}
+    assert (tmp_path / "found.png").stat().st_size > 10_000
     assert all(found[row]["mujoco"]["episodes"] == 4 for row in rows)
     assert "| nominal | 0.0% (0.0% to 49.0%) |" in done.stdout
     refused = run("benchmarks/robustness.py", "--checkpoint", "latest", "--task.randomize.box-mas", "1")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import dexhand_gym  # noqa: F401
-from dexhand_gym.envs.randomize_config import RandomizeConfig
+from configs import parse
+from dexhand_gym.envs.randomize_config import EVERYTHING, RandomizeConfig
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim.base import properties
 from examples.scripted_grasp import scripted_env
@@ -368,50 +369,17 @@ def test_pushes_by_their_rate_and_size():
 
 # --- All of it -------------------------------------------------------------------------------------------------------
 
-EVERYTHING = {
-    "box_size": (0.045, 0.055),
-    "box_mass": (0.05, 0.3),
-    "box_friction": (0.8, 1.5),
-    "box_inertia": (0.8, 1.2),
-    "box_center": 0.005,
-    "push_impulse": 0.01,
-    "push_twist": 0.0005,
-    "finger_stiffness": (0.8, 1.2),
-    "finger_damping": (0.8, 1.2),
-    "finger_effort": (0.8, 1.2),
-    "base_stiffness": (0.9, 1.1),
-    "base_damping": (0.9, 1.1),
-    "base_effort": (0.9, 1.1),
-    "joint_damping": (0.5, 2.0),
-    "joint_friction": (0.0, 0.01),
-    "joint_armature": (0.8, 1.2),
-    "joint_offset": 0.02,
-    "coupling": (0.9, 1.1),
-    "link_mass": (0.8, 1.2),
-    "fingertip_friction": (0.6, 1.2),
-    "ground_friction": (0.6, 1.2),
-    "gravity": (0.95, 1.05),
-    "gravity_tilt": 0.05,
-    "action_delay": (0, 2),
-    "action_lowpass": (0.5, 1.0),
-    "action_drop": 0.05,
-    "observation_delay": (0, 2),
-    "joint_position_noise": 0.01,
-    "joint_position_step": 0.0002,
-    "joint_velocity_noise": 0.1,
-    "body_position_noise": 0.002,
-    "contact_force_noise": 0.1,
-    "contact_force_gain": (0.8, 1.2),
-    "contact_force_bias": 0.05,
-    "contact_force_step": 0.01,
-    "contact_force_limit": 20.0,
-    "dead_fingertip": 0.05,
-}
-
 
 def test_everything_is_everything():
     rest = {"per", "curriculum", "push_rate"}
     assert {*EVERYTHING, *rest} == set(vars(RandomizeConfig()))
+
+
+@pytest.mark.parametrize("task", ["BoxGrasping", "BlindGrasping"])
+def test_a_preset_has_all_of_it(task):
+    cfg = parse(["--task", task, "--config", "train_hardware"])
+    assert cfg.task.observe == "hardware" and cfg.env.num_envs == 8192
+    assert {name: getattr(cfg.task.randomize, name) for name in EVERYTHING} == EVERYTHING
 
 
 @engines

@@ -58,7 +58,7 @@ HARDWARE = (
 """What a policy sees with `task.observe = "hardware"`: no velocities, no forces in world axes, no simulated bodies."""
 
 _AXES: Dict[Tuple[Hand, torch.device], Tensor] = {}
-_REPORTED: Dict[Tuple[Hand, torch.device], Tuple[Kinematics, Tensor]] = {}
+_REPORTED: Dict[Tuple[Hand, torch.device], Tuple[Kinematics, Tensor, Tensor]] = {}
 
 
 def fingertip_forces(m: Dict[str, Tensor], cfg: Any) -> Tensor:
@@ -91,18 +91,19 @@ def reported_pads(m: Dict[str, Tensor], cfg: Any) -> Tensor:
     """Positions of the pads in the palm's frame [N, F, 3], m, by forward kinematics of the reported angles."""
     hand, angles = cfg.hand, m["active_finger_dof_pos"]
     if (hand, angles.device) not in _REPORTED:
-        _REPORTED[hand, angles.device] = Kinematics(hand.links, angles.device), dofs_per_angle(hand, angles.device)
-    kinematics, ratios = _REPORTED[hand, angles.device]
-    dofs = angles @ ratios
+        _REPORTED[hand, angles.device] = (Kinematics(hand.links, angles.device), *dofs_of_angles(hand, angles.device))
+    kinematics, source, scale = _REPORTED[hand, angles.device]
+    dofs = angles.index_select(1, source) * scale
     bodies = kinematics(torch.stack((dofs, torch.zeros_like(dofs)), -1))[..., :7]
     return in_hand_frame({"hand_pose": bodies[:, hand.palm_index]}, pick(bodies, hand.pads))[..., :3]
 
 
-def dofs_per_angle(hand: Hand, device: torch.device) -> Tensor:
-    """[A, dofs]: dof positions = reported angles @ these, while the base is at zero."""
-    coupling = torch.tensor(hand.coupling, dtype=torch.float32, device=device).T[hand.num_base :]
-    reported = pick(coupling[:, hand.num_base :], hand.active_dofs).diagonal()
-    return coupling / reported.unsqueeze(1)
+def dofs_of_angles(hand: Hand, device: torch.device) -> Tuple[Tensor, Tensor]:
+    """Each dof follows one reported angle: which [D], and by what factor [D], 0 where none (the base's)."""
+    coupling = torch.tensor(hand.coupling, dtype=torch.float32, device=device)[:, hand.num_base :]
+    reported = pick(coupling[hand.num_base :].unsqueeze(0), hand.active_dofs)[0].diagonal()
+    scale, source = (coupling / reported).max(1)
+    return source, scale
 
 
 HARDWARE_QUANTITIES: Dict[str, Quantity] = {

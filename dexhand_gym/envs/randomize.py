@@ -74,7 +74,6 @@ class Physics:
         """Gravity, and two vectors of its size across it [3, 3]."""
         nominal = [(max(x.extents), x.mass, x.friction) for x in scene.free]
         self.nominal = torch.tensor(nominal, dtype=torch.float64, device=device).view(-1, 3)
-        self.one = torch.ones((), dtype=torch.float64, device=device)
 
     def draw(self, uniform: Uniform) -> Dict[str, Tensor]:
         """A Variation (sim.base) of what is randomised; empty if nothing is."""
@@ -127,7 +126,7 @@ class Physics:
             tilt = self.between(uniform, (0.0, cfg.gravity_tilt), 0.0, 1)
             way = uniform(-torch.pi, torch.pi, 1)
             parts = torch.cat((tilt.cos(), tilt.sin() * way.cos(), tilt.sin() * way.sin()), 1)
-            drawn["gravity"] = size * (parts.double() @ self.axes)
+            drawn["gravity"] = size * (parts.unsqueeze(-1) * self.axes).sum(1)  # a product of matrices may be in TF32
         return drawn
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, Optional, Tuple
+from typing import Any, Dict, Literal, Optional, Tuple
 
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.objects import Friction, Mass, Size
@@ -130,6 +130,47 @@ class RandomizeConfig:
         if self.curriculum and self.per == "environment":
             raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0 with per = 'environment'")
 
+
+EVERYTHING: Dict[str, Any] = {
+    "box_size": (0.04, 0.06),
+    "box_mass": (0.05, 0.3),
+    "box_friction": (0.5, 1.5),
+    "box_inertia": (0.8, 1.2),
+    "box_center": 0.005,
+    "push_impulse": 0.01,
+    "push_twist": 0.0005,
+    "finger_stiffness": (0.75, 1.5),
+    "finger_damping": (0.75, 1.5),
+    "finger_effort": (0.8, 1.2),
+    "base_stiffness": (0.75, 1.5),
+    "base_damping": (0.75, 1.5),
+    "base_effort": (0.8, 1.2),
+    "joint_damping": (0.3, 3.0),
+    "joint_friction": (0.0, 0.01),
+    "joint_armature": (0.8, 1.2),
+    "joint_offset": 0.02,
+    "coupling": (0.9, 1.1),
+    "link_mass": (0.5, 1.5),
+    "fingertip_friction": (0.5, 1.5),
+    "ground_friction": (0.5, 1.5),
+    "gravity": (0.95, 1.05),
+    "gravity_tilt": 0.04,
+    "action_delay": (0, 3),
+    "action_lowpass": (0.3, 1.0),
+    "action_drop": 0.02,
+    "observation_delay": (0, 1),
+    "joint_position_noise": 0.01,
+    "joint_position_step": 0.000175,
+    "joint_velocity_noise": 0.1,
+    "body_position_noise": 0.002,
+    "contact_force_noise": 0.05,
+    "contact_force_gain": (0.8, 1.2),
+    "contact_force_bias": 0.05,
+    "contact_force_step": 0.01,
+    "contact_force_limit": 20.0,
+    "dead_fingertip": 0.02,
+}
+"""All of it at once, as far as docs/randomisation.md calls sensible."""
 
 AT_EVERY_STEP = ("push_impulse", "push_twist", "action_drop", "joint_position_step", "contact_force_step")
 AT_EVERY_STEP += ("contact_force_limit", "joint_position_noise", "joint_velocity_noise", "body_position_noise")
