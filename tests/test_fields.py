@@ -1,6 +1,7 @@
 """What values the fields of a config may have, asked from Python; the command line's tests are in test_cli.py."""
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Dict, Literal, Optional, Tuple
 
@@ -8,7 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from dexhand_gym.envs.config import Config
+from configs import default_config
+from dexhand_gym.envs.config import Config, _fields
 from dexhand_gym.fields import Annotated, Length, Matching, Range, check
 from ppo.ppo import PPOConfig
 
@@ -160,3 +162,10 @@ def test_ppo_keeps_no_checkpoints_that_it_does_not_save():
     with pytest.raises(ValueError, match="^keep_checkpoints = 3: allowed is 0 where save_frequency = 0"):
         PPOConfig(keep_checkpoints=3, save_frequency=0).validate(4)
     PPOConfig(score_to_win=float("inf")).validate(4)
+
+
+@pytest.mark.parametrize("task", ["BoxGrasping", "BlindGrasping", "BaseTask"])
+def test_short_names_stay_unique(task):
+    """`gravity=` and all others that scripts use: a new field must not make an old name ambiguous."""
+    shorts = Counter(name.rpartition(".")[2] for name in _fields(default_config(task)))
+    assert {name for name, count in shorts.items() if count > 1} == {"compile", "cuda_graphs", "name", "substeps"}

@@ -11,7 +11,7 @@ from dexhand_gym.envs.randomize import Uniform, redraw
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.hands.hand import Hand
 
-CONCERNED = ("action_delay", "action_lowpass", "action_drop", "joint_offset", "coupling")
+OF_COMMANDS = ("action_delay", "action_lowpass", "action_drop", "joint_offset", "coupling")
 
 
 class Commands:

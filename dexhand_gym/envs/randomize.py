@@ -121,8 +121,8 @@ class Physics:
         drawn: Dict[str, Tensor] = {}
         if cfg.ground_friction:
             drawn["world.friction"] = self.between(uniform, cfg.ground_friction, self.nominal[0, 2], 1)[:, 0]
-        if cfg.gravity or cfg.gravity_tilt:
-            size = self.between(uniform, cfg.gravity or (1.0, 1.0), 1.0, 1)
+        if cfg.gravity_scale or cfg.gravity_tilt:
+            size = self.between(uniform, cfg.gravity_scale or (1.0, 1.0), 1.0, 1)
             tilt = self.between(uniform, (0.0, cfg.gravity_tilt), 0.0, 1)
             way = uniform(-torch.pi, torch.pi, 1)
             parts = torch.cat((tilt.cos(), tilt.sin() * way.cos(), tilt.sin() * way.sin()), 1)

@@ -75,7 +75,7 @@ class RandomizeConfig:
     """Friction coefficient of each fingertip's contacts, in the place of the object's."""
     ground_friction: Optional[Tuple[Friction, Friction]] = None
     """Friction coefficient of the ground's contacts, in the place of the object's."""
-    gravity: Factors = None
+    gravity_scale: Factors = None
     """Factor of gravity."""
     gravity_tilt: Angle = 0.0
     """Gravity is inclined by up to this, rad, in a random direction."""
@@ -153,7 +153,7 @@ EVERYTHING: Dict[str, Any] = {
     "link_mass": (0.5, 1.5),
     "fingertip_friction": (0.5, 1.5),
     "ground_friction": (0.5, 1.5),
-    "gravity": (0.95, 1.05),
+    "gravity_scale": (0.95, 1.05),
     "gravity_tilt": 0.04,
     "action_delay": (0, 3),
     "action_lowpass": (0.3, 1.0),

@@ -15,8 +15,8 @@ from dexhand_gym.hands.hand import Hand
 
 TOUCH = ("contact_force_gain", "contact_force_bias", "dead_fingertip")
 """What differs between fingertips."""
-CONCERNED = (*TOUCH, "joint_offset", "joint_position_noise", "joint_position_step", "joint_velocity_noise")
-CONCERNED += ("body_position_noise", "contact_force_noise", "contact_force_step", "contact_force_limit")
+OF_SENSORS = (*TOUCH, "joint_offset", "joint_position_noise", "joint_position_step", "joint_velocity_noise")
+OF_SENSORS += ("body_position_noise", "contact_force_noise", "contact_force_step", "contact_force_limit")
 OWN = ("base_dof_target", "active_finger_dof_target", "all_finger_dof_target", "dof_targets", "targets", "rule_targets")
 OWN += ("last_actions", "prev_actions", "episode_step", "episode_time")
 """Quantities that the policy knows without a sensor."""

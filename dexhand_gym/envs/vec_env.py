@@ -13,7 +13,6 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from dexhand_gym.envs import commands, sensing
 from dexhand_gym.envs.actions import Stage, Stages, as_tensor
 from dexhand_gym.envs.captured import Captured, copies
 from dexhand_gym.envs.checks import (
@@ -25,11 +24,13 @@ from dexhand_gym.envs.checks import (
     check_started,
     check_variation,
 )
+from dexhand_gym.envs.commands import OF_COMMANDS, Commands
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.measuring import Instruments, raw_quantities
 from dexhand_gym.envs.quantities import RAW, Measured, finite, half_extents
 from dexhand_gym.envs.randomize import Physics, Pushes, Uniform, check_engine, once, randomizable
 from dexhand_gym.envs.randomize_config import PHYSICAL
+from dexhand_gym.envs.sensing import OF_SENSORS, Late, Sensors
 from dexhand_gym.envs.state import get_state, set_state
 from dexhand_gym.envs.task import Task, overrides
 from dexhand_gym.envs.terms import Terms, Verdict
@@ -120,9 +121,9 @@ class DexHandVecEnv(Task):
         self.width = torch.zeros((), dtype=torch.float64, device=self.device) if randomize.curriculum else None
         """How far ranges have widened, [] in [0, 1]; None: fully, there is no curriculum."""
         self._physics = Physics(randomize, scene, cfg.sim.gravity, self.device, self.width)
-        if any(randomize.is_on(name) for name in commands.CONCERNED):
+        if any(randomize.is_on(name) for name in OF_COMMANDS):
             targets = self.stages.dof_targets
-            self.stages.commands = commands.Commands(randomize, self.hand, targets, self.generator, self.width)
+            self.stages.commands = Commands(randomize, self.hand, targets, self.generator, self.width)
         pushed = randomize.is_on("push_impulse") or randomize.is_on("push_twist")
         self._pushes = Pushes(randomize, scene.free, self.control_dt, n, self.generator) if pushed else None
         if pushed:
@@ -137,9 +138,9 @@ class DexHandVecEnv(Task):
         self.consecutive_successes = torch.zeros_like(self._episode_step)
         self.raw = raw_quantities(self.sim, scene, self.stages, self._start, self._episode_step, variation)
         offset = self.stages.commands.offset if self.stages.commands else None
-        sensors = sensing.Sensors(randomize, self.hand, self.raw, self.sim.actor_names[1:], offset, self.width)
-        self._sensors = sensors if any(randomize.is_on(name) for name in sensing.CONCERNED) else None
-        late = sensing.Late(randomize, n, self.device, self.width) if randomize.observation_delay[1] else None
+        sensors = Sensors(randomize, self.hand, self.raw, self.sim.actor_names[1:], offset, self.width)
+        self._sensors = sensors if any(randomize.is_on(name) for name in OF_SENSORS) else None
+        late = Late(randomize, n, self.device, self.width) if randomize.observation_delay[1] else None
         self._instruments = Instruments(self, self.raw, self._sensors, late)
         if forever:
             self._draw(forever)
