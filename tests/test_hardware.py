@@ -242,6 +242,7 @@ def test_the_preset_reads_nothing_that_no_hand_reports():
     assert torch.equal(env._instruments.observe(env.measured)[:, :104], before)
 
 
+@pytest.mark.slow
 def test_it_can_be_said_in_every_place(tmp_path):
     (tmp_path / "hardware.yaml").write_text(
         yaml.safe_dump({"task_name": "BlindGrasping", "task": {"observe": "hardware"}})
@@ -261,6 +262,7 @@ def test_it_can_be_said_in_every_place(tmp_path):
         configs.parse(["--task", "BoxGrasping", "--task.observe", "hardwear"])
 
 
+@pytest.mark.slow
 def test_a_run_keeps_it_and_is_tested_and_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train_ppo.main(f"--task BoxGrasping --task.observe hardware {SMALL}".split()) == 0

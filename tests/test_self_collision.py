@@ -114,6 +114,7 @@ def test_shapes_that_overlap_in_the_open_hand_or_nearly_always_do_not_collide(tm
     assert {("end0", "end1"), ("end0", "end2"), ("end1", "end2")} <= pairs
 
 
+@pytest.mark.slow
 def test_it_goes_along_with_a_policy(tmp_path, monkeypatch):
     """As the rest of the physics does; the command line may say otherwise."""
     import train_ppo

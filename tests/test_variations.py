@@ -135,6 +135,7 @@ def test_the_grounds_friction_by_sliding(backend, device):
     assert slid == pytest.approx([0.051, 0.102], rel=0.1)
 
 
+@pytest.mark.slow
 def test_fingertips_without_friction_lift_nothing():
     lifted = {}
     for friction in (0.02, 1.0):
@@ -245,6 +246,7 @@ def test_a_lowpass_goes_a_share_of_the_way():
         assert (commands(first + 1.0) - first).mean().item() == pytest.approx(1 - 0.7**k, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_lost_commands_by_counting():
     env = make(500, randomize={"action_drop": 0.25})
     env.reset(seed=0)
@@ -256,6 +258,7 @@ def test_lost_commands_by_counting():
     assert lost == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_wrong_zero_is_reported_and_reached():
     """What the hand reports is what was asked for; where it is, is off by up to 0.05 rad. The base's are right."""
     env = make(64, randomize={"joint_offset": 0.05}, policy_observation_keys=("base_dof_pos", "all_finger_dof_pos"))
@@ -349,6 +352,7 @@ def test_angles_come_in_whole_steps():
 # --- Pushes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pushes_by_their_rate_and_size():
     """5 a second are one in ten of the steps of 20 ms; 0.02 N s within one step are 1 N at most."""
     env = make(400, randomize={"push_rate": 5.0, "push_impulse": 0.02})
@@ -418,6 +422,7 @@ def test_for_life_means_for_life():
     assert names and all(torch.equal(env.memory()[name], before[name]) for name in names)
 
 
+@pytest.mark.slow
 def test_a_curriculum_widens_while_attempts_succeed():
     """Nominal at first; after an iteration of successes the factors 0.5 to 1.5 are those of 0.99 to 1.01."""
     ranges = {"task.randomize.base_stiffness": (0.5, 1.5), "task.randomize.curriculum": 0.5}
