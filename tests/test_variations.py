@@ -121,6 +121,13 @@ def test_a_body_turns_about_its_centre_of_mass(backend, device):
     )
 
 
+def test_a_centre_of_mass_varies_about_its_own_place():
+    env = make(200, randomize={"box_center": 0.005}, object={"center": (0.01, 0.0, 0.0)})
+    at = env.memory()["sim.body_ipos"][:, 0]
+    assert at.mean(0).numpy() == pytest.approx([0.01, 0, 0], abs=6e-4)
+    assert (at - torch.tensor([0.01, 0, 0])).abs().max() <= 0.005
+
+
 @engines
 def test_the_grounds_friction_by_sliding(backend, device):
     """At 1 m/s it slides for v^2 / (2 mu g), as in test_randomize.py: 102 mm with 0.5, 51 mm with 1."""

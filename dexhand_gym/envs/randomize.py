@@ -73,6 +73,7 @@ class Physics:
         self.axes = torch.tensor(np.stack((down, side, np.cross(down, side))) * size, device=device)
         """Gravity, and two vectors of its size across it [3, 3]."""
         nominal = [(max(x.extents), x.mass, x.friction) for x in scene.free]
+        self.centers = torch.tensor([x.center for x in scene.free], dtype=torch.float64, device=device).view(-1, 3)
         self.nominal = torch.tensor(nominal, dtype=torch.float64, device=device).view(-1, 3)
 
     def draw(self, uniform: Uniform) -> Dict[str, Tensor]:
@@ -93,7 +94,8 @@ class Physics:
             drawn["inertia"] = self.between(uniform, cfg.box_inertia, 1.0, len(things))
         if cfg.box_center:
             most = cfg.box_center
-            drawn["center"] = self.between(uniform, (-most, most), 0.0, 3 * len(things)).unflatten(1, (-1, 3))
+            off = self.between(uniform, (-most, most), 0.0, 3 * len(things)).unflatten(1, (-1, 3))
+            drawn["center"] = self.centers + off
         return {f"{thing.name}.{name}": rows[:, i] for name, rows in drawn.items() for i, thing in enumerate(things)}
 
     def of_hand(self, uniform: Uniform) -> Dict[str, Tensor]:

@@ -74,7 +74,7 @@ class Varied:
             for thing in self.things
             for name, value in self.nominal(thing).items()
         }
-        whole = {"gravity": cfg.gravity, **{f"{thing.name}.center": (0.0, 0.0, 0.0) for thing in self.things}}
+        whole = {"gravity": cfg.gravity, **{f"{thing.name}.center": thing.center for thing in self.things}}
         for name, value in whole.items():
             self.values[name] = torch.tensor(value, dtype=torch.float64, device=device).repeat(num_envs, 1)
         self.middle = {
