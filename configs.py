@@ -24,7 +24,6 @@ import dexhand_gym
 from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
-from dexhand_gym.envs.randomize_config import EVERYTHING
 from dexhand_gym.fields import Annotated, Matching, Range, check, check_name
 from dexhand_gym.settings import (
     NONE,
@@ -152,15 +151,6 @@ TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand", "env.self_colli
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
-    "train_hardware": {
-        "task.observe": "hardware",
-        "num_envs": 8192,
-        "render": False,
-        "env.compile": True,
-        "train.compile": True,
-        **{f"task.randomize.{name}": value for name, value in EVERYTHING.items()},
-        "max_iterations": 1000,
-    },
     "test_render": _WATCH,
     "test_stream": _WATCH,
     "test_record": {**_TEST, "render": False, "env.record_video": True, "train.test_episodes": 16},

@@ -1,6 +1,7 @@
 """Each variation of task.randomize changes what it names, by the amount stated: weighed, pushed, timed, counted."""
 
 import re
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -13,6 +14,7 @@ from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim.base import properties
 from examples.scripted_grasp import scripted_env
 
+ROOT = Path(__file__).resolve().parent.parent
 G = 9.81
 DT = 0.02 / 3  # a physics step, by which both engines report the state early
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -387,8 +389,8 @@ def test_everything_is_everything():
 
 
 @pytest.mark.parametrize("task", ["BoxGrasping", "BlindGrasping"])
-def test_a_preset_has_all_of_it(task):
-    cfg = parse(["--task", task, "--config", "train_hardware"])
+def test_a_file_has_all_of_it(task):
+    cfg = parse(["--task", task, "--config", str(ROOT / "examples/train_hardware.yaml")])
     assert cfg.task.observe == "hardware" and cfg.env.num_envs == 8192
     assert {name: getattr(cfg.task.randomize, name) for name in EVERYTHING} == EVERYTHING
 
