@@ -324,7 +324,7 @@ LOADS = """
 import torch, warp as wp
 wp.config.verbose = False
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
-from dexhand_gym.sim import warp_modules
+from dexhand_gym.sim import mjwarp, warp_modules
 import logging
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 wp.config.log_level, warp_modules.PATIENCE, warp_modules.MOST_THREADS = wp.LOG_INFO, 0.01, 2
