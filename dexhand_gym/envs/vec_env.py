@@ -35,7 +35,7 @@ from dexhand_gym.envs.state import get_state, set_state
 from dexhand_gym.envs.task import Task, overrides
 from dexhand_gym.envs.terms import Terms, Verdict
 from dexhand_gym.fields import check_name, shortened
-from dexhand_gym.sim import View, choose_engine, make_sim
+from dexhand_gym.sim import Scene, View, choose_engine, make_sim
 from dexhand_gym.sim.base import draws_itself
 
 WIDENING = 0.02
@@ -118,16 +118,7 @@ class DexHandVecEnv(Task):
         self.stages = Stages(self.task, self.hand, self.control_dt, n, self.device)
         self.limits = self.stages.limits
         self.generator = torch.Generator(device=self.device)
-        self.width = torch.zeros((), dtype=torch.float64, device=self.device) if randomize.curriculum else None
-        """How far ranges have widened, [] in [0, 1]; None: fully, there is no curriculum."""
-        self._physics = Physics(randomize, scene, cfg.sim.gravity, self.device, self.width)
-        if any(randomize.is_on(name) for name in OF_COMMANDS):
-            targets = self.stages.dof_targets
-            self.stages.commands = Commands(randomize, self.hand, targets, self.generator, self.width)
-        pushed = randomize.is_on("push_impulse") or randomize.is_on("push_twist")
-        self._pushes = Pushes(randomize, scene.free, self.control_dt, n, self.generator) if pushed else None
-        if pushed:
-            self.sim.push(torch.zeros(n, len(scene.free), 6, device=self.device))
+        self._randomize(scene)
         self._start = {
             "hand": torch.zeros_like(self.stages.targets),
             **{name: self.sim.root_state[:, i, :7].clone() for i, name in enumerate(self.sim.actor_names) if i},
@@ -137,10 +128,7 @@ class DexHandVecEnv(Task):
         self._beginning = torch.zeros(n, dtype=torch.bool, device=self.device)
         self.consecutive_successes = torch.zeros_like(self._episode_step)
         self.raw = raw_quantities(self.sim, scene, self.stages, self._start, self._episode_step, variation)
-        offset = self.stages.commands.offset if self.stages.commands else None
-        sensors = Sensors(randomize, self.hand, self.raw, self.sim.actor_names[1:], offset, self.width)
-        self._sensors = sensors if any(randomize.is_on(name) for name in OF_SENSORS) else None
-        late = Late(randomize, n, self.device, self.width) if randomize.observation_delay[1] else None
+        self._sensors, late = self._make_sensors()
         self._instruments = Instruments(self, self.raw, self._sensors, late)
         if forever:
             self._draw(forever)
@@ -149,6 +137,29 @@ class DexHandVecEnv(Task):
         self._varies = overrides(self, "vary") or (not forever and any(randomize.is_on(name) for name in PHYSICAL))
         sizes_differ = bool(variation) or self._varies
         self._sizes = {f"{thing.name}_size": self.raw[f"{thing.name}_size"] for thing in scene.free if sizes_differ}
+
+    def _randomize(self, scene: Scene) -> None:
+        """Makes what draws differences of the physics, of commands, and pushes."""
+        randomize, control = self.task.randomize, self.stages
+        self.width = torch.zeros((), dtype=torch.float64, device=self.device) if randomize.curriculum else None
+        """How far ranges have widened, [] in [0, 1]; None: fully, there is no curriculum."""
+        self._physics = Physics(randomize, scene, self.cfg.sim.gravity, self.device, self.width)
+        if any(randomize.is_on(name) for name in OF_COMMANDS):
+            control.commands = Commands(randomize, self.hand, control.dof_targets, self.generator, self.width)
+        self._pushes: Optional[Pushes] = None
+        if randomize.is_on("push_impulse") or randomize.is_on("push_twist"):
+            self._pushes = Pushes(randomize, scene.free, self.control_dt, self.num_envs, self.generator)
+            self.sim.push(torch.zeros(self.num_envs, len(scene.free), 6, device=self.device))
+
+    def _make_sensors(self) -> Tuple[Optional[Sensors], Optional[Late]]:
+        """What is wrong with sensors, and late; None for what is not."""
+        randomize, offset = self.task.randomize, self.stages.commands.offset if self.stages.commands else None
+        sensors = late = None
+        if any(randomize.is_on(name) for name in OF_SENSORS):
+            sensors = Sensors(randomize, self.hand, self.raw, self.sim.actor_names[1:], offset, self.width)
+        if randomize.observation_delay[1]:
+            late = Late(randomize, self.num_envs, self.device, self.width)
+        return sensors, late
 
     def _capture(self) -> None:
         """The parts of a step, as CUDA graphs where that is possible."""
