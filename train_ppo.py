@@ -196,6 +196,8 @@ def train(
     if not distributed.is_main():
         return
     best = workspace.best_checkpoint(folder)
+    if env.width is not None:
+        env.width.fill_(1.0)  # a test is as wide as its ranges
     film("best")
     Policy(env, cfg.train, best).measure(cfg.train.test_episodes or env.num_envs, folder, console)
     kind = "newest" if best.name.startswith("last_") else "best"

@@ -1,11 +1,13 @@
 """Environment steps per second against raw physics on the CPU, in one run.
 
-    python benchmarks/env_step.py [--num-envs 256] [--steps 250] [--rounds 5] [--self-collision] [--memory]
+    python benchmarks/env_step.py [--num-envs 256] [--steps 250] [--rounds 5] [--memory]
+                                  [anything that train_ppo.py takes]
 
 Replays the actions of grasps (contact-rich: what physics costs when it matters) and times, in turns, `env.step` of
 BoxGrasping (actions, physics, observations, rewards, endings, resets) and `mujoco.rollout` of the same model from the
-same states, with the same dof targets, substeps, warm starts and threads. --memory then takes 10 000 steps of short
-episodes and prints the process's resident memory along the way.
+same states, with the same dof targets, substeps, warm starts and threads (but without what `task.randomize` changes in the
+physics, for it has one model for all). --memory then takes 10 000 steps of short episodes and prints the process's
+resident memory along the way.
 """
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
@@ -20,13 +22,15 @@ import time
 from pathlib import Path
 from typing import Any, List, Tuple
 
-import gymnasium
 import mujoco
 import numpy as np
 import torch
 from mujoco import rollout
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # examples/ is not a part of what is installed
+import configs
+from dexhand_gym import find_task
+from dexhand_gym.envs import make_vec_env
 from examples.scripted_grasp import scripted_env
 
 
@@ -35,14 +39,16 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=256)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--self-collision", action="store_true", help="fingers and palm collide with each other")
     parser.add_argument("--memory", action="store_true")
-    args = parser.parse_args()
+    args, more = parser.parse_known_args()
+    try:
+        cfg = configs.parse(["--task", "BoxGrasping", "--device", "cpu", "--num-envs", str(args.num_envs), *more])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     cores = len(os.sched_getaffinity(0))
     print(f"mujoco {mujoco.__version__}, torch {torch.__version__}, {cores} cores, {args.num_envs} envs")
     actions = grasping_actions(args.num_envs, args.steps)
-    own = {"self_collision": args.self_collision}
-    env: Any = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=args.num_envs, seed=0, **own)
+    env: Any = make_vec_env(find_task("BoxGrasping"), args.num_envs, cfg, 0)
     raw = RawPhysics(env.unwrapped.sim, cores)
     play(env, raw, actions[:20])
     ratios = []

@@ -244,4 +244,7 @@ def plot(stored: Dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as mistake:
+        sys.exit(f"error: {mistake}")

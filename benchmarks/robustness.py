@@ -3,15 +3,17 @@ range of task.randomize is tried at both of its edges, as EVERYTHING (envs/rando
 
     python benchmarks/robustness.py --checkpoint latest [--episodes 1024] [--backend mujoco mjwarp] [--out robustness]
 
-Prints a Markdown table of success rates with Wilson's 95 % intervals, and writes it to OUT.md, a picture of it to OUT.png
-and all of what was found to OUT.json. Every environment plays one episode without exploration. The policy's own run says what else there is to say
-(task, control, observations); what is added to the command is read as train_ppo.py reads it (`--physics accurate`).
+Prints a Markdown table of success rates with Wilson's 95 % intervals, and writes it to OUT.md, a picture of it to
+OUT.png and all of what was found to OUT.json. Every environment plays one episode without exploration. The policy's own
+run says what else there is to say (task, control, observations); what is added to the command is read as train_ppo.py
+reads it (`--physics accurate`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -30,12 +32,9 @@ from ppo.evaluation import evaluate
 from ppo.policy import Policy
 
 RANDOM = "task.randomize."
-ACCURATE = {
-    "sim.substeps": PHYSICS["accurate"].substeps,
-    "sim.solver.iterations": PHYSICS["accurate"].solver.iterations,
-    "sim.solver.ls_iterations": PHYSICS["accurate"].solver.ls_iterations,
-    "sim.solver.cone": PHYSICS["accurate"].solver.cone,
-}
+_PHYSICS = PHYSICS["accurate"]
+ACCURATE = {"sim.substeps": _PHYSICS.substeps, "sim.solver": dataclasses.asdict(_PHYSICS.solver)}
+OFF = {"action_lowpass": 1.0}  # where it is not 0
 VALUES: Tuple[Tuple[str, str, Tuple[Any, ...]], ...] = (
     ("box size, m", "env.box.size", (0.035, 0.04, 0.045, 0.05, 0.055, 0.06, 0.07)),
     ("box mass, kg", "env.box.mass", (0.02, 0.05, 0.1, 0.2, 0.3, 0.4)),
@@ -61,7 +60,7 @@ SETTINGS: List[Tuple[str, Dict[str, Any]]] = [
         for name, value in EVERYTHING.items()
         if isinstance(value, tuple) and name not in ALREADY
         for edge in value
-        if edge != 0 and edge != (1.0 if name == "action_lowpass" else None)
+        if edge != OFF.get(name, 0)
     ),
     *(
         (f"{name.replace('_', ' ')} {value}", {f"{RANDOM}{name}": value})

@@ -38,7 +38,8 @@ def check_environment() -> None:
 
 
 def start(device: str, patience: timedelta = TIMEOUT) -> None:
-    """Joins the other ranks; one that they wait for longer than `patience` is dead. Tensors on a GPU are averaged by NCCL, those on the CPU by Gloo."""
+    """Joins the other ranks; one that they wait for longer than `patience` is dead. Tensors on a GPU are averaged by
+    NCCL, those on the CPU by Gloo."""
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=patience)

@@ -1023,8 +1023,12 @@ def learn(
         curves: Any = tensorboard(Path(run_dir) / "summaries")
     else:
         curves = nullcontext(lambda metrics: None)
-    of_env = getattr(env, "hurry", lambda: None)
-    postponed = signals.postponed_signals(lambda: (hurry(), of_env()), "stopping after this iteration")  # type: ignore
+
+    def hurry_all() -> None:
+        hurry()
+        getattr(env, "hurry", lambda: None)()
+
+    postponed = signals.postponed_signals(hurry_all, "stopping after this iteration")
     with postponed as caught, curves as write_curves:
         enough = False
         while progress.epoch < cfg.max_iterations and not stopped(caught, enough):

@@ -18,6 +18,10 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine
         pytest.param("gpu.py", "error: PyTorch finds no CUDA device, on which this measures", marks=without_gpu),
         pytest.param("learner.py", "error: --device cuda: ", marks=without_gpu),
         ("learner.py --device tpu", "error: --device tpu: "),
+        (
+            "env_step.py --task.randomize.joint-frictoin 0 1",
+            "error: unknown option task.randomize.joint_frictoin; did you",
+        ),
         ("learner.py --device cpu --num-envs 0", "error: --num-envs 0: allowed is 1 or more"),
         ("learner.py --device cpu --minibatches 8 0", "error: --minibatches 0: allowed is 1 or more"),
     ],

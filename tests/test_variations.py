@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import dexhand_gym  # noqa: F401
+import train_ppo
 from configs import parse
 from dexhand_gym.envs.randomize_config import EVERYTHING, RandomizeConfig
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim.base import properties
 from examples.scripted_grasp import scripted_env
+from ppo.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
 G = 9.81
@@ -450,6 +452,24 @@ def test_a_curriculum_widens_while_attempts_succeed():
         env.step(torch.ones(8, 0))
     env.width.fill_(0.99)
     assert env.statistics()["randomize_width"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_training_is_tested_at_full_width(tmp_path, monkeypatch):
+    """Though its ranges are still nominal when it ends."""
+    monkeypatch.chdir(tmp_path)
+    measure, widths = Policy.measure, []
+
+    def measured(self, *args):
+        widths.append(self.env.width.item())
+        return measure(self, *args)
+
+    monkeypatch.setattr(Policy, "measure", measured)
+    small = "--num-envs 4 --device cpu --max-iterations 1 --train.horizon-length 4 --train.num-minibatches 1"
+    line = f"--task BoxGrasping {small} --train.test-episodes 2 --task.episode-length 5"
+    more = "--task.randomize.curriculum 0.9 --task.randomize.link-mass 0.5 1.5"
+    assert train_ppo.main(f"{line} {more}".split()) == 0
+    assert widths == [1.0]
 
 
 def test_a_curriculum_needs_a_success():

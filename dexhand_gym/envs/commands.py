@@ -7,7 +7,7 @@ from typing import Dict, List, Optional
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.randomize import Uniform, redraw
+from dexhand_gym.envs.randomize import Uniform, narrowed, redraw, steps_between
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.hands.hand import Hand
 
@@ -43,16 +43,14 @@ class Commands:
         if high:
             redraw(self.steps, steps_between(low, high, uniform, self.steps, self.width), mask)
         if cfg.action_lowpass:
-            redraw(self.share, self.narrowed(uniform(*cfg.action_lowpass, 1), 1.0), mask)
+            redraw(self.share, narrowed(uniform(*cfg.action_lowpass, 1), 1.0, self.width), mask)
         if self.factor is not None and cfg.coupling:
-            factors = self.narrowed(uniform(*cfg.coupling, dofs), 1.0)
+            factors = narrowed(uniform(*cfg.coupling, dofs), 1.0, self.width)
             redraw(self.factor, 1.0 + self.followers * (factors.to(self.followers) - 1.0), mask)
         if self.offset is not None:
             most = cfg.joint_offset
-            redraw(self.offset, self.narrowed(uniform(-most, most, dofs), 0.0).to(self.fingers) * self.fingers, mask)
-
-    def narrowed(self, values: Tensor, nominal: float) -> Tensor:
-        return values if self.width is None else nominal + self.width * (values - nominal)
+            offset = narrowed(uniform(-most, most, dofs), 0.0, self.width).to(self.fingers)
+            redraw(self.offset, offset * self.fingers, mask)
 
     def __call__(self, targets: Tensor) -> Tensor:
         """Takes the newest targets and returns what the drives pull to."""
@@ -93,12 +91,6 @@ class Commands:
         others = {"received": self.received, "coupling_factor": self.factor, "joint_offset": self.offset}
         found = {**lowpass, **others}
         return {**delay, **{name: value for name, value in found.items() if value is not None}}
-
-
-def steps_between(low: int, high: int, uniform: Uniform, like: Tensor, width: Optional[Tensor]) -> Tensor:
-    """Whole numbers [N], low and high among them; of the part `width` of them only."""
-    steps = uniform(low, high + 1, 1)[:, 0].floor() if high > low else torch.full_like(like, high).double()
-    return steps.clamp(low, high) if width is None else (steps.clamp(low, high) * width).round()
 
 
 def followers_of(hand: Hand) -> List[float]:

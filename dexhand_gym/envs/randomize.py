@@ -30,14 +30,24 @@ def redraw(buffer: Tensor, values: Tensor, mask: Optional[Tensor]) -> None:
     buffer.copy_(values if where is None else torch.where(where, values, buffer))
 
 
+def narrowed(values: Tensor, nominal: Any, width: Optional[Tensor]) -> Tensor:
+    """`values`, of whose distance from nominal a curriculum leaves the share `width` [] (None: all of it)."""
+    return values if width is None else nominal + width * (values - nominal)
+
+
+def steps_between(low: int, high: int, uniform: Uniform, like: Tensor, width: Optional[Tensor]) -> Tensor:
+    """Whole numbers [N], low and high among them."""
+    steps = uniform(low, high + 1, 1)[:, 0].floor() if high > low else torch.full_like(like, high).double()
+    return narrowed(steps.clamp(low, high), 0.0, width).round()
+
+
 def check_engine(cfg: RandomizeConfig, backend: str) -> None:
     """Raises ValueError, one line, for what Isaac Gym cannot change."""
     if backend != "isaacgym":
         return
     off = RandomizeConfig()
     for name in (*PHYSICAL, "push_impulse", "push_twist"):
-        known = name in OF_PHYSX or name in ("joint_offset", "coupling")
-        if cfg.is_on(name) and not known:
+        if cfg.is_on(name) and name not in OF_PHYSX:
             value = getattr(cfg, name)
             raise ValueError(f"task.randomize.{name} = {value}: with Isaac Gym allowed is {getattr(off, name)}")
         if cfg.is_on(name) and name in OF_PHYSX and cfg.per == "episode":
@@ -50,7 +60,8 @@ def randomizable(scene: Scene, cfg: RandomizeConfig) -> Scene:
     check_objects(cfg, scene)
     objects = scene.objects
     if cfg.box_center:  # exactly 0, the engines take short cuts that another centre of mass does not allow
-        objects = tuple(thing if any(thing.center) else replace(thing, center=(1e-5, 0.0, 0.0)) for thing in objects)
+        off = {"center": (1e-5, 0.0, 0.0)}
+        objects = tuple(x if x.fixed or any(x.center) else replace(x, **off) for x in objects)
     return replace(scene, objects=objects, grip=bool(cfg.fingertip_friction or cfg.ground_friction))
 
 
@@ -81,8 +92,7 @@ class Physics:
         return {**self.of_objects(uniform), **self.of_hand(uniform), **self.of_world(uniform)}
 
     def between(self, uniform: Uniform, bounds: Tuple[float, float], nominal: Any, columns: int) -> Tensor:
-        values = uniform(bounds[0], bounds[1], columns)
-        return values if self.width is None else nominal + self.width * (values - nominal)
+        return narrowed(uniform(bounds[0], bounds[1], columns), nominal, self.width)
 
     def of_objects(self, uniform: Uniform) -> Dict[str, Tensor]:
         cfg, things = self.cfg, self.scene.free

@@ -7,9 +7,8 @@ from typing import Any, Dict, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.commands import steps_between
 from dexhand_gym.envs.quantities import Measured
-from dexhand_gym.envs.randomize import Uniform, redraw
+from dexhand_gym.envs.randomize import Uniform, narrowed, redraw, steps_between
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.hands.hand import Hand
 
@@ -56,18 +55,18 @@ class Sensors:
         self.touches = any(cfg.is_on(name) for name in (*TOUCH, "contact_force_step", "contact_force_limit"))
         self.fingers = slice(hand.num_base, None)
 
-    def draw(self, generator: torch.Generator, mask: Optional[Tensor] = None) -> None:
+    def draw_noise(self, generator: torch.Generator, mask: Optional[Tensor] = None) -> None:
         """Samples the noise of another instant, in the environments of `mask` [N] or in all."""
         for unit in self.unit.values():
             fresh = torch.randn(unit.shape, generator=generator, dtype=unit.dtype, device=unit.device)
             redraw(unit, fresh, mask)
 
-    def draw_touch(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
+    def draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
         """Draws the fingertips of the environments in `mask` [N], or of all."""
         cfg, fingers = self.cfg, self.gain.shape[1]
         gain = torch.ones_like(self.gain)
         if cfg.contact_force_gain:
-            gain = self.narrowed(uniform(*cfg.contact_force_gain, fingers), 1.0).to(gain).unsqueeze(-1)
+            gain = narrowed(uniform(*cfg.contact_force_gain, fingers), 1.0, self.width).to(gain).unsqueeze(-1)
         if cfg.dead_fingertip:
             dead = cfg.dead_fingertip if self.width is None else cfg.dead_fingertip * self.width
             alive = (uniform(0.0, 1.0, fingers).to(gain) >= dead).to(gain).unsqueeze(-1)
@@ -75,11 +74,8 @@ class Sensors:
         redraw(self.gain, gain, mask)
         if cfg.contact_force_bias:
             most = cfg.contact_force_bias
-            bias = self.narrowed(uniform(-most, most, 3 * fingers), 0.0).to(gain).unflatten(1, (-1, 3))
+            bias = narrowed(uniform(-most, most, 3 * fingers), 0.0, self.width).to(gain).unflatten(1, (-1, 3))
             redraw(self.bias, torch.where(gain > 0, bias, 0.0), mask)
-
-    def narrowed(self, values: Tensor, nominal: float) -> Tensor:
-        return values if self.width is None else nominal + self.width * (values - nominal)
 
     def memory(self) -> Dict[str, Tensor]:
         """The state that persists between steps, by name."""

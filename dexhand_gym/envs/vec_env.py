@@ -253,7 +253,7 @@ class DexHandVecEnv(Task):
     def _drive_dofs(self) -> None:
         self.stages.run(self.measured)
         if self._sensors:
-            self._sensors.draw(self.generator)
+            self._sensors.draw_noise(self.generator)
         if self._pushes:
             self.sim.push(self._pushes.draw(self.width))
 
@@ -322,7 +322,7 @@ class DexHandVecEnv(Task):
             self._start[name].copy_(torch.where(column, value, self._start[name]))
         self.stages.restart(mask, self._start["hand"])
         if self._sensors:
-            self._sensors.draw(self.generator, mask)
+            self._sensors.draw_noise(self.generator, mask)
         for buffer in (*self._instruments.timers.values(), self._episode_step, self._episode_return):
             buffer.masked_fill_(mask.view(-1, *[1] * (buffer.dim() - 1)), 0)
         dof_targets = self.stages.dof_targets
@@ -346,12 +346,9 @@ class DexHandVecEnv(Task):
 
     def _draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
         """Draws what is wrong with commands and sensors, in the environments of `mask` or in all."""
-        if self.stages.commands:
-            self.stages.commands.draw(uniform, mask)
-        if self._sensors:
-            self._sensors.draw_touch(uniform, mask)
-        if self._instruments.late:
-            self._instruments.late.draw(uniform, mask)
+        for part in (self.stages.commands, self._sensors, self._instruments.late):
+            if part:
+                part.draw(uniform, mask)
 
     # What a user asks for ---------------------------------------------------------------------------------------------
 
