@@ -108,6 +108,8 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
         flags += ["--task", "BoxGrasping"]
     cfg = configs.parse(flags)
     cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
+    for name in (name[len("task.") :] for _, name, _ in VALUES if name.startswith("task.init_")):
+        setattr(cfg.task, name, getattr(type(cfg.task)(), name))
     return cfg
 
 
