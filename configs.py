@@ -89,7 +89,8 @@ class TrainConfig(PPOConfig):
     seconds have passed."""
     checkpoint: Optional[Annotated[str, Matching(r"(?s)[^\0]+", "a file or a run")]] = None
     """Policy to test, or training to resume: latest, latest_train, latest_test, a run, a .pth file, or pretrained, the
-    policy that comes with the package. Given a run, a test uses its best checkpoint, a training its newest."""
+    policy that comes with the package (pretrained:v0: an older one). Given a run, a test uses its best checkpoint, a
+    training its newest."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Level of detail on the console and in train.log; debug adds a table of the reward terms."""
     torch_deterministic: bool = False
@@ -273,14 +274,19 @@ def read_physics(name: str) -> Settings:
 
 
 def find_pretrained(given: Settings) -> None:
-    """Replaces `--checkpoint pretrained` by the folder of the policy that comes with the package."""
-    if given.get("train.checkpoint") != ["pretrained"]:
+    """Replaces `--checkpoint pretrained`, the newest policy that comes with the package, or `pretrained:v0`, a certain
+    one, by its folder."""
+    wanted, named, version = " ".join(given.get("train.checkpoint", [])).partition(":")
+    if wanted != "pretrained":
         return
     known = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
     task = only_word("task", given.setdefault("task_name", ["BoxGrasping"]))
     if task not in known:
         raise ValueError(f"checkpoint = 'pretrained': there is none for {task}, only for {', '.join(known)}")
-    given["train.checkpoint"] = [str(PRETRAINED / task)]
+    versions = sorted((path.name for path in (PRETRAINED / task).glob("v*")), key=lambda name: int(name[1:]))
+    if named:
+        check_name("checkpoint", f"pretrained:{version}", ["pretrained", *(f"pretrained:{name}" for name in versions)])
+    given["train.checkpoint"] = [str(PRETRAINED / task / (version or versions[-1]))]
 
 
 def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:

@@ -1,7 +1,7 @@
 """Raw physics, env.step and PPO on one GPU, in one run, of what a task really trains.
 
     python benchmarks/gpu.py [--task BoxGrasping] [--num-envs 4096 8192 16384 32768] [--minibatches 8 16]
-                             [--checkpoint pretrained] [--json benchmarks/gpu.json] [anything that train_ppo.py takes]
+                             [--checkpoint pretrained:v0] [--json benchmarks/gpu.json] [anything that train_ppo.py takes]
     python benchmarks/gpu.py --plot FILE.png --json benchmarks/gpu.json
 
 Environment and agent are those of `train_ppo.py --config train_headless`. The policy of --checkpoint should hold the
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--task", default="BoxGrasping")
     parser.add_argument("--num-envs", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
     parser.add_argument("--minibatches", type=int, nargs="+", default=[8, 16])
-    parser.add_argument("--checkpoint", default="pretrained", help="a .pth file, or pretrained")
+    parser.add_argument("--checkpoint", default="pretrained:v0", help="a .pth file, or pretrained")
     parser.add_argument("--json", type=Path, help="results go there (with --plot: come from there)")
     parser.add_argument("--plot", type=Path, help="draw results instead of measuring")
     args, more = parser.parse_known_args()

@@ -76,7 +76,7 @@ SETTINGS: List[Tuple[str, Dict[str, Any]]] = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="latest, a run, a .pth file, or pretrained")
+    parser.add_argument("--checkpoint", required=True, help="latest, a run, a .pth file, pretrained, or pretrained:v0")
     parser.add_argument("--episodes", type=int, default=1024)
     parser.add_argument("--backend", nargs="+", choices=("mujoco", "mjwarp"), help="default: what runs fast here")
     parser.add_argument("--out", default="robustness")
@@ -102,7 +102,7 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
     """That of the checkpoint's run; of a checkpoint without one, BoxGrasping's."""
     flags = ["--test", "--checkpoint", checkpoint, *others]
     if (
-        checkpoint != "pretrained"
+        checkpoint.partition(":")[0] != "pretrained"
         and not (workspace.resolve_checkpoint(checkpoint).parent.parent / "config.yaml").is_file()
     ):
         flags += ["--task", "BoxGrasping"]

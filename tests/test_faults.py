@@ -317,7 +317,7 @@ def stranger(tmp_path, monkeypatch):
     """A policy with a config.yaml that wants much."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "theirs" / "nn").mkdir(parents=True)
-    policy = Path(dexhand_gym.__file__).parent / "pretrained" / "BoxGrasping" / "nn" / "policy.pth"
+    policy = Path(dexhand_gym.__file__).parent / "pretrained" / "BoxGrasping" / "v0" / "nn" / "policy.pth"
     (tmp_path / "theirs" / "nn" / "policy.pth").write_bytes(policy.read_bytes())
     config = yaml.safe_load((policy.parent.parent / "config.yaml").read_text())
     config["env"].update(render=True, render_host="0.0.0.0", num_envs=2**20, device="cuda:7", record_video=True)

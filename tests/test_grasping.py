@@ -246,7 +246,7 @@ def test_pretrained_policy_grasps(task):
 
 
 def test_pretrained_is_small_and_says_how_it_was_made():
-    cfg = configs.parse(["--test", "--checkpoint", "pretrained"])
+    cfg = configs.parse(["--test", "--checkpoint", "pretrained:v0"])
     file = Path(cfg.train.checkpoint)
     assert cfg.task_name == "BoxGrasping", "the task need not be named"
     assert (cfg.train.gamma, cfg.train.separate, cfg.task.randomize.box_size) == (0.995, False, (0.04, 0.06))
@@ -256,3 +256,17 @@ def test_pretrained_is_small_and_says_how_it_was_made():
         ValueError, match="'pretrained': there is none for BaseTask, only for BlindGrasping, BoxGrasping"
     ):
         configs.parse(["--task", "BaseTask", "--test", "--checkpoint", "pretrained"])
+
+
+def test_pretrained_is_the_newest_and_older_ones_stay():
+    newest = Path(configs.parse(["--test", "--checkpoint", "pretrained"]).train.checkpoint).parts[-3]
+    for task in ("BoxGrasping", "BlindGrasping"):
+        shipped = {path.name for path in (configs.PRETRAINED / task).iterdir()}
+        assert shipped == {f"v{i}" for i in range(len(shipped))}
+        for version in shipped:
+            cfg = configs.parse(["--task", task, "--test", "--checkpoint", f"pretrained:{version}"])
+            assert Path(cfg.train.checkpoint).parts[-4:] == (task, version, "nn", "policy.pth")
+    assert newest == max(shipped)
+    for wrong in ("pretrained:v9", "pretrained:", "pretrained: v0"):
+        with pytest.raises(ValueError, match="checkpoint: unknown name 'pretrained:.*Allowed: pretrained, pretrained:v0"):
+            configs.parse(["--test", "--checkpoint", wrong])

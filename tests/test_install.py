@@ -88,7 +88,7 @@ def test_the_wheel_has_one_package_with_all_that_belongs_to_it(wheel):
     expected |= {f"dexhand_gym/ppo/{path.name}" for path in (ROOT / "ppo").glob("*.py")}
     expected |= {"dexhand_gym/command/configs.py", "dexhand_gym/command/train_ppo.py"}
     assert {name for name in names if name.startswith("dexhand_gym/")} == expected
-    assert {name for name in expected if "pretrained" in name} > {"dexhand_gym/pretrained/BoxGrasping/nn/policy.pth"}
+    assert {name for name in expected if "pretrained" in name} > {"dexhand_gym/pretrained/BoxGrasping/v0/nn/policy.pth"}
 
 
 def test_neither_shadows_the_other(installed, users_folder):
@@ -103,7 +103,7 @@ assert train_ppo.ppo.__name__ == "dexhand_gym.ppo.ppo"
 print(ours.parse(["--task", "BoxGrasping", "--test", "--checkpoint", "pretrained"]).train.checkpoint)"""
     mine, policy = run(installed / "python", "-c", code, cwd=users_folder).splitlines()
     assert mine == "configs ppo train_ppo"
-    assert policy.endswith("dexhand_gym/pretrained/BoxGrasping/nn/policy.pth")
+    assert "dexhand_gym/pretrained/BoxGrasping/v" in policy and policy.endswith("/nn/policy.pth")
     code = "from importlib.util import find_spec; print(*map(find_spec, ('configs', 'ppo', 'train_ppo')))"
     assert run(installed / "python", "-c", code, cwd=installed) == "None None None\n"
 
