@@ -50,7 +50,7 @@ def start(num_envs: int, device: str) -> Any:
 
 def of_boxes(sim: Any, name: str) -> torch.Tensor:
     """Their size, mass or friction [N]."""
-    return sim._own[name][:, 0].float()
+    return sim._own[f"box_{name}"][:, 0].float()
 
 
 def every_row(sim: Any) -> torch.Tensor:

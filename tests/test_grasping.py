@@ -268,5 +268,7 @@ def test_pretrained_is_the_newest_and_older_ones_stay():
             assert Path(cfg.train.checkpoint).parts[-4:] == (task, version, "nn", "policy.pth")
     assert newest == max(shipped)
     for wrong in ("pretrained:v9", "pretrained:", "pretrained: v0"):
-        with pytest.raises(ValueError, match="checkpoint: unknown name 'pretrained:.*Allowed: pretrained, pretrained:v0"):
+        with pytest.raises(
+            ValueError, match="checkpoint: unknown name 'pretrained:.*Allowed: pretrained, pretrained:v0"
+        ):
             configs.parse(["--test", "--checkpoint", wrong])

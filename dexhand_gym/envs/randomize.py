@@ -15,7 +15,8 @@ from dexhand_gym.sim.base import Scene
 
 Uniform = Callable[[float, float, int], Tensor]
 """(low, high, columns) -> random numbers [N, columns]."""
-OF_PHYSX = ("box_size", "box_mass", "box_friction")
+OF_PHYSX = ("box_size", "box_mass", "box_friction", "joint_damping", "joint_armature")
+OF_PHYSX += tuple(f"{part}_{name}" for part in ("finger", "base") for name in ("stiffness", "damping", "effort"))
 
 
 def once(num_envs: int, random: np.random.Generator) -> Uniform:

@@ -211,7 +211,7 @@ Variation = Dict[str, Any]
 | "hand.friction", "world.friction" | [N, F], [N] coefficient of the fingertips, of the ground; see Scene.grip   |
 | a field of MuJoCo's MjModel       | [N, ...] all of it, such as dof_damping [N, nv]                            |
 
-Isaac Gym knows size, mass and friction of objects.
+Isaac Gym knows size, mass and friction of objects, and of the hand what is a factor of its dofs.
 """
 
 PROPERTIES = ("size", "mass", "friction", "inertia", "center")

@@ -31,12 +31,14 @@ from dexhand_gym.fields import check_name
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import numbers, write_plain_mjcf
 from dexhand_gym.objects import Object
-from dexhand_gym.sim.base import MOST, REPORTED, PhysxConfig, Scene, SimConfig, Variation, View
+from dexhand_gym.sim.base import MOST, REPORTED, PhysxConfig, Scene, SimConfig, Variation, View, check_properties
 from dexhand_gym.sim.kinematics import Kinematics
 
 _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
 _MATERIALS = 60_000
 """Limit on different friction values: PhysX supports some 64 000 materials."""
+OF_DRIVES = ("hand.stiffness", "hand.damping", "hand.effort", "hand.joint_damping", "hand.armature")
+"""What may vary of the hand."""
 T = TypeVar("T")
 
 
@@ -60,7 +62,9 @@ class IsaacGymSimulator:
         self._asked = False
         if scene.edit_spec is not None:
             raise ValueError("the task changes MuJoCo's model (edit_spec), which Isaac Gym has not: allowed is MuJoCo")
+        check_variation(scene, variation or {}, num_envs)
         boxes_of = boxes_in_each(scene, num_envs, variation or {})
+        hands_of = {name: np.asarray(rows) for name, rows in (variation or {}).items() if name in OF_DRIVES}
         boxes_of["friction"] = in_steps(boxes_of["friction"])
         if self.device.type == "cuda" and IsaacGymSimulator._started:
             raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
@@ -75,7 +79,7 @@ class IsaacGymSimulator:
         self.sim = self.gym.create_sim(gpu, graphics, gymapi.SIM_PHYSX, self._params(cfg))
         if self.sim is None:
             raise RuntimeError(f"env.device = '{device}': Isaac Gym cannot start there; what it printed says why")
-        self._build(scene, cfg.physx, boxes_of)
+        self._build(scene, cfg.physx, boxes_of, hands_of)
         succeeded(self.gym.prepare_sim(self.sim), "prepare_sim")
 
         self.actor_names, hand = scene.actor_names, scene.hand
@@ -114,7 +118,9 @@ class IsaacGymSimulator:
 
     # Construction -----------------------------------------------------------------------------------------------------
 
-    def _build(self, scene: Scene, physx: PhysxConfig, boxes_of: Dict[str, np.ndarray]) -> None:
+    def _build(
+        self, scene: Scene, physx: PhysxConfig, boxes_of: Dict[str, np.ndarray], hands_of: Dict[str, np.ndarray]
+    ) -> None:
         """Ground, and in every environment the hand and the boxes; its collision group keeps them apart from other
         environments."""
         gym, sim = self.gym, self.sim
@@ -130,7 +136,6 @@ class IsaacGymSimulator:
             hand_asset = succeeded(gym.load_asset(sim, folder, "hand.xml", options), "load_asset")
         self._dof_order = self._order(gym.get_asset_dof_names(hand_asset), scene.hand.dof_names, "dofs")
         self._body_order = self._order(gym.get_asset_rigid_body_names(hand_asset), scene.hand.body_names, "bodies")
-        dof_properties = self._dof_properties(scene.hand, gym.get_asset_dof_properties(hand_asset))
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
         self.envs, self._cameras = [], []
         hands, boxes = [], []  # indices of actors
@@ -143,7 +148,9 @@ class IsaacGymSimulator:
             at = pose(scene.hand_height)
             at.r = gymapi.Quat(*scene.hand_quat)
             actor = succeeded(gym.create_actor(env, hand_asset, at, "hand", i, 1), "create_actor")
-            succeeded(gym.set_actor_dof_properties(env, actor, dof_properties), "set_actor_dof_properties")
+            factors = {name: rows[i] for name, rows in hands_of.items()}
+            drives = self._dof_properties(scene.hand, gym.get_asset_dof_properties(hand_asset), factors)
+            succeeded(gym.set_actor_dof_properties(env, actor, drives), "set_actor_dof_properties")
             self._set_friction(env, actor, 1.0)
             hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
             for box, size, mass, friction in zip(scene.free, *(boxes_of[name][i] for name in boxes_of)):
@@ -158,7 +165,8 @@ class IsaacGymSimulator:
             self.envs.append(env)
             if i < self.view.cameras:
                 self._cameras.append(self._add_camera(env))
-        self._own = {name: torch.tensor(rows, device=self.device) for name, rows in boxes_of.items()}
+        own = {**{f"box_{name}": rows for name, rows in boxes_of.items()}, **hands_of}
+        self._own = {name.replace(".", "_"): torch.tensor(rows, device=self.device) for name, rows in own.items()}
         self._built = {name: rows.clone() for name, rows in self._own.items()}
         self._hands, self._boxes = self._indices(hands).int(), self._indices(boxes).int().view(self.num_envs, -1)
 
@@ -168,15 +176,18 @@ class IsaacGymSimulator:
             raise RuntimeError(f"Isaac Gym imported other {what} than the hand has: {', '.join(found)}")
         return self._indices([found.index(name) for name in wanted])
 
-    def _dof_properties(self, hand: Hand, properties: Any) -> Any:
-        """The hand's drives. PhysX has one damping, so the joint's is added to the drive's."""
-        for i, name in zip(self._dof_order.tolist(), hand.dof_names):
+    def _dof_properties(self, hand: Hand, properties: Any, factors: Dict[str, np.ndarray]) -> Any:
+        """The hand's drives, times an environment's factors [D] by name. PhysX has one damping, so the joint's is added
+        to the drive's."""
+        one = np.ones(len(hand.dof_names))
+        stiffness, damping, effort, of_joint, armature = (factors.get(name, one) for name in OF_DRIVES)
+        for dof, (i, name) in enumerate(zip(self._dof_order.tolist(), hand.dof_names)):
             drive, joint = hand.drives[name], hand.joints[name]
             properties["driveMode"][i] = gymapi.DOF_MODE_POS
-            properties["stiffness"][i] = drive["stiffness"]
-            properties["damping"][i] = drive["damping"] + float(joint.get("damping", 0))
-            properties["effort"][i] = drive["effort"]
-            properties["armature"][i] = float(joint.get("armature", 0))
+            properties["stiffness"][i] = drive["stiffness"] * stiffness[dof]
+            properties["damping"][i] = drive["damping"] * damping[dof] + float(joint.get("damping", 0)) * of_joint[dof]
+            properties["effort"][i] = drive["effort"] * effort[dof]
+            properties["armature"][i] = float(joint.get("armature", 0)) * armature[dof]
             properties["lower"][i], properties["upper"][i] = numbers(joint["range"])
         properties["hasLimits"], properties["friction"], properties["velocity"] = True, 0.0, 1000.0
         return properties
@@ -243,7 +254,7 @@ class IsaacGymSimulator:
         """See Simulator.step."""
         gym, sim = self.gym, self.sim
         if self._asked:
-            self._check_boxes()
+            self._check_own()
         torch.index_select(dof_targets, 1, self._our_dofs, out=self._targets)
         done = gym.set_dof_position_target_tensor(sim, gymtorch.unwrap_tensor(self._targets))
         succeeded(done, "set_dof_position_target_tensor")
@@ -309,17 +320,14 @@ class IsaacGymSimulator:
         after a write to every environment: continuing and restoring then give the same result."""
         self._asked = True
         self._written.fill_(True)
-        boxes = {f"box_{name}": rows for name, rows in self._own.items()}
-        return {**{name: getattr(self, name) for name in REPORTED}, "written": self._written, **boxes}
+        return {**{name: getattr(self, name) for name in REPORTED}, "written": self._written, **self._own}
 
-    def _check_boxes(self) -> None:
-        """Raises RuntimeError if a restored memory has other boxes: they cannot be rebuilt."""
+    def _check_own(self) -> None:
+        """Raises RuntimeError if a restored memory has other boxes or drives: they cannot be rebuilt."""
         self._asked = False
         for name, rows in self._own.items():
             if not torch.equal(rows, self._built[name]):
-                raise RuntimeError(
-                    f"boxes of another {name}: Isaac Gym keeps those of the seed that it was started with"
-                )
+                raise RuntimeError(f"another {name}: Isaac Gym keeps those of the seed that it was started with")
 
     def take_overflow(self) -> Tensor:
         """See Simulator.take_overflow; PhysX only prints that buffers overflow."""
@@ -352,6 +360,14 @@ def succeeded(result: T, call: str) -> T:
     return result
 
 
+def check_variation(scene: Scene, variation: Variation, num_envs: int) -> None:
+    """Raises ValueError, one line, for a variation that PhysX does not take."""
+    for name in variation:
+        known = [f"{box.name}.{what}" for box in scene.free for what in ("size", "mass", "friction")]
+        check_name("variation with Isaac Gym", name, [*known, *OF_DRIVES])
+    check_properties(variation, scene, num_envs)
+
+
 def boxes_in_each(scene: Scene, num_envs: int, variation: Variation) -> Dict[str, np.ndarray]:
     """Largest extent, mass and friction of the boxes in each environment [N, boxes]. Raises ValueError, one line, for
     what is not supported with Isaac Gym."""
@@ -366,8 +382,6 @@ def boxes_in_each(scene: Scene, num_envs: int, variation: Variation) -> Dict[str
         for box in scene.free
         for name, value in (("size", max(box.extents)), ("mass", box.mass), ("friction", box.friction))
     }
-    for name in variation:
-        check_name("variation with Isaac Gym", name, nominal)
     columns = {
         name: np.broadcast_to(np.asarray(variation.get(name, value), dtype=np.float64), num_envs)
         for name, value in nominal.items()

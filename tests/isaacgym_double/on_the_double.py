@@ -176,8 +176,32 @@ def test_each_box_has_its_own_weight_size_and_friction():
     sim.memory()
     hold(sim)
     sim.memory()["box_mass"][0] = 1.0
-    with pytest.raises(RuntimeError, match="boxes of another mass"):
+    with pytest.raises(RuntimeError, match="another box_mass"):
         hold(sim)
+
+
+def test_each_hand_has_its_own_drives():
+    """PhysX adds a joint's damping to that of its drive."""
+    names = ("stiffness", "damping", "effort", "joint_damping", "armature")
+    own = {f"hand.{name}": torch.rand(2, len(HAND.dof_names)) + 0.5 for name in names}
+    sim = make_sim(Scene(), 2, SimConfig(), 1, "isaacgym", "cpu", own)
+    for i, env in enumerate(sim.envs):
+        (hand,) = env.actors
+        for dof, name in enumerate(HAND.dof_names):
+            row = hand.dof_properties[hand.asset.dof_names.index(name)]
+            stiffness, damping, effort, of_joint, armature = (float(x[i, dof]) for x in own.values())
+            drive, joint = HAND.drives[name], HAND.joints[name]
+            wanted = drive["damping"] * damping + float(joint.get("damping", 0)) * of_joint
+            assert row["damping"] == pytest.approx(wanted)
+            assert row["stiffness"] == pytest.approx(drive["stiffness"] * stiffness)
+            assert row["effort"] == pytest.approx(drive["effort"] * effort)
+            assert row["armature"] == pytest.approx(float(joint["armature"]) * armature)
+    for wrong, message in (
+        ({"hand.mass": torch.ones(2, len(HAND.body_names))}, "variation with Isaac Gym: unknown name 'hand.mass'"),
+        ({"hand.effort": torch.ones(2, 3)}, r"variation 'hand.effort': shape \(2, 3\), allowed is a tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_sim(Scene(), 2, SimConfig(), 1, "isaacgym", "cpu", wrong)
 
 
 @pytest.mark.parametrize(
