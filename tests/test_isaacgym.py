@@ -106,13 +106,14 @@ def test_the_engine_and_what_the_stand_in_forbids():
 @pytest.mark.slow
 def test_a_training_leaves_checkpoints_and_videos_and_is_gone_on_with(tmp_path):
     train = [TRAIN, *SMALL.split()]
-    done = run(*train, "--max-iterations", "2", *FILM.split(), cwd=tmp_path)
+    differ = "--task.randomize.per environment --task.randomize.finger-stiffness 0.5 2 --task.randomize.box-mass 0.1 0.2"
+    done = run(*train, "--max-iterations", "2", *FILM.split(), *differ.split(), "--seed", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = next((tmp_path / "runs").glob("BoxGrasping_train_*"))
     assert list((folder / "nn").glob("last_*.pth"))
     assert list((folder / "videos").glob("*.mp4"))
     assert "isaacgym" in (folder / "config.yaml").read_text()
-    more = run(*train, "--max-iterations", "3", "--checkpoint", "latest", cwd=tmp_path)
+    more = run(*train, "--max-iterations", "3", "--checkpoint", "latest", "--seed", "3", cwd=tmp_path)
     assert more.returncode == 0, more.stdout + more.stderr
     assert "iteration 3/3" in more.stdout
     shown = run(*train, "--test", "--checkpoint", "latest", "--render", cwd=tmp_path)
