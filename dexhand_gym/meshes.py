@@ -66,7 +66,7 @@ def load_mesh(file: str, size: float, parts: int = 1) -> Solid:
     return _load_mesh(file, size, parts, _STAMPS[file])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)  # more than a set of objects has
 def _load_mesh(file: str, size: float, parts: int, stamp: Tuple[int, int]) -> Solid:
     vertices, faces = read(Path(file))
     check_solid(f"mesh {file!r}", vertices, faces)
@@ -81,12 +81,18 @@ def _load_mesh(file: str, size: float, parts: int, stamp: Tuple[int, int]) -> So
     return Solid(tuple(Hull((hull.vertices - (low + high) / 2) * scale, hull.faces) for hull in hulls), (x, y, z))
 
 
-def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
-    """Vertices [V, 3] and faces [F, 3] of a file. Raises ValueError, one line."""
+def load_trimesh() -> Any:
+    """Raises ValueError, one line, where it is not installed."""
     try:
         import trimesh
     except ImportError:
         raise ValueError(f"meshes need trimesh: {INSTALL}") from None
+    return trimesh
+
+
+def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
+    """Vertices [V, 3] and faces [F, 3] of a file. Raises ValueError, one line."""
+    trimesh = load_trimesh()
     if path.suffix.lower() not in (".obj", ".stl", ".ply") or not path.is_file():
         raise ValueError(f"mesh {str(path)!r}: allowed is a file that exists, .obj, .stl or .ply")
     try:
@@ -192,8 +198,7 @@ def write_mesh(vertices: Any, faces: Optional[Any], sizes: Tuple[float, float]) 
         raise ValueError(
             f"vertices: they span {size:g} m, allowed is {sizes[0]:g} to {sizes[1]:g} m; or say their size"
         )
-    import trimesh
-
+    trimesh = load_trimesh()
     if faces is None:
         points, triangles = hull_of(points)
     content: Any = trimesh.Trimesh(points, triangles, process=False).export(file_type="ply")
