@@ -17,11 +17,34 @@ from dexhand_gym.caches import keep_compiled
 log = logging.getLogger(__name__)
 
 
+class Fused:
+    """A function that its first call compiles, so that it takes few kernels; where that fails, it stays as it is."""
+
+    def __init__(self, function: Callable[..., Any]):
+        keep_compiled()
+        self._plain = function
+        self._function = torch.compile(function, dynamic=False)
+        self._told = False
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._plain is self._function:
+            return self._function(*arguments)
+        if not self._told:
+            log.info("torch.compile fuses %s(), which takes longest when it is new", self._plain.__name__.strip("_"))
+            self._told = True
+        try:
+            return self._function(*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # no compiler on this machine, perhaps
+            log.warning("not compiled, which costs a few per cent of speed: %s", str(error).strip().splitlines()[0])
+            self._function = self._plain
+            return self._function(*arguments)
+
+
 class Captured:
     """Calls `function()`, which reads and writes tensors of fixed memory. With `on_gpu` the first two calls run it
     (kernels load and compile), the third captures it, and every later one replays the capture; otherwise it is run.
     Both use inference mode, which saves a tenth of the cost of small operations; the returned tensors are copies made
-    outside of it. `fuse` compiles the function first.
+    outside of it. `compiles` says that the function, or a part of it, is Fused.
 
     Code that waits for the GPU (`.item()`, `torch.tensor(...)`, shapes that depend on data) cannot be captured. The
     second call detects that; then the function is run at every call, and a warning names function and line.
@@ -32,15 +55,10 @@ class Captured:
         function: Callable[[], Any],
         on_gpu: bool,
         generator: Optional[torch.Generator] = None,
-        fuse: bool = False,
+        compiles: bool = False,
     ):
-        self.on_gpu = on_gpu
-        self._plain = function
-        self._fused = on_gpu and fuse
-        if self._fused:
-            keep_compiled()
-        self._function = torch.compile(function, dynamic=False) if self._fused else function
-        self._waits = self._told = False
+        self.on_gpu, self._function, self._compiles = on_gpu, function, compiles
+        self._waits = False
         self._generator = generator
         self._functions: Tuple[Callable, ...] = ()
         self._runs = 0
@@ -57,8 +75,8 @@ class Captured:
             self._runs += 1
             watching = synchronisations() if self.on_gpu and self._runs == 2 else contextlib.nullcontext([])
             with torch.inference_mode(), watching as found:
-                result = self._run()
-            places = [place for place in found if not (self._fused and "/torch/" in place)]  # the compiler may wait
+                result = self._function()
+            places = [place for place in found if not (self._compiles and "/torch/" in place)]  # the compiler may wait
             if places:
                 self._waits = True
                 log.warning(
@@ -76,19 +94,6 @@ class Captured:
                 self._result = self._function()
         self._graph.replay()
         return copies(self._result)
-
-    def _run(self) -> Any:
-        if self._plain is self._function:
-            return self._function()
-        if not self._told:
-            log.info("torch.compile fuses %s(), which takes longest when it is new", self._plain.__name__.strip("_"))
-            self._told = True
-        try:
-            return self._function()
-        except torch._dynamo.exc.TorchDynamoException as error:  # pyright: ignore  # no compiler on this machine, perhaps
-            log.warning("not compiled, which costs a few per cent of speed: %s", str(error).strip().splitlines()[0])
-            self._function = self._plain
-            return self._function()
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ from typing import Dict, List, Optional
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.randomize import Uniform, narrowed, redraw, steps_between
+from dexhand_gym.envs.randomize import Uniform, narrowed, steps_between
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.hands.hand import Hand
+from dexhand_gym.sim.base import overwrite
 
 OF_COMMANDS = ("action_delay", "action_lowpass", "action_drop", "joint_offset", "coupling")
 
@@ -41,24 +42,28 @@ class Commands:
         cfg, dofs = self.cfg, self.fingers.numel()
         low, high = cfg.action_delay
         if high:
-            redraw(self.steps, steps_between(low, high, uniform, self.steps, self.width), mask)
+            overwrite(self.steps, steps_between(low, high, uniform, self.steps, self.width), mask)
         if cfg.action_lowpass:
-            redraw(self.share, narrowed(uniform(*cfg.action_lowpass, 1), 1.0, self.width), mask)
+            overwrite(self.share, narrowed(uniform(*cfg.action_lowpass, 1), 1.0, self.width), mask)
         if self.factor is not None and cfg.coupling:
             factors = narrowed(uniform(*cfg.coupling, dofs), 1.0, self.width)
-            redraw(self.factor, 1.0 + self.followers * (factors.to(self.followers) - 1.0), mask)
+            overwrite(self.factor, 1.0 + self.followers * (factors.to(self.followers) - 1.0), mask)
         if self.offset is not None:
             most = cfg.joint_offset
             offset = narrowed(uniform(-most, most, dofs), 0.0, self.width).to(self.fingers)
-            redraw(self.offset, offset * self.fingers, mask)
+            overwrite(self.offset, offset * self.fingers, mask)
 
     def __call__(self, targets: Tensor) -> Tensor:
         """Takes the newest targets and returns what the drives pull to."""
-        if self.received is not None:
-            kind = {"generator": self.generator, "device": targets.device}
+        kind = {"generator": self.generator, "device": targets.device}
+        numbers = None if self.received is None else torch.rand(len(targets), 1, **kind)
+        return self.carry(targets, numbers)
+
+    def carry(self, targets: Tensor, numbers: Optional[Tensor]) -> Tensor:
+        """What a call makes of uniform random numbers [N, 1], which decide on what is lost."""
+        if self.received is not None and numbers is not None:
             chance = self.cfg.action_drop if self.width is None else self.cfg.action_drop * self.width.float()
-            lost = torch.rand(len(targets), 1, **kind) < chance
-            self.received.copy_(torch.where(lost, self.received, targets))
+            self.received.copy_(torch.where(numbers < chance, self.received, targets))
             targets = self.received
         if self.cfg.action_delay[1]:
             known = torch.cat((targets.unsqueeze(1), self.waiting), 1)
@@ -78,10 +83,10 @@ class Commands:
         """Resets the environments in `mask` [N], as if these targets had been in force for long; returns what the
         drives pull to."""
         if self.received is not None:
-            redraw(self.received, targets, mask)
+            overwrite(self.received, targets, mask)
         if self.smooth is not None:
-            redraw(self.smooth, targets, mask)
-        redraw(self.waiting, targets.unsqueeze(1).expand_as(self.waiting), mask)
+            overwrite(self.smooth, targets, mask)
+        overwrite(self.waiting, targets.unsqueeze(1).expand_as(self.waiting), mask)
         return self.reached(targets)
 
     def memory(self) -> Dict[str, Tensor]:

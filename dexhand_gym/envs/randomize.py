@@ -24,13 +24,6 @@ def once(num_envs: int, random: np.random.Generator) -> Uniform:
     return lambda low, high, columns: torch.from_numpy(random.uniform(low, high, (num_envs, columns)))
 
 
-def redraw(buffer: Tensor, values: Tensor, mask: Optional[Tensor]) -> None:
-    """Overwrites the rows of `buffer` [N, ...] in `mask` [N], or all."""
-    values = values.to(buffer)
-    where = None if mask is None else mask.view(-1, *[1] * (buffer.dim() - 1))
-    buffer.copy_(values if where is None else torch.where(where, values, buffer))
-
-
 def narrowed(values: Tensor, nominal: Any, width: Optional[Tensor]) -> Tensor:
     """`values`, of whose distance from nominal a curriculum leaves the share `width` [] (None: all of it)."""
     return values if width is None else nominal + width * (values - nominal)
@@ -171,8 +164,12 @@ class Pushes:
     def draw(self, width: Optional[Tensor] = None) -> Tensor:
         """Forces and torques [N, objects, 6] of this control step: N and N m, world axes; 0 where there is no push."""
         kind: Dict[str, Any] = {"generator": self.generator, "device": self.generator.device}
-        chance, *share = torch.rand(3, *self.shape, 1, **kind)
-        ways = torch.nn.functional.normalize(torch.randn(*self.shape, 2, 3, **kind), dim=-1)
+        return self.wrench(torch.rand(3, *self.shape, 1, **kind), torch.randn(*self.shape, 2, 3, **kind), width)
+
+    def wrench(self, numbers: Tensor, ways: Tensor, width: Optional[Tensor]) -> Tensor:
+        """What draw() makes of random numbers: uniform [3, N, objects, 1] and normal [N, objects, 2, 3]."""
+        chance, *share = numbers.unbind(0)
+        ways = torch.nn.functional.normalize(ways, dim=-1)
         parts = [most * part * ways[..., i, :] for i, (most, part) in enumerate(zip(self.most, share))]
         wrench = torch.cat(parts, -1) * (chance < self.chance)
         return wrench if width is None else wrench * width.to(wrench.dtype)

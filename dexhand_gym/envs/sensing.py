@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.quantities import Measured
-from dexhand_gym.envs.randomize import Uniform, narrowed, redraw, steps_between
+from dexhand_gym.envs.randomize import Uniform, narrowed, steps_between
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.hands.hand import Hand
+from dexhand_gym.sim.base import overwrite
 
 TOUCH = ("contact_force_gain", "contact_force_bias", "dead_fingertip")
 """What differs between fingertips."""
@@ -43,9 +44,13 @@ class Sensors:
             **dict.fromkeys(("bodies", *actors), cfg.body_position_noise * position),
         }
         self.scales = {name: scale.to(raw[name].device) for name, scale in scales.items() if scale.any()}
-        self.unit = {name: torch.zeros_like(raw[name]) for name in self.scales}
-        """The noise of the newest instant, with standard deviation 1."""
         forces = raw["body_forces"]
+        shapes = [raw[name].shape for name in self.scales]
+        widths = [shape[1:].numel() for shape in shapes]
+        self.noise = forces.new_zeros(len(forces), sum(widths))
+        parts = self.noise.split(widths, 1)
+        self.unit = {name: part.view(shape) for name, part, shape in zip(self.scales, parts, shapes)}
+        """The noise of the newest instant, with standard deviation 1: parts of `noise`, which is drawn in one go."""
         n, fingers = len(forces), len(hand.fingers)
         contacts = hand.contacts
         rows = range(forces.shape[1])[contacts] if isinstance(contacts, slice) else contacts
@@ -57,9 +62,14 @@ class Sensors:
 
     def draw_noise(self, generator: torch.Generator, mask: Optional[Tensor] = None) -> None:
         """Samples the noise of another instant, in the environments of `mask` [N] or in all."""
-        for unit in self.unit.values():
-            fresh = torch.randn(unit.shape, generator=generator, dtype=unit.dtype, device=unit.device)
-            redraw(unit, fresh, mask)
+        if not self.unit:
+            return
+        if mask is None:
+            self.noise.normal_(generator=generator)
+        else:
+            kind = {"dtype": self.noise.dtype, "device": self.noise.device}
+            fresh = torch.randn(self.noise.shape, generator=generator, **kind)
+            overwrite(self.noise, fresh, mask)
 
     def draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
         """Draws the fingertips of the environments in `mask` [N], or of all."""
@@ -71,11 +81,11 @@ class Sensors:
             dead = cfg.dead_fingertip if self.width is None else cfg.dead_fingertip * self.width
             alive = (uniform(0.0, 1.0, fingers).to(gain) >= dead).to(gain).unsqueeze(-1)
             gain = gain * alive
-        redraw(self.gain, gain, mask)
+        overwrite(self.gain, gain, mask)
         if cfg.contact_force_bias:
             most = cfg.contact_force_bias
             bias = narrowed(uniform(-most, most, 3 * fingers), 0.0, self.width).to(gain).unflatten(1, (-1, 3))
-            redraw(self.bias, torch.where(gain > 0, bias, 0.0), mask)
+            overwrite(self.bias, torch.where(gain > 0, bias, 0.0), mask)
 
     def memory(self) -> Dict[str, Tensor]:
         """The state that persists between steps, by name."""
@@ -132,7 +142,7 @@ class Late:
 
     def draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
         """Draws the delays of the environments in `mask` [N], or of all."""
-        redraw(self.steps, steps_between(*self.cfg.observation_delay, uniform, self.steps, self.width), mask)
+        overwrite(self.steps, steps_between(*self.cfg.observation_delay, uniform, self.steps, self.width), mask)
 
     def __call__(self, columns: List[Tensor], keys: Sequence[str], begun: Optional[Tensor]) -> Tensor:
         """The observation [N, W] of the columns by these names, of which those that need a sensor are late. `begun` [N]:
@@ -145,7 +155,7 @@ class Late:
         if begun is None:
             self.history.copy_(torch.cat((rows.unsqueeze(1), self.history[:, :-1]), 1))
         else:
-            redraw(self.history, rows.unsqueeze(1).expand_as(self.history), begun)
+            overwrite(self.history, rows.unsqueeze(1).expand_as(self.history), begun)
         seen = self.history.gather(1, self.steps.view(-1, 1, 1).expand(-1, 1, rows.shape[1])).squeeze(1)
         return torch.where(self.own, rows, seen)
 

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from dexhand_gym.envs.actions import Stage, Stages, as_tensor
-from dexhand_gym.envs.captured import Captured, copies
+from dexhand_gym.envs.captured import Captured, Fused, copies
 from dexhand_gym.envs.checks import (
     check_class,
     check_reset,
@@ -28,8 +28,8 @@ from dexhand_gym.envs.commands import OF_COMMANDS, Commands
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.measuring import Instruments, raw_quantities
 from dexhand_gym.envs.quantities import RAW, Measured, finite, half_extents
-from dexhand_gym.envs.randomize import Physics, Pushes, Uniform, check_engine, once, randomizable
-from dexhand_gym.envs.randomize_config import PHYSICAL
+from dexhand_gym.envs.randomize import Physics, Pushes, check_engine, once, randomizable
+from dexhand_gym.envs.redraw import Redraw
 from dexhand_gym.envs.sensing import OF_SENSORS, Late, Sensors
 from dexhand_gym.envs.state import get_state, set_state
 from dexhand_gym.envs.task import Task, overrides
@@ -88,6 +88,7 @@ class DexHandVecEnv(Task):
             check_variation(self.vary())  # before the seed: it draws numbers
         self.generator.seed() if seed is None else self.generator.manual_seed(seed % 2**63)
         self._begin_first_episodes()
+        self._fuse()
         self._make_spaces()
         self.watchers: List[Callable[[Dict[str, Any]], None]] = []
         """Called with info after every step."""
@@ -130,12 +131,15 @@ class DexHandVecEnv(Task):
         self.raw = raw_quantities(self.sim, scene, self.stages, self._start, self._episode_step, variation)
         self._sensors, late = self._make_sensors()
         self._instruments = Instruments(self, self.raw, self._sensors, late)
+        parts = [part for part in (self.stages.commands, self._sensors, late) if part]
         if forever:
-            self._draw(forever)
+            for part in parts:
+                part.draw(forever)
+        varies = overrides(self, "vary")
+        self._redraw = Redraw(self, varies, *(None, []) if forever else (self._physics, parts))
         self.differ = randomize.per_environment
         """Whether environments differ in properties that they keep from episode to episode."""
-        self._varies = overrides(self, "vary") or (not forever and any(randomize.is_on(name) for name in PHYSICAL))
-        sizes_differ = bool(variation) or self._varies
+        sizes_differ = bool(variation) or self._redraw.varies
         self._sizes = {f"{thing.name}_size": self.raw[f"{thing.name}_size"] for thing in scene.free if sizes_differ}
 
     def _randomize(self, scene: Scene) -> None:
@@ -165,11 +169,22 @@ class DexHandVecEnv(Task):
         """The parts of a step, as CUDA graphs where that is possible."""
         env = self.cfg.env
         graphs = env.cuda_graphs and self.device.type == "cuda"
+        self._compiles = compiles = graphs and env.compile
+        finish, observe = self._finish_step, self._observe_starts
+        if compiles:
+            finish, observe = Fused(finish), Fused(observe)
         draws = self._sensors or self._pushes or self.stages.commands
-        self._drive = Captured(self._drive_dofs, graphs, generator=self.generator if draws else None)
-        self._finish = Captured(self._finish_step, graphs, fuse=env.compile)
-        self._place = Captured(self._place_starts, graphs, generator=self.generator)
-        self._observe = Captured(self._observe_starts, graphs, fuse=env.compile)
+        self._drive = Captured(self._drive_dofs, graphs, self.generator if draws else None, compiles)
+        self._finish = Captured(finish, graphs, compiles=compiles)
+        self._place = Captured(self._place_starts, graphs, self.generator, compiles)
+        self._observe = Captured(observe, graphs, compiles=compiles)
+
+    def _fuse(self) -> None:
+        """Compiles what becomes of random numbers. (The first episodes have given memory to all that varies.)"""
+        parts = ((self._redraw, "apply"), (self.stages.commands, "carry"), (self._pushes, "wrench"))
+        for owner, name in parts if self._compiles else ():
+            if owner:
+                setattr(owner, name, Fused(getattr(owner, name)))
 
     def _begin_first_episodes(self) -> None:
         """Begins the first episodes, which tries out all that the task defines. Raises ValueError, one line, where it
@@ -312,10 +327,7 @@ class DexHandVecEnv(Task):
         """Writes random starts of the environments in `_beginning` into the tensors; write_state() passes them on."""
         mask = self._beginning
         column = mask.unsqueeze(1)
-        if self._varies:
-            self._vary(mask)
-        if self.task.randomize.per == "episode":
-            self._draw(self.uniform, mask)
+        self._redraw(self.vary(), mask)
         start = self.sample_start()
         check_start(start, self._start)
         for name, value in start.items():
@@ -331,24 +343,6 @@ class DexHandVecEnv(Task):
         for i, name in enumerate(self.sim.actor_names[1:], 1):
             at_rest = torch.nn.functional.pad(self._start[name], (0, 6))
             self.sim.root_state[:, i] = torch.where(column, at_rest, self.sim.root_state[:, i])
-
-    def _vary(self, mask: Tensor) -> None:
-        """Applies to the environments in `mask` what differs between episodes."""
-        drawn = self._physics.draw(self.uniform) if self.task.randomize.per == "episode" else {}
-        own = self.vary()
-        variation = {**drawn, **own} if drawn else own
-        self.sim.vary(variation, mask)
-        for name, values in variation.items():
-            thing, _, what = name.partition(".")
-            if what == "size":
-                size = self.raw[f"{thing}_size"]
-                size.copy_(torch.where(mask.unsqueeze(1), values.to(size).view(-1, 1), size))
-
-    def _draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
-        """Draws what is wrong with commands and sensors, in the environments of `mask` or in all."""
-        for part in (self.stages.commands, self._sensors, self._instruments.late):
-            if part:
-                part.draw(uniform, mask)
 
     # What a user asks for ---------------------------------------------------------------------------------------------
 

@@ -257,6 +257,12 @@ def check_properties(variation: Any, scene: Scene, num_envs: int) -> None:
                 raise ValueError(f"variation {name!r}: shape {shape}, allowed is a tensor {wanted}")
 
 
+def overwrite(rows: Tensor, values: Tensor, mask: Optional[Tensor]) -> None:
+    """Writes those of the rows [N, ...] that `mask` [N] names, or all."""
+    where = None if mask is None else mask.view(-1, *[1] * (rows.dim() - 1))
+    rows.copy_(values if where is None else values.to(rows).where(where, rows))
+
+
 class Simulator(Protocol):
     """N copies of a Scene in one engine. World frame, SI units, quaternions xyzw, float32.
 

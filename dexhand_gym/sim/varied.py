@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Set, Tuple
 
 import mujoco
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from dexhand_gym.fields import check_name
 from dexhand_gym.objects import Object
 from dexhand_gym.shapes import bounding_radius, geom_size, inertia
-from dexhand_gym.sim.base import PROPERTIES, Scene, SimConfig, Variation, check_properties
+from dexhand_gym.sim.base import PROPERTIES, Scene, SimConfig, Variation, check_properties, overwrite
 
 SOLID = ("geom_size", "geom_rbound", "geom_aabb")
 HAND: Dict[str, Tuple[Tuple[str, Any], ...]] = {
@@ -54,7 +54,7 @@ class Varied:
         self.rows = {
             "body": slice(*span(bodies[0].id, len(bodies))) if bodies else slice(0),
             "dof": slice(*span(bodies[0].dofadr[0], 6 * len(bodies))) if bodies else slice(0),
-            "geom": slice(bodies[0].geomadr[0], self.geoms[self.things[-1].name].stop) if bodies else slice(0),
+            "geom": slice(int(bodies[0].geomadr[0]), self.geoms[self.things[-1].name].stop) if bodies else slice(0),
         }
         """Of the free objects, which stand one behind the other, whatever a task has added around them."""
         self.solid = {
@@ -63,8 +63,22 @@ class Varied:
         }
         self.moments = {body.name: torch.tensor(body.inertia / body.mass[0], device=device) for body in bodies}
         """Shapes as the model has them, and moments of inertia per mass; on the device, so that no restart copies them."""
+        self.rolling = {
+            thing.name: torch.tensor(model.geom(thing.name).friction[1:], dtype=torch.float64, device=device)
+            for thing in self.things
+        }
+        """Coefficients of friction against turning and rolling [2]."""
+        names = [name for name in dir(model) if name.split("_")[0] in KINDS]
+        arrays = {name: getattr(model, name) for name in names}
+        self.shapes: Dict[str, Tuple[int, ...]] = {
+            name: array.shape
+            for name, array in arrays.items()
+            if isinstance(array, np.ndarray) and (array.dtype.kind == "f" or name == "geom_dataid")
+        }
+        """The model's fields that may vary: numbers of bodies, geoms, joints, dofs or actuators."""
         self.fields: Dict[str, Tensor] = {}
-        self.varied: Dict[str, slice] = {}
+        self.varied: Dict[str, Tuple[int, Optional[int]]] = {}
+        """First row that varies of each, and the one behind the last; None: behind all."""
         self.ratios = {
             thing.name: torch.tensor(thing.extents, dtype=torch.float64, device=device) / max(thing.extents)
             for thing in self.things
@@ -100,15 +114,15 @@ class Varied:
         return {"size": max(thing.extents), "mass": float(mass), "friction": float(friction), "inertia": 1.0}
 
     def apply(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
-        """See Simulator.vary."""
+        """See Simulator.vary. torch.compile can fuse it, once a call has given memory to all that it writes."""
         check_properties(variation, self.scene, self.num_envs)
-        own = {*self.values, *(name for name in variation if "." in name)}
+        own = [name for name in variation if name in self.values or "." in name]
         whole = {name: self.checked(name, values) for name, values in variation.items() if name not in own}
-        self.of_some |= mask is not None
+        self.of_some = self.of_some or mask is not None
         for name in variation:
             if name in self.values:
                 self.take(name, torch.as_tensor(variation[name]), mask)
-        for name, values in (self.of_objects() if self.values.keys() & variation else {}).items():
+        for name, values in (self.of_objects() if any(name in self.values for name in own) else {}).items():
             self.write(name, values, self.rows["body" if name == "weights" else name.split("_")[0]], mask)
         for name, values in whole.items():
             self.write(name, values, slice(None), mask)
@@ -146,8 +160,8 @@ class Varied:
 
     def weights(self) -> Tensor:
         """Of the objects [N, objects, 3], N."""
-        masses = torch.stack([self.values[f"{thing.name}.mass"] for thing in self.things], 1)
-        return masses.unsqueeze(-1) * self.values["gravity"].unsqueeze(1)
+        masses = [self.values[f"{thing.name}.mass"].unsqueeze(1) for thing in self.things]
+        return side_by_side(masses).unsqueeze(-1) * self.values["gravity"].unsqueeze(1)
 
     def take(self, name: str, values: Tensor, mask: Optional[Tensor]) -> None:
         """Notes a property of an object [N, ...], or gravity."""
@@ -155,48 +169,42 @@ class Varied:
         parts = self.geoms[thing].stop - self.geoms[thing].start if what == "size" else 1
         if parts > 1:
             raise ValueError(f"variation {name!r}: its body has {parts} geoms, allowed is the one of its shape")
-        self.noted.add(name)
-        mine = self.values[name]
-        where = None if mask is None else mask.view(-1, *[1] * (mine.dim() - 1))
-        mine.copy_(values if where is None else torch.where(where, values.to(mine), mine))
+        if name not in self.noted:
+            self.noted.add(name)
+        overwrite(self.values[name], values, mask)
 
     def write(self, name: str, values: Tensor, rows: slice, mask: Optional[Tensor], column: Any = ...) -> None:
         """Rows [N, rows, ...] of a field, or a column of them [N, rows]."""
         if name not in self.fields:
-            self.fields[name], self.varied[name] = self.expand(name), rows
-        self.varied[name] = slice(min(self.varied[name].start or 0, rows.start or 0), furthest(self.varied[name], rows))
+            self.fields[name], self.varied[name] = self.expand(name), (rows.start or 0, rows.stop)
+        first, behind = self.varied[name]
+        both = min(first, rows.start or 0), None if None in (behind, rows.stop) else max(behind, rows.stop)
+        if both != (first, behind):
+            self.varied[name] = both
         mine = self.fields[name][:, rows]
-        mine = mine[..., column] if column is not ... else mine
-        where = None if mask is None else mask.view(-1, *[1] * (values.dim() - 1))
-        mine.copy_(values if where is None else torch.where(where, values.to(mine), mine))
+        overwrite(mine if column is ... else mine[..., column], values, mask)
 
     def memory(self) -> Dict[str, Tensor]:
         """What varies, and what later variations and pushes start from."""
-        fields = {name: self.fields[name][:, rows] for name, rows in self.varied.items()}
+        fields = {name: self.fields[name][:, slice(*rows)] for name, rows in self.varied.items()}
         always = {name for name in self.values if name.partition(".")[2] in ("size", "mass", "friction")}
         values = {name: x for name, x in self.values.items() if name in self.noted | always}
         return {**fields, **(values if self.of_some or self.pushed or self.noted - always else {})}
 
     def checked(self, name: str, values: Any) -> Tensor:
         """Values [N, ...] for a whole field of the model. Raises ValueError, one line, if they do not fit it."""
-        if not self.may_vary(name):
-            check_name("variation", name, [field for field in dir(self.model) if self.may_vary(field)])
-        shape = (self.num_envs, *getattr(self.model, name).shape)
+        check_name("variation", name, self.shapes)
+        shape = (self.num_envs, *self.shapes[name])
         if not isinstance(values, Tensor) or tuple(values.shape) != shape:
             found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"variation {name!r}: shape {found}, allowed is a tensor {shape}")
         return values
 
-    def may_vary(self, name: str) -> bool:
-        """Whether it is a field of numbers of bodies, geoms, joints, dofs or actuators."""
-        field = getattr(self.model, name, None) if name.split("_")[0] in KINDS else None
-        return isinstance(field, np.ndarray) and (field.dtype.kind == "f" or name == "geom_dataid")
-
     def of_objects(self) -> Dict[str, Tensor]:
         """All objects' fields, without those that no step reads (places at qpos0, averages over the model) and those
         that do not change (the tree of bounding boxes of a mesh of several parts)."""
         of_each = [self.of_object(thing) for thing in self.things]
-        return {name: torch.cat([fields[name] for fields in of_each], 1) for name in of_each[0]}
+        return {name: side_by_side([fields[name] for fields in of_each]) for name in of_each[0]}
 
     def of_object(self, thing: Object) -> Dict[str, Tensor]:
         """The fields of one object, each [N, bodies or geoms, ...]."""
@@ -212,12 +220,12 @@ class Varied:
                 "geom_aabb": torch.cat((torch.zeros_like(half), half), 1).unsqueeze(1),
             }
         moments = moments * factor.unsqueeze(1)
-        turning = [torch.full_like(mass, x) for x in self.model.geom(thing.name).friction[1:]]
+        rolling = self.rolling[thing.name].expand(self.num_envs, -1)
         geoms = solid["geom_rbound"].shape[1]
         inverse = torch.stack((1 / mass, (1 / moments).mean(1)), 1)
         return {
             **solid,
-            "geom_friction": torch.stack((friction, *turning), 1).unsqueeze(1).expand(-1, geoms, -1),
+            "geom_friction": torch.cat((friction.unsqueeze(1), rolling), 1).unsqueeze(1).expand(-1, geoms, -1),
             "body_mass": mass.unsqueeze(1),
             "body_subtreemass": mass.unsqueeze(1),
             "body_inertia": moments.unsqueeze(1),
@@ -239,9 +247,9 @@ class Varied:
         return solid, self.moments[thing.name] * mass.unsqueeze(1)
 
 
-def furthest(a: slice, b: slice) -> Optional[int]:
-    """Behind the last row of both; None: behind all."""
-    return None if None in (a.stop, b.stop) else max(a.stop, b.stop)
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """[N, rows, ...] each -> [N, all their rows, ...]; one alone needs no copy."""
+    return torch.cat(list(parts), 1) if len(parts) > 1 else parts[0]
 
 
 def span(first: Any, count: Any) -> Tuple[int, int]:
