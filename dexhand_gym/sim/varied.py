@@ -204,7 +204,7 @@ class Varied:
         """All objects' fields, without those that no step reads (places at qpos0, averages over the model) and those
         that do not change (the tree of bounding boxes of a mesh of several parts)."""
         of_each = [self.of_object(thing) for thing in self.things]
-        return {name: side_by_side([fields[name] for fields in of_each]) for name in of_each[0]}
+        return {name: side_by_side([fields[name] for fields in of_each]) for name in (of_each[0] if of_each else ())}
 
     def of_object(self, thing: Object) -> Dict[str, Tensor]:
         """The fields of one object, each [N, bodies or geoms, ...]."""
