@@ -255,8 +255,9 @@ class Hand:
     def active_dofs(self) -> Rows:
         """Indices of one finger dof per finger action: the first that it drives with scale 1, else the first that it
         drives."""
-        chosen = [
-            min(dofs, key=lambda dof: (dofs[dof] != 1.0, self.dof_names.index(dof))) for dofs in self.actions.values()
+        chosen = [  # the least by sorting: torch.compile, which may come here, warns of min(key=...)
+            sorted(dofs, key=lambda dof: (dofs[dof] != 1.0, self.dof_names.index(dof)))[0]
+            for dofs in self.actions.values()
         ]
         return evenly([self.dof_names.index(dof) - self.num_base for dof in chosen])
 
