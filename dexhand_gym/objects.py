@@ -167,3 +167,42 @@ class Mesh(Object):
             raise ValueError(f"file = {fields['file']!r}: allowed is a file or vertices, not both")
         file, size = write_mesh(vertices, faces, (0.0, 1e9) if "size" in fields else (1e-3, 1.0))
         return cls(**{"size": size, **fields, "file": file})
+
+
+@dataclass
+class AnyOf(Object):
+    """One of several objects, another in each environment and episode (MuJoCo's engines): a Variation "<name>.which" says
+    which, by number. The others' names, colours and places do not count; those of one shape have one `condim`."""
+
+    name: Name = "object"
+    shape: Shape = "mesh"  # in what concerns the rest of the package: it has one size
+    of: Tuple[Object, ...] = ()
+
+    def validate(self, prefix: str = "") -> None:
+        """Raises ValueError, one line, for choices that do not go together."""
+        if not self.of:
+            raise ValueError(f"{prefix}of = (): allowed are one or more objects")
+        names = [choice.name for choice in self.of]
+        for choice in self.of:
+            choice.validate(f"{prefix}of {choice.name!r}: ")
+            if choice.fixed or choice.parts != 1 or any(choice.center) or isinstance(choice, AnyOf):
+                raise ValueError(f"{prefix}of {choice.name!r}: allowed is a free object of one part, with center 0 0 0")
+            if names.count(choice.name) > 1:
+                raise ValueError(f"{prefix}of {choice.name!r}: two have this name, allowed are names that differ")
+            like = next(other for other in self.of if other.shape == choice.shape)
+            for name in ("condim", "spinning_friction", "rolling_friction"):
+                if getattr(choice, name) != getattr(like, name):
+                    raise ValueError(
+                        f"{prefix}of {choice.name!r}: {name} = {getattr(choice, name)}, allowed is that of "
+                        f"{like.name!r}, {getattr(like, name)}"
+                    )
+
+    @property
+    def extents(self) -> Tuple[float, float, float]:
+        """The largest of the choices' whole lengths along x, y and z, m."""
+        x, y, z = (max(lengths) for lengths in zip(*(choice.extents for choice in self.of)))
+        return x, y, z
+
+    def rest(self) -> Tuple[float, Tuple[float, float, float, float]]:
+        """That of the first choice."""
+        return self.of[0].rest()

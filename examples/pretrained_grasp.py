@@ -79,7 +79,11 @@ def main() -> None:
         moments = [frames[min(round(t / period), len(frames) - 1), 0] for t in MOMENTS[args.task]]
         Image.fromarray(np.concatenate(moments, 1)).quantize(256).save(args.strip)
     if args.gif:
-        still = {"env.camera.follow": False, "env.camera.distance": 1.3, "env.camera.elevation": -5.0}  # a background that moves takes megabytes
+        still = {
+            "env.camera.follow": False,
+            "env.camera.distance": 1.3,
+            "env.camera.elevation": -5.0,
+        }  # a background that moves takes megabytes
         frames, period = film(args.task, args.seed, args.num_envs or 4, **still)
         narrow = frames[:, :, 20:420, 50:310]
         side_by_side = [Image.fromarray(np.concatenate(pictures, 1)) for pictures in narrow]

@@ -106,7 +106,9 @@ def test_the_engine_and_what_the_stand_in_forbids():
 @pytest.mark.slow
 def test_a_training_leaves_checkpoints_and_videos_and_is_gone_on_with(tmp_path):
     train = [TRAIN, *SMALL.split()]
-    differ = "--task.randomize.per environment --task.randomize.finger-stiffness 0.5 2 --task.randomize.box-mass 0.1 0.2"
+    differ = (
+        "--task.randomize.per environment --task.randomize.finger-stiffness 0.5 2 --task.randomize.box-mass 0.1 0.2"
+    )
     done = run(*train, "--max-iterations", "2", *FILM.split(), *differ.split(), "--seed", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = next((tmp_path / "runs").glob("BoxGrasping_train_*"))

@@ -12,7 +12,7 @@ from dexhand_gym.fields import Annotated, Range, check_name, shortened
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import Link, multiply
-from dexhand_gym.objects import Object
+from dexhand_gym.objects import AnyOf, Object
 
 if TYPE_CHECKING:
     import torch
@@ -202,6 +202,7 @@ Variation = Dict[str, Any]
 | "<object>.mass", ".friction"      | [N] kg; coefficient                                                        |
 | "<object>.inertia"                | [N] factor of its moments of inertia                                       |
 | "<object>.center"                 | [N, 3] centre of mass in its frame, m; its Object's `center` must not be 0 |
+| "<object>.which"                  | [N] number of the choice that it is, with its mass and friction (AnyOf)    |
 | "gravity"                         | [N, 3] m/s^2, world axes                                                   |
 | "hand.stiffness", ".damping"      | [N, D] factors of its drives' gains                                        |
 | "hand.effort"                     | [N, D] factors of the largest force or torque of its drives                |
@@ -227,6 +228,7 @@ def properties(scene: Scene) -> Dict[str, Tuple[int, ...]]:
     objects = {name: (3,) if name.endswith(".center") else shape for name, shape in objects.items()}
     fixed = {f"{thing.name}.size" for thing in scene.free if thing.shape == "mesh"}
     fixed |= {f"{thing.name}.center" for thing in scene.free if not any(thing.center)}
+    which = {f"{thing.name}.which": () for thing in scene.free if isinstance(thing, AnyOf)}
     surfaces = {"hand.friction": (len(hand.fingers),), "world.friction": ()}
     return {
         **{name: shape for name, shape in objects.items() if name not in fixed},
@@ -234,6 +236,7 @@ def properties(scene: Scene) -> Dict[str, Tuple[int, ...]]:
         "hand.mass": (len(hand.body_names),),
         "gravity": (3,),
         **(surfaces if scene.grip else {}),
+        **which,
     }
 
 

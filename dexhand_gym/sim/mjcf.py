@@ -10,18 +10,16 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import List, Set, Tuple
 
 import mujoco
 import numpy as np
-import torch
 
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import read_tree
-from dexhand_gym.meshes import load_mesh
-from dexhand_gym.objects import Object
-from dexhand_gym.shapes import geom_size
+from dexhand_gym.objects import AnyOf
 from dexhand_gym.sim.base import Scene, SimConfig
+from dexhand_gym.sim.bodies import add_object
 
 SCENE_XML = Path(__file__).resolve().parent.parent / "assets" / "scene.xml"
 MOST_DENSE = 60  # degrees of freedom; with more, MuJoCo Warp needs sparse matrices
@@ -66,6 +64,8 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
         )
     if scene.edit_spec is not None:
         scene.edit_spec(spec)
+    if spec.compiler.discardvisual and any(isinstance(thing, AnyOf) for thing in scene.free):
+        discard_visuals(spec, scene)
     for body in spec.bodies:
         body.gravcomp = 0.0
     option = spec.option
@@ -103,6 +103,17 @@ def hand_and_ground(hand: Hand) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def discard_visuals(spec: mujoco.MjSpec, scene: Scene) -> None:
+    """As the compiler does by `discardvisual`, which would discard the meshes of all choices of an AnyOf, too."""
+    spec.compiler.discardvisual = False
+    for geom in [geom for geom in spec.geoms if not (geom.contype or geom.conaffinity)]:
+        spec.delete(geom)
+    used = {geom.meshname for geom in spec.geoms}
+    of_objects = tuple(f"{thing.name}." for thing in scene.free)
+    for mesh in [mesh for mesh in spec.meshes if mesh.name not in used and not mesh.name.startswith(of_objects)]:
+        spec.delete(mesh)
+
+
 def colliding_geoms(spec: mujoco.MjSpec, hand: Hand) -> List[mujoco.MjsGeom]:
     """The hand's shapes that can touch anything."""
     geoms = [geom for name in hand.body_names for geom in spec.body(name).geoms]
@@ -138,45 +149,6 @@ def never_colliding(hand: Hand) -> Tuple[Tuple[str, str], ...]:
         for i, j in itertools.combinations(bodies, 2)
         if carrier[j] == rigid[i] or (i, j) in in_open_hand or shared[i, j] > len(postures) / 2
     )
-
-
-def add_object(spec: mujoco.MjSpec, thing: Object) -> None:
-    """A body with its shapes, at rest on the ground or where it is fixed."""
-    height, (x, y, z, w) = thing.rest()
-    place = thing.position if thing.fixed else (0.0, 0.0, height)
-    if thing.fixed:
-        x, y, z, w = thing.quat
-    body = spec.worldbody.add_body(name=thing.name, pos=place, quat=(w, x, y, z))
-    if not thing.fixed:
-        body.add_freejoint(name=thing.name)
-    for name, share, shape in shapes(spec, thing):
-        body.add_geom(
-            name=name,
-            mass=share * thing.mass,
-            friction=(thing.friction, thing.spinning_friction, thing.rolling_friction),
-            priority=1,  # else a contact would take the larger friction of the two, never less than the hand's
-            rgba=(*thing.color, 1.0),
-            contype=2,
-            conaffinity=3,
-            condim=thing.condim,
-            **shape,
-        )
-
-
-def shapes(spec: mujoco.MjSpec, thing: Object) -> Iterator[Tuple[str, float, Dict[str, Any]]]:
-    """The geoms of an object: name, share of the object's mass, and further arguments of add_geom()."""
-    kind = getattr(mujoco.mjtGeom, f"mjGEOM_{thing.shape.upper()}")
-    if thing.shape != "mesh":
-        half = torch.tensor(thing.extents, dtype=torch.float64) / 2
-        yield thing.name, 1.0, {"type": kind, "size": geom_size(thing.shape, half).tolist()}
-        return
-    hulls = load_mesh(thing.file, thing.first_size, thing.parts).hulls
-    whole = sum(hull.volume for hull in hulls)
-    for i, hull in enumerate(hulls):
-        name = f"{thing.name}.{i}" if i else thing.name
-        corners, faces = hull.vertices.astype(np.float32), hull.faces.astype(np.int32)
-        spec.add_mesh(name=name, uservert=corners.flatten(), userface=faces.flatten())
-        yield name, hull.volume / whole, {"type": kind, "meshname": name}
 
 
 def move_centers(spec: mujoco.MjSpec, model: mujoco.MjModel, scene: Scene) -> mujoco.MjModel:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.fields import check_name
-from dexhand_gym.objects import Object
+from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.shapes import bounding_radius, geom_size, inertia
 from dexhand_gym.sim.base import PROPERTIES, Scene, SimConfig, Variation, check_properties, overwrite
+from dexhand_gym.sim.bodies import choices
 
 SOLID = ("geom_size", "geom_rbound", "geom_aabb")
 HAND: Dict[str, Tuple[Tuple[str, Any], ...]] = {
@@ -88,6 +89,15 @@ class Varied:
             for thing in self.things
             for name, value in self.nominal(thing).items()
         }
+        self.choices = {
+            thing.name: {name: torch.tensor(rows, device=device) for name, rows in choices(thing, model).items()}
+            for thing in self.things
+            if isinstance(thing, AnyOf)
+        }
+        """Of objects that are another one in each environment: what each choice is [C, ...]."""
+        self.values.update(
+            {f"{name}.which": torch.zeros(num_envs, dtype=torch.float64, device=device) for name in self.choices}
+        )
         whole = {"gravity": cfg.gravity, **{f"{thing.name}.center": thing.center for thing in self.things}}
         for name, value in whole.items():
             self.values[name] = torch.tensor(value, dtype=torch.float64, device=device).repeat(num_envs, 1)
@@ -107,6 +117,9 @@ class Varied:
         geoms = {finger.contact: model.body(finger.contact) for finger in hand.fingers}
         self.skins = {name: slice(*span(body.geomadr[0], body.geomnum[0])) for name, body in geoms.items()}
         self.ground = slice(*span(model.body(0).geomadr[0], model.body(0).geomnum[0]))
+        if self.choices:
+            self.apply({name: self.values[name] for name in self.values if name.endswith(".which")})
+            self.noted.clear()
 
     def nominal(self, thing: Object) -> Dict[str, float]:
         """The object's properties as the model has them: a task may have edited it."""
@@ -119,7 +132,7 @@ class Varied:
         own = [name for name in variation if name in self.values or "." in name]
         whole = {name: self.checked(name, values) for name, values in variation.items() if name not in own}
         self.of_some = self.of_some or mask is not None
-        for name in variation:
+        for name in sorted(own, key=lambda name: not name.endswith(".which")):  # which says what the others were
             if name in self.values:
                 self.take(name, torch.as_tensor(variation[name]), mask)
         for name, values in (self.of_objects() if any(name in self.values for name in own) else {}).items():
@@ -166,6 +179,8 @@ class Varied:
     def take(self, name: str, values: Tensor, mask: Optional[Tensor]) -> None:
         """Notes a property of an object [N, ...], or gravity."""
         thing, _, what = name.partition(".")
+        for more in ("size", "mass", "friction") if what == "which" else ():
+            overwrite(self.values[f"{thing}.{more}"], self.choices[thing][more][values.long()], mask)
         parts = self.geoms[thing].stop - self.geoms[thing].start if what == "size" else 1
         if parts > 1:
             raise ValueError(f"variation {name!r}: its body has {parts} geoms, allowed is the one of its shape")
@@ -209,7 +224,11 @@ class Varied:
     def of_object(self, thing: Object) -> Dict[str, Tensor]:
         """The fields of one object, each [N, bodies or geoms, ...]."""
         size, mass, friction, factor, center = (self.values[f"{thing.name}.{name}"] for name in PROPERTIES)
-        if thing.shape == "mesh" or self.geoms[thing.name].stop - self.geoms[thing.name].start > 1:
+        more: Dict[str, Tensor] = {}
+        if isinstance(thing, AnyOf):
+            more, moments = self.of_choice(thing, mass)
+            solid = {name: more.pop(name) for name in SOLID}
+        elif thing.shape == "mesh" or self.geoms[thing.name].stop - self.geoms[thing.name].start > 1:
             solid, moments = self.of_model(thing, mass)
         else:
             half = size.unsqueeze(1) * self.ratios[thing.name] / 2
@@ -234,7 +253,14 @@ class Varied:
             "dof_invweight0": inverse.repeat_interleave(3, 1),
             "weights": (mass.unsqueeze(1) * self.values["gravity"]).unsqueeze(1),
             **({"body_ipos": (self.middle[thing.name] + center).unsqueeze(1)} if self.off_center else {}),
+            **more,
         }
+
+    def of_choice(self, thing: AnyOf, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
+        """Shape and centre of what this object is in each environment [N, ...], and its moments of inertia [N, 3]."""
+        which = self.values[f"{thing.name}.which"].long()
+        rows = {name: table[which] for name, table in self.choices[thing.name].items() if "_" in name}
+        return rows, self.choices[thing.name]["moments"][which] * mass.unsqueeze(1)
 
     @property
     def off_center(self) -> bool:
