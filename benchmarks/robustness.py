@@ -147,7 +147,8 @@ def draw(found: Dict[str, Dict[str, Any]], file: Path) -> None:
         ]
         axes.errorbar(rates, [row - 0.2 * i for row in rows], xerr=wide, fmt="o", markersize=4, label=engine)
     axes.set_yticks(list(rows), list(found), fontsize=7)
-    axes.set_xlim(0, 101)
+    lowest = min(100 * result["success_rate_95"][0] for row in found.values() for result in row.values())
+    axes.set_xlim(max(0.0, lowest - 3), 100.5)
     axes.set_ylim(-1, len(found))
     axes.axvline(95, color="0.8", zorder=0)
     axes.set_xlabel("success without exploration, % (lines: 95 % interval)")

@@ -14,6 +14,7 @@ from dexhand_gym.envs.quantities import Measured
 from dexhand_gym.envs.sensing import Late, Sensors
 from dexhand_gym.envs.task import Task
 from dexhand_gym.fields import check_name
+from dexhand_gym.objects import AnyOf
 from dexhand_gym.sim import Scene
 from dexhand_gym.sim.base import Simulator, Variation
 
@@ -48,6 +49,7 @@ def raw_quantities(
         **{name: sim.root_state[:, i] for i, name in enumerate(sim.actor_names) if i},
         **{f"start_{name}": value for name, value in start.items()},
         **{f"{name}_size": size.to(sim.device, torch.float32).unsqueeze(1) for name, size in sizes.items()},
+        **{f"{x.name}_which": torch.zeros_like(episode_step) for x in scene.free if isinstance(x, AnyOf)},
     }
 
 

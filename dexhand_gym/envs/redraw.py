@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.randomize import Physics
+from dexhand_gym.objects import AnyOf
 from dexhand_gym.sim.base import overwrite
 
 
@@ -18,7 +19,12 @@ class Redraw:
 
     def __init__(self, env: Any, own: bool, physics: Optional[Physics], parts: Sequence[Any]):
         """`own`: the task's vary() adds to it. Draws once, in no environment, to learn what numbers it takes."""
-        self.sim, self.sizes, self.generator, self.physics, self.parts = env.sim, env.raw, env.generator, physics, parts
+        self.sim, self.raw, self.generator, self.physics, self.parts = env.sim, env.raw, env.generator, physics, parts
+        self.largest = {
+            thing.name: env.raw[f"{thing.name}_size"].new_tensor([[max(choice.extents)] for choice in thing.of])
+            for thing in env.sim.scene.free
+            if isinstance(thing, AnyOf)
+        }
         self.kind = {"dtype": torch.float64, "device": env.device}  # as models and once() have it
         nobody = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
         ranges: List[Tuple[float, float, int]] = []
@@ -55,9 +61,12 @@ class Redraw:
             part.draw(uniform, mask)
 
     def vary(self, variation: Dict[str, Tensor], mask: Tensor) -> None:
-        """Tells the engine, and those who measure sizes."""
+        """Tells the engine, and those who measure."""
         self.sim.vary(variation, mask)
         for name, values in variation.items():
             thing, _, what = name.partition(".")
             if what == "size":
-                overwrite(self.sizes[f"{thing}_size"], values.view(-1, 1), mask)
+                overwrite(self.raw[f"{thing}_size"], values.view(-1, 1), mask)
+            if what == "which":
+                overwrite(self.raw[f"{thing}_which"], values, mask)
+                overwrite(self.raw[f"{thing}_size"], self.largest[thing][values.long()], mask)

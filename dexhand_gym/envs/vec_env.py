@@ -140,7 +140,8 @@ class DexHandVecEnv(Task):
         self.differ = randomize.per_environment
         """Whether environments differ in properties that they keep from episode to episode."""
         sizes_differ = bool(variation) or self._redraw.varies
-        self._sizes = {f"{thing.name}_size": self.raw[f"{thing.name}_size"] for thing in scene.free if sizes_differ}
+        looks = [f"{thing.name}_{what}" for thing in scene.free for what in ("size", "which")]
+        self._sizes = {name: self.raw[name] for name in looks if sizes_differ and name in self.raw}
 
     def _randomize(self, scene: Scene) -> None:
         """Makes what draws differences of the physics, of commands, and pushes."""
@@ -360,6 +361,12 @@ class DexHandVecEnv(Task):
         """Half extents of the free objects [N, objects, 3], m."""
         halves = [half_extents(self.raw[f"{thing.name}_size"], thing) for thing in self.sim.scene.free]
         return torch.stack(halves, 1) if halves else self._episode_return.new_zeros(self.num_envs, 0, 3)
+
+    @property
+    def object_choices(self) -> Tensor:
+        """Which of its choices each AnyOf is [N, AnyOfs]."""
+        found = [self.raw[f"{x.name}_which"] for x in self.sim.scene.free if f"{x.name}_which" in self.raw]
+        return torch.stack(found, 1).float() if found else self._episode_return.new_zeros(self.num_envs, 0)
 
     def _split(self, rows: Tensor, name: str = "critic_obs") -> Tuple[Tensor, Dict[str, Tensor]]:
         """The policy's observation, and the entry of info for the critic."""

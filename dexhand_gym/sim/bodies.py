@@ -130,6 +130,8 @@ def choices(thing: AnyOf, model: mujoco.MjModel) -> Dict[str, np.ndarray]:
     for field in (*OF_GEOMS, "geom_dataid"):
         table[field] = np.repeat(getattr(model, field)[None, geoms], len(thing.of), 0)  # specks
     table["geom_pos"][:] = table["body_ipos"]
+    colors = [[(*choice.color, 1.0)] * len(geoms) for choice in thing.of]
+    table["geom_rgba"] = np.array(colors)
     for i, (choice, body) in enumerate(zip(thing.of, bodies)):
         kind = kinds(thing).index(choice.shape)
         for field in OF_GEOMS:

@@ -259,7 +259,8 @@ class Varied:
     def of_choice(self, thing: AnyOf, mass: Tensor) -> Tuple[Dict[str, Tensor], Tensor]:
         """Shape and centre of what this object is in each environment [N, ...], and its moments of inertia [N, 3]."""
         which = self.values[f"{thing.name}.which"].long()
-        rows = {name: table[which] for name, table in self.choices[thing.name].items() if "_" in name}
+        fields = {name: table for name, table in self.choices[thing.name].items() if "_" in name}
+        rows = {name: table[which] for name, table in fields.items() if name != "geom_rgba"}
         return rows, self.choices[thing.name]["moments"][which] * mass.unsqueeze(1)
 
     @property

@@ -9,14 +9,17 @@ import contextlib
 import io
 import logging
 import math
+from dataclasses import replace
 from functools import partial
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import mujoco
 import numpy as np
 import trimesh
 import viser
 
+from dexhand_gym.objects import AnyOf
+from dexhand_gym.sim.bodies import built_apart
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.watch.gate import is_public, listen, open_server
 from dexhand_gym.watch.viewer import FORCE_COLOR, SPEEDS, Frame, Viewer
@@ -39,6 +42,8 @@ class Page(Viewer):
         self.where = f"http://{f'[{host}]' if ':' in host else host}:{self._server.get_port()}"
         self._server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         self._bodies: List[Tuple[Any, List[int]]] = []
+        self._any = [thing for thing in env.sim.scene.free if isinstance(thing, AnyOf)]
+        self._choices: Dict[Tuple[int, int], Any] = {}  # (which AnyOf, which choice) -> its handle, once it was there
         self._nominal = np.array([thing.extents for thing in env.sim.scene.free]).reshape(-1, 3) / 2
         self._is_built = False
 
@@ -59,7 +64,8 @@ class Page(Viewer):
         with self._server.atomic():
             for handle, bodies in self._bodies:
                 handle.batched_wxyzs, handle.batched_positions = poses_of(frame, bodies)
-                handle.batched_scales = scales_of(frame, bodies, self._nominal)
+                handle.batched_scales = scales_of(frame, bodies, self._nominal, len(self._any))
+            self._draw_choices(frame)
             self._ring.position = frame.places[frame.picked - frame.rows.start]
             self._ring.visible = len(frame.rows) > 1
             arrows = self.arrows(frame) if self._show_forces.value else np.zeros((0, 2, 3))
@@ -70,6 +76,26 @@ class Page(Viewer):
             self._play.icon = viser.Icon.PLAYER_PLAY if self.paused else viser.Icon.PLAYER_PAUSE
             self._status.content = self._describe(frame)
             self._table.content = self._tabulate(frame.terms)
+
+    def _draw_choices(self, frame: Frame) -> None:
+        """Shows the choice that each AnyOf is in each environment, and hides the others there."""
+        for i, thing in enumerate(self._any):
+            which = frame.coordinates[:, i - len(self._any)].astype(int)
+            bodies = [self.env.sim.body_names.index(thing.name)]
+            quats, positions = poses_of(frame, bodies)
+            for choice in {*which.tolist(), *(c for k, c in self._choices if k == i)}:
+                scales = np.repeat((which == choice)[:, None], 3, 1).astype(np.float32)
+                if (i, choice) not in self._choices:
+                    mesh = mesh_of_choice(thing, choice)
+                    handle = self._server.scene.add_batched_meshes_trimesh(
+                        f"/choices/{i}/{choice}", mesh, quats, positions, batched_scales=scales, lod="off"
+                    )
+                    handle.on_click(partial(self._on_click, 1))
+                    self._choices[i, choice] = handle
+                handle = self._choices[i, choice]
+                handle.visible = bool(scales.any())
+                if handle.visible:
+                    handle.batched_wxyzs, handle.batched_positions, handle.batched_scales = quats, positions, scales
 
     def _describe(self, frame: Frame) -> str:
         state = "paused" if self.paused else f"playing, {self.speed}"
@@ -167,12 +193,12 @@ class Page(Viewer):
             visible=False,
         )
         model = build_model(self.env.sim.scene, self.env.cfg.sim, visuals=True)
-        for i, (mesh, bodies) in enumerate(meshes(model)):
+        for i, (mesh, bodies) in enumerate(meshes(model, [thing.name for thing in self._any])):
             handle = scene.add_batched_meshes_trimesh(
                 f"/bodies/{i}",
                 mesh,
                 *poses_of(frame, bodies),
-                batched_scales=scales_of(frame, bodies, self._nominal),
+                batched_scales=scales_of(frame, bodies, self._nominal, len(self._any)),
                 lod="off",
             )
             self._bodies.append((handle, bodies))
@@ -197,22 +223,24 @@ def poses_of(frame: Frame, bodies: List[int]) -> Tuple[np.ndarray, np.ndarray]:
     return np.roll(poses[..., 3:], 1, -1).reshape(-1, 4), positions.reshape(-1, 3)
 
 
-def scales_of(frame: Frame, bodies: List[int], nominal: np.ndarray) -> np.ndarray:
+def scales_of(frame: Frame, bodies: List[int], nominal: np.ndarray, choices: int = 0) -> np.ndarray:
     """Sizes of bodies [k * bodies, 3] relative to the model's, in which the objects that move, the last bodies, have
-    the half extents `nominal` [objects, 3], m."""
+    the half extents `nominal` [objects, 3], m; `choices`: how many of them are AnyOf."""
     k, count = frame.poses.shape[0], len(nominal)
     scales = np.ones((*frame.poses.shape[:2], 3), np.float32)
     if count:
-        scales[:, -count:] = frame.coordinates[:, -3 * count :].reshape(k, count, 3) / nominal
+        first = frame.coordinates.shape[1] - 3 * count - choices
+        scales[:, -count:] = frame.coordinates[:, first : first + 3 * count].reshape(k, count, 3) / nominal
     return scales[:, bodies].reshape(-1, 3)
 
 
-def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
-    """The visible meshes: one for each body and material, in the body's frame. Bodies that look the same share one.
-    Bodies are numbered as in the simulator's tensors, without the world."""
+def meshes(model: mujoco.MjModel, without: Sequence[str] = ()) -> List[Tuple[trimesh.Trimesh, List[int]]]:
+    """The visible meshes: one for each body (but those `without`) and material, in the body's frame. Bodies that look
+    the same share one. Bodies are numbered as in the simulator's tensors, without the world."""
+    left_out = {0, *(model.body(name).id for name in without)}
     parts: Dict[Tuple[int, int], List[int]] = {}
     for geom, (body, material, group) in enumerate(zip(model.geom_bodyid, model.geom_matid, model.geom_group)):
-        if body and group < 3:
+        if body not in left_out and group < 3:
             parts.setdefault((body, material if material >= 0 else -1 - geom), []).append(geom)
     shared: Dict[Any, Tuple[List[int], List[int]]] = {}
     for (body, material), geoms in parts.items():
@@ -221,6 +249,12 @@ def meshes(model: mujoco.MjModel) -> List[Tuple[trimesh.Trimesh, List[int]]]:
         ].round(6)
         shared.setdefault((material, shape.tobytes()), (geoms, []))[1].append(body - 1)
     return [(merge(model, geoms, material), bodies) for (material, _), (geoms, bodies) in shared.items()]
+
+
+def mesh_of_choice(thing: AnyOf, choice: int) -> trimesh.Trimesh:
+    """What an object looks like as one of its choices."""
+    model, _ = built_apart(replace(thing, of=(thing.of[choice],)))
+    return merge(model, [0], -1)
 
 
 def mesh_of(model: mujoco.MjModel, index: int) -> trimesh.Trimesh:

@@ -9,7 +9,7 @@ import ctypes
 import logging
 import os
 from importlib import import_module
-from typing import Any, Tuple
+from typing import Any, Dict, Tuple
 
 import mujoco
 import numpy as np
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from dexhand_gym.envs.config import CameraConfig, check_name
 from dexhand_gym.hands import Hand
+from dexhand_gym.objects import AnyOf
 from dexhand_gym.shapes import geom_size
 from dexhand_gym.sim import Scene, load_triton
+from dexhand_gym.sim.bodies import OF_GEOMS, choices
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.watch.display import has_display
 
@@ -38,6 +40,7 @@ class Renderer:
         self._follow, self._hand, self._scene_of_env = env.cfg.env.camera.follow, env.hand, env.sim.scene
         self._model = build_model(env.sim.scene, env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
+        self._tables = tables(self._model, env.sim.scene)
         self._camera = mujoco.MjvCamera()
         aim(self._camera, env.cfg.env.camera)
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
@@ -48,7 +51,7 @@ class Renderer:
 
     def draw(self, coordinates: np.ndarray) -> np.ndarray:
         """The picture, uint8 [height, width, 3], of one row of coordinates()."""
-        pose(self._model, self._data, self._scene_of_env, coordinates)
+        pose(self._model, self._data, self._scene_of_env, coordinates, self._tables)
         if self._follow:
             self._camera.lookat[:] = middle_of_hand(self._data, self._hand)
         what = mujoco.mjtCatBit.mjCAT_ALL
@@ -68,18 +71,35 @@ class Renderer:
 
 
 def coordinates(env: Any, rows: Any = slice(None)) -> Tensor:
-    """MuJoCo's qpos and the half extents of the free objects, m, of some or all environments [N, Q + 3 objects]."""
+    """MuJoCo's qpos, the half extents of the free objects, m, and which choice each AnyOf is, of some or all environments
+    [N, Q + 3 objects + AnyOfs]."""
     dofs, roots = env.sim.dof_state[rows, :, 0], env.sim.root_state[rows, 1:]
     poses = torch.cat((roots[..., :3], roots[..., 6:7], roots[..., 3:6]), -1)  # MuJoCo's quaternions are w x y z
-    return torch.cat((dofs, poses.flatten(1), env.object_halves[rows].flatten(1)), 1)
+    return torch.cat((dofs, poses.flatten(1), env.object_halves[rows].flatten(1), env.object_choices[rows]), 1)
 
 
-def pose(model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, coordinates: np.ndarray) -> None:
-    """Applies one row of coordinates(): positions and sizes."""
-    data.qpos[:], halves = coordinates[: model.nq], torch.from_numpy(coordinates[model.nq :]).view(-1, 3)
+def tables(model: mujoco.MjModel, scene: Scene) -> Dict[str, Dict[str, np.ndarray]]:
+    """What every choice of every AnyOf is in this model, by the object's name; for pose()."""
+    return {thing.name: choices(thing, model) for thing in scene.free if isinstance(thing, AnyOf)}
+
+
+def pose(
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    scene: Scene,
+    coordinates: np.ndarray,
+    tables: Dict[str, Dict[str, np.ndarray]],
+) -> None:
+    """Applies one row of coordinates(): positions, sizes and choices."""
+    data.qpos[:], rest = coordinates[: model.nq], coordinates[model.nq :]
+    halves = torch.from_numpy(rest[: 3 * len(scene.free)]).view(-1, 3)
     for thing, half in zip(scene.free, halves):
         if thing.shape != "mesh":
             model.geom(thing.name).size[:] = geom_size(thing.shape, half).numpy()
+    for (name, table), which in zip(tables.items(), rest[3 * len(scene.free) :]):
+        geoms = slice(model.body(name).geomadr[0], model.body(name).geomadr[0] + model.body(name).geomnum[0])
+        for field in (*OF_GEOMS, "geom_dataid", "geom_rgba"):
+            getattr(model, field)[geoms] = table[field][int(which)]
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
 

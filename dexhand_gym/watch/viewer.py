@@ -28,7 +28,7 @@ class Frame(NamedTuple):
     rows: range
     picked: int
     places: np.ndarray  # [k, 3] m
-    coordinates: np.ndarray  # [k, Q + 3 objects] see render.coordinates
+    coordinates: np.ndarray  # [k, Q + 3 objects + AnyOfs] see render.coordinates
     poses: np.ndarray  # [k, B, 7] of the bodies, xyzw
     forces: np.ndarray  # [k, F, 3] N, on the fingers
     terms: np.ndarray  # [terms] of the picked environment's reward, unweighted

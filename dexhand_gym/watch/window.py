@@ -13,7 +13,7 @@ import mujoco.viewer
 import numpy as np
 
 from dexhand_gym.sim.mjcf import build_model
-from dexhand_gym.watch.render import aim, middle_of_hand, pose
+from dexhand_gym.watch.render import aim, middle_of_hand, pose, tables
 from dexhand_gym.watch.viewer import FORCE_COLOR, SPEED_NAMES, SPEEDS, Frame, Viewer
 
 
@@ -27,6 +27,7 @@ class Window(Viewer):
         super().__init__(env, speed)
         self._model = build_model(env.sim.scene, env.cfg.sim, visuals=True)
         self._data = mujoco.MjData(self._model)
+        self._tables = tables(self._model, env.sim.scene)
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         before = set(threading.enumerate())
         self._window = mujoco.viewer.launch_passive(
@@ -71,7 +72,7 @@ class Window(Viewer):
             for i, place in enumerate(frame.places):
                 if i == index:
                     continue
-                pose(self._model, self._data, self.env.sim.scene, frame.coordinates[i])
+                pose(self._model, self._data, self.env.sim.scene, frame.coordinates[i], self._tables)
                 first = scene.ngeom
                 what = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
                 mujoco.mjv_addGeoms(self._model, self._data, self._options, self._perturbation, what, scene)
@@ -83,7 +84,7 @@ class Window(Viewer):
                 mujoco.mjv_initGeom(arrow, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), np.zeros(3), np.zeros(9), color)
                 mujoco.mjv_connector(arrow, mujoco.mjtGeom.mjGEOM_ARROW, 0.004, start, end)
                 scene.ngeom += 1
-            pose(self._model, self._data, self.env.sim.scene, frame.coordinates[index])
+            pose(self._model, self._data, self.env.sim.scene, frame.coordinates[index], self._tables)
             self._follow(middle_of_hand(self._data, self.env.hand))
         names = ["environment", "speed", "episode", "success"]
         values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]

@@ -1,0 +1,108 @@
+"""ObjectGrasping: grasp whatever lies there, by touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Dict, Tuple
+
+import torch
+from torch import Tensor
+
+from dexhand_gym import rotations
+from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
+from dexhand_gym.envs.config import Config
+from dexhand_gym.envs.mirror import VECTOR
+from dexhand_gym.fields import Annotated, Range
+from dexhand_gym.object_sets import load_set
+from dexhand_gym.objects import AnyOf, Object
+from dexhand_gym.shape_tables import ShapeTables, distances, shape_tables
+from dexhand_gym.sim import Scene
+
+
+@dataclass
+class ObjectGraspingConfig(BoxGraspingConfig):
+    """Blind grasp and lift of many objects."""
+
+    objects: str = "train"
+    """A set of objects: train, held_out, or a folder of meshes (.obj, .stl, .ply)."""
+    mesh_unit: Annotated[float, Range(0, 1000, above=True)] = 1.0
+    """Metres in a unit of a folder's meshes: 0.001 where they are in millimetres."""
+    critic_observation_keys: Tuple[str, ...] = (
+        "object_pos",
+        "object_quat",
+        "object_vel",
+        "object_points",
+        "finger_to_object_distances",
+        "finger_box_contact",
+        "grasp_duration",
+        "episode_time",
+    )
+
+
+def tables(m: Dict[str, Tensor], cfg: Config) -> ShapeTables:
+    """Of all objects of the set."""
+    return shape_tables(cfg.task.objects, cfg.task.mesh_unit, m["box"].device)
+
+
+def pads_to_surface(m: Dict[str, Tensor], cfg: Config) -> Tensor:
+    """Distance of each finger pad to the object's surface [N, F], m; 0 inside."""
+    box = m["box"].unsqueeze(1)
+    local = rotations.rotate_inverse(box[..., 3:7], m["pads"][..., :3] - box[..., :3])
+    return distances(tables(m, cfg), m["box_which"], local)
+
+
+class ObjectGrasping(BoxGrasping):
+    """BoxGrasping with an object of a set, another one in each episode.
+
+    **Objects** `objects` names a set (object_sets.py: boxes, spheres, cylinders, capsules, ellipsoids, superquadrics and
+    random hulls of 3 to 9 cm and 20 to 400 g) or a folder of meshes.
+
+    **Observations** as BoxGrasping's. Privileged in addition: object_points [N, 96], 32 points of the surface in the
+    object's frame, m.
+
+    **Rewards, ends** as BoxGrasping's; distances are to the surface of the object that is there.
+
+    **Start** as BoxGrasping; the object lies on one of the sides on which it lies stably, each as likely as the others.
+    """
+
+    config = ObjectGraspingConfig
+    quantities = {
+        **BoxGrasping.quantities,
+        "box_half": lambda m, cfg: tables(m, cfg).halves[m["box_which"]],
+        "pads_to_surface": pads_to_surface,
+        "object_points": lambda m, cfg: tables(m, cfg).points[m["box_which"]],
+    }
+    mirrors = {**BoxGrasping.mirrors, "object_points": VECTOR}
+
+    def scene(self) -> Scene:
+        """One object, which is "box" to this task, and another in each environment."""
+        env, task = self.cfg.env, self.task
+        if env.object != Object():
+            raise ValueError(f"env.object = {env.object}: this task has those of task.objects = {task.objects!r}")
+        things = load_set(task.objects, task.mesh_unit)
+        highest = max(max(thing.extents) for thing in things)
+        if task.success_height <= highest / 2:
+            raise ValueError(
+                f"task.success_height = {task.success_height}: allowed is more than {highest / 2}, where the longest of "
+                "task.objects stands"
+            )
+        return Scene(env.hand_height, objects=(AnyOf(name="box", of=things),), spacing=env.spacing)
+
+    @cached_property
+    def _tables(self) -> ShapeTables:
+        return shape_tables(self.task.objects, self.task.mesh_unit, self.device)
+
+    def vary(self) -> Dict[str, Any]:
+        """Another object."""
+        count = len(self._tables.counts)
+        return {"box.which": (self.uniform(0.0, count, 1)[:, 0]).floor().clamp(max=count - 1)}
+
+    def sample_start(self) -> Dict[str, Tensor]:
+        """As BoxGrasping's, the object on one of its sides, at any yaw."""
+        start, which = super().sample_start(), self.raw["box_which"]
+        side = (self.uniform(0.0, 1.0, 1)[:, 0] * self._tables.counts[which]).floor().long()
+        pose = self._tables.poses[which, side]
+        position, turn = start["box"].split((3, 4), 1)
+        lying = rotations.multiply(turn, pose[:, 1:])
+        return {**start, "box": torch.cat((position[:, :2], pose[:, :1], lying), 1)}
