@@ -81,21 +81,25 @@ def main() -> None:
     parser.add_argument("--backend", nargs="+", choices=("mujoco", "mjwarp"), help="default: what runs fast here")
     parser.add_argument("--out", default="robustness")
     args, others = parser.parse_known_args()
-    engines = args.backend or ["mujoco", *(["mjwarp"] if torch.cuda.is_available() else [])]
+    engines = list(dict.fromkeys(args.backend or ["mujoco", *(["mjwarp"] if torch.cuda.is_available() else [])]))
     try:
+        if args.episodes < 1:
+            raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
+        with open(f"{args.out}.md", "a", encoding="utf-8"):
+            pass  # before the first row, not after the last
         cfg = read_config(args.checkpoint, others)
         lines = [f"| setting | {' | '.join(engines)} |", "|---|" + "---|" * len(engines)]
         print("\n".join(lines), flush=True)
         found: Dict[str, Dict[str, Any]] = {}
-        for setting, changes in SETTINGS:
+        for setting, changes in fitting(cfg):
             found[setting] = {engine: measure(cfg, engine, args.episodes, changes) for engine in engines}
             lines.append(f"| {setting} | {' | '.join(describe(found[setting][engine]) for engine in engines)} |")
             print(lines[-1], flush=True)
+            Path(f"{args.out}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            Path(f"{args.out}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        draw(found, Path(f"{args.out}.png"))
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
-    Path(f"{args.out}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    Path(f"{args.out}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    draw(found, Path(f"{args.out}.png"))
 
 
 def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
@@ -106,6 +110,9 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
         and not (workspace.resolve_checkpoint(checkpoint).parent.parent / "config.yaml").is_file()
     ):
         flags += ["--task", "BoxGrasping"]
+    for name in others:
+        if name.startswith(("--task.randomize.", "--env.backend", "--env.num-envs", "--num-envs")):
+            raise ValueError(f"{name}: not allowed, every row says it itself (engines: --backend, --episodes)")
     cfg = configs.parse(flags)
     cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
     for name in (name[len("task.") :] for _, name, _ in VALUES if name.startswith("task.init_")):
@@ -113,10 +120,19 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
     return cfg
 
 
+def fitting(cfg: configs.RunConfig) -> List[Tuple[str, Dict[str, Any]]]:
+    """The settings, without the sizes of a cube where the object is no cube."""
+    if isinstance(cfg.env.object.size, float) and cfg.env.object.shape == "box":
+        return SETTINGS
+    sizes = ("env.box.size", f"{RANDOM}box_size")
+    kept = [(setting, {k: v for k, v in changes.items() if k not in sizes}) for setting, changes in SETTINGS]
+    return [(setting, changes) for setting, changes in kept if changes or setting == "nominal"]
+
+
 def measure(cfg: configs.RunConfig, engine: str, episodes: int, changes: Dict[str, Any]) -> Dict[str, Any]:
     """What evaluate finds under these changes."""
     fields = {"backend": engine, "device": "cpu" if engine == "mujoco" else "auto", **changes}
-    env = make_vec_env(tasks()[cfg.task_name], episodes, cfg, seed=0, **fields)
+    env = make_vec_env(tasks()[cfg.task_name], episodes, cfg, seed=max(cfg.train.seed, 0), **fields)
     with contextlib.closing(env):
         if not env.success_criteria:
             raise ValueError(f"task_name = '{cfg.task_name}': allowed are tasks in which one can succeed")

@@ -425,6 +425,7 @@ class Progress:
     success: float = 0.0  # share of the last finished episodes; 0 where it is not counted
     episodes: int = 0  # how many episodes it stands for
     best_success: float = 0.0
+    width: float = 1.0  # how far a curriculum has widened what is randomised
 
 
 def allocate_rollout(num_envs: int, obs_size: int, action_size: int, cfg: PPOConfig, device: torch.device) -> Rollout:
@@ -740,7 +741,8 @@ def track_finished_episodes(progress: Progress, reward_sum: float, length_sum: f
 def track_success(progress: Progress, statistics: dict[str, float]) -> None:
     """Likewise for the share of successes, over EPISODES_TO_TRACK. Those of a curriculum that is still easier than the
     task do not count."""
-    if statistics.get("randomize_width", 1.0) < 1.0:
+    progress.width = statistics.get("randomize_width", 1.0)
+    if progress.width < 1.0:
         progress.success, progress.episodes = 0.0, 0
         return
     count = int(statistics.get("episodes", 0))
@@ -754,7 +756,10 @@ def track_success(progress: Progress, statistics: dict[str, float]) -> None:
 
 def best_so_far(progress: Progress) -> bool:
     """Whether the newest policy is the best; if so, records that. By success rate if there is one, since a slow episode
-    often earns more reward than a good one; else by reward, as in rl_games."""
+    often earns more reward than a good one; else by reward, as in rl_games. None is while a curriculum is easier than
+    the task."""
+    if progress.width < 1.0:
+        return False
     if progress.success or progress.best_success:
         better = progress.success >= progress.best_success
     else:
@@ -807,6 +812,7 @@ def save(path: Path, env: VectorEnv | None, agent: Agent, optimizer: Adam, progr
         "activation": cfg.activation,
         "means": [progress.mean_reward, progress.mean_length, progress.games],
         "success": [progress.success, progress.episodes, progress.best_success],
+        "width": progress.width,
         "rng": [torch.get_rng_state()],
     }
     if progress.obs.is_cuda:
@@ -859,6 +865,7 @@ def resume(path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, prog
     try:
         if saved["ppo_state"]:
             resume_means(progress, saved["ppo_state"])
+            resume_width(env, progress, saved["ppo_state"].get("width", 0.0))
         if not distributed.is_main():
             return  # a checkpoint has the environments and random numbers of the first rank only
         why_not = resume_episodes(env, progress, saved)
@@ -886,6 +893,17 @@ def resume_means(progress: Progress, state: dict[str, Any]) -> None:
         raise ValueError("its means are none")
     progress.mean_reward, progress.mean_length, progress.games = reward, length, games
     progress.success, progress.episodes, progress.best_success = success, episodes, best_success
+
+
+def resume_width(env: VectorEnv, progress: Progress, width: float) -> None:
+    """Widens the ranges of a curriculum as far as they were, whatever becomes of the environments' state. Raises
+    ValueError for what cannot be a width."""
+    if type(width) is not float or not 0 <= width <= 1:
+        raise ValueError("its width is none")
+    here = getattr(env, "width", None)
+    if isinstance(here, Tensor):
+        progress.width = width
+        here.fill_(width)
 
 
 def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -> str:

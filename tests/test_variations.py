@@ -14,6 +14,7 @@ from dexhand_gym.envs.randomize_config import EVERYTHING, RandomizeConfig
 from dexhand_gym.sim import Box, Scene, SimConfig, make_sim
 from dexhand_gym.sim.base import properties
 from examples.scripted_grasp import scripted_env
+from ppo import ppo
 from ppo.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ def make(num_envs=4, backend="mujoco", device="cpu", seed=0, randomize=None, **f
     ).unwrapped
 
 
-def varied_sim(backend, device, variation, center=(0.0, 0.0, 0.0), grip=False):
+def varied_sim(backend, device, variation, center=(0.0, 0.0, 0.0), grip=()):
     """Two environments, of which the second has `variation`, {name: value of one environment}; nominal is the first."""
     scene = Scene(objects=(Box(center=center),), grip=grip)
     sim = make_sim(scene, 2, SimConfig(), 1, backend, device)
@@ -135,7 +136,7 @@ def test_a_centre_of_mass_varies_about_its_own_place():
 @engines
 def test_the_grounds_friction_by_sliding(backend, device):
     """At 1 m/s it slides for v^2 / (2 mu g), as in test_randomize.py: 102 mm with 0.5, 51 mm with 1."""
-    sim = varied_sim(backend, device, {"world.friction": 0.5}, grip=True)
+    sim = varied_sim(backend, device, {"world.friction": 0.5}, grip=("world",))
     place_box(sim, (1.0, 0.0, 0.025))
     run(sim, 20, still(sim))
     sim.root_state[:, 1, 7] = 1.0
@@ -144,6 +145,24 @@ def test_the_grounds_friction_by_sliding(backend, device):
     run(sim, 30, still(sim))
     slid = (sim.root_state[:, 1, 0] - start).cpu().numpy()
     assert slid == pytest.approx([0.051, 0.102], rel=0.1)
+
+
+@engines
+def test_the_box_has_its_friction_beside_fingertips_of_their_own(backend, device):
+    """Only what has a range of its own takes the box's place: on the ground the box slides as with its own 0.5."""
+    env = make(2, backend, device, randomize={"box_friction": (0.5, 0.5), "fingertip_friction": (1.3, 1.3)})
+    friction = env.sim.memory()["geom_friction"] if backend == "mujoco" else None
+    sim = env.sim
+    sim.root_state[:, 1] = 0.0
+    sim.root_state[:, 1, 0], sim.root_state[:, 1, 2], sim.root_state[:, 1, 6] = 1.0, 0.025, 1.0
+    sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
+    run(sim, 20, still(sim))
+    sim.root_state[:, 1, 7] = 1.0
+    sim.write_state(torch.ones(2, dtype=torch.bool, device=sim.device))
+    start = sim.root_state[:, 1, 0].clone()
+    run(sim, 30, still(sim))
+    assert (sim.root_state[:, 1, 0] - start).cpu().numpy() == pytest.approx([0.102] * 2, rel=0.1)
+    assert friction is None or float(friction[..., 0].max()) == pytest.approx(1.3)
 
 
 @pytest.mark.slow
@@ -477,8 +496,48 @@ def test_a_training_is_tested_at_full_width(tmp_path, monkeypatch):
 
 
 def test_a_curriculum_needs_a_success():
+    ranges = {"task.randomize.curriculum": 0.9, "task.randomize.link_mass": (0.5, 1.5)}
     with pytest.raises(ValueError, match="^task.randomize.curriculum = 0.9: allowed is 0, for no success is defined"):
-        gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=2, device="cpu", **{"task.randomize.curriculum": 0.9})
+        gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=2, device="cpu", **ranges)
+
+
+def test_a_curriculums_width_outlives_its_environments(tmp_path):
+    """Whatever the checkpoint: one with other environments, or without any, as the best policy's is."""
+    ranges = {"curriculum": 0.5, "link_mass": (0.5, 1.5)}
+    cfg = parse(["--task", "BoxGrasping", "--train.horizon-length", "4", "--train.num-minibatches", "1"]).train
+    env = make(2, randomize=ranges)
+    learner, progress = ppo.begin(env, cfg)
+    env.width.fill_(0.42)
+    progress.width = 0.42
+    for file, saved in (("last.pth", env), ("policy.pth", None)):
+        ppo.save(tmp_path / file, saved, learner.agent, learner.optimizer, progress, cfg)
+        other = make(3, randomize=ranges)
+        again, later = ppo.begin(other, cfg)
+        ppo.resume(tmp_path / file, other, again.agent, again.optimizer, later, cfg)
+        assert other.width.item() == later.width == pytest.approx(0.42)
+        other.reset()
+        mass = other.memory()["sim.body_mass"][:, :20] / torch.as_tensor(other.sim.model.body_mass[1:21])
+        off = (mass - 1).nan_to_num().abs()  # some bodies have no mass
+        assert 0.05 < off.max() <= 0.211
+
+
+def test_nothing_counts_as_the_best_before_full_width():
+    progress = ppo.Progress(torch.zeros(1, 1), torch.zeros(2, 1), mean_reward=9.0)
+    ppo.track_success(progress, {"randomize_width": 0.98, "episodes": 10, "success_rate": 1.0})
+    assert not ppo.best_so_far(progress)
+    progress.mean_reward = 5.0  # ranges are wider
+    ppo.track_success(progress, {"randomize_width": 1.0, "episodes": 10, "success_rate": 0.7})
+    assert ppo.best_so_far(progress) and progress.best_reward == 5.0
+
+
+def test_no_joint_starts_beyond_its_limit():
+    """Though the zero of every joint is wrong."""
+    env = make(64, randomize={"joint_offset": 0.05})
+    env.reset(seed=0)
+    dofs = env.sim.dof_state[..., 0]
+    assert (dofs >= env.raw["dof_lower"]).all() and (dofs <= env.raw["dof_upper"]).all()
+    env.step(torch.zeros(64, 18))
+    assert env.sim.dof_state[:, 6:, 1].abs().max() < 0.2
 
 
 @pytest.mark.parametrize(
@@ -487,6 +546,9 @@ def test_a_curriculum_needs_a_success():
         ({"action_lowpass": (0.0, 0.5)}, "task.randomize.action_lowpass"),
         ({"finger_stiffness": (1.2, 0.8)}, "task.randomize.finger_stiffness = (1.2, 0.8): allowed are two numbers, the lower one first"),
         ({"curriculum": 0.9, "per": "environment"}, "task.randomize.curriculum = 0.9: allowed is 0 with per = 'environment'"),
+        ({"curriculum": 0.9}, "task.randomize.curriculum = 0.9: allowed is 0, for nothing is randomised"),
+        ({"push_rate": 3.0}, "task.randomize.push_rate = 3.0: allowed with push_impulse or push_twist above 0"),
+        ({"contact_force_step": 1e-30}, "task.randomize.contact_force_step = 1e-30: allowed is 0, or 1e-09 or more"),
         ({"per": "epsiode"}, "task.randomize.per: unknown name 'epsiode'; did you mean 'episode'?"),
         ({"dead_fingertip": 1.5}, "task.randomize.dead_fingertip = 1.5"),
     ],

@@ -35,6 +35,7 @@ class Commands:
         """What the hand reports of a dof more than there is."""
         followers = torch.tensor(followers_of(hand), dtype=torch.float32)
         fingers = torch.arange(dofs) >= hand.num_base
+        self.lower, self.upper = (targets.new_tensor(limits) for limits in (hand.dof_lower, hand.dof_upper))
         self.followers, self.fingers = followers.to(targets), fingers.to(targets)
 
     def draw(self, uniform: Uniform, mask: Optional[Tensor] = None) -> None:
@@ -87,7 +88,7 @@ class Commands:
         if self.smooth is not None:
             overwrite(self.smooth, targets, mask)
         overwrite(self.waiting, targets.unsqueeze(1).expand_as(self.waiting), mask)
-        return self.reached(targets)
+        return self.reached(targets).clamp(self.lower, self.upper)  # a wrong zero moves no joint beyond its limit
 
     def memory(self) -> Dict[str, Tensor]:
         """The state that persists between steps, by name."""

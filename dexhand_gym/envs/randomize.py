@@ -56,7 +56,8 @@ def randomizable(scene: Scene, cfg: RandomizeConfig) -> Scene:
     if cfg.box_center:  # exactly 0, the engines take short cuts that another centre of mass does not allow
         off = {"center": (1e-5, 0.0, 0.0)}
         objects = tuple(x if x.fixed or any(x.center) else replace(x, **off) for x in objects)
-    return replace(scene, objects=objects, grip=bool(cfg.fingertip_friction or cfg.ground_friction))
+    grip = {"hand": cfg.fingertip_friction, "world": cfg.ground_friction}
+    return replace(scene, objects=objects, grip=tuple(name for name, bounds in grip.items() if bounds))
 
 
 class Physics:

@@ -15,6 +15,8 @@ Steps = Annotated[int, Range(0, 100)]
 Share = Annotated[float, Range(0, 1)]
 Part = Annotated[float, Range(0, 1, above=True)]
 Angle = Annotated[float, Range(0, 1.6)]
+LEAST = 1e-9
+"""Steps and limits of sensors are not finer, for numbers of 32 bits divide by them."""
 
 
 @dataclass
@@ -127,8 +129,19 @@ class RandomizeConfig:
             bounds = getattr(self, item.name)
             if isinstance(bounds, tuple) and bounds[0] > bounds[1]:
                 raise ValueError(f"task.randomize.{item.name} = {bounds}: allowed are two numbers, the lower one first")
+        for name in ("joint_position_step", "contact_force_step", "contact_force_limit"):
+            if 0 < getattr(self, name) < LEAST:
+                raise ValueError(f"task.randomize.{name} = {getattr(self, name)}: allowed is 0, or {LEAST} or more")
         if self.curriculum and self.per == "environment":
             raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0 with per = 'environment'")
+        names = [item.name for item in fields(self) if item.name not in ("per", "curriculum", "push_rate")]
+        if self.curriculum and not any(self.is_on(name) for name in names):
+            raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0, for nothing is randomised")
+        if self.push_rate != RandomizeConfig.push_rate and not (self.push_impulse or self.push_twist):
+            raise ValueError(
+                f"task.randomize.push_rate = {self.push_rate}: allowed with push_impulse or push_twist above 0, else it "
+                "does nothing"
+            )
 
 
 EVERYTHING: Dict[str, Any] = {

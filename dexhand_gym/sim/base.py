@@ -146,9 +146,9 @@ class Scene:
     hand_quat: Tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
     """Orientation of the hand's root in the world, x y z w, at zero base dofs, so that a palm that looks up, say, is
     far from their limits. The base moves along and turns about these rotated axes."""
-    grip: bool = False
-    """The friction of a contact is that of fingertip or ground, not of the object, so that these can vary; until they
-    do, it is the same: that of the objects, which must agree."""
+    grip: Tuple[str, ...] = ()
+    """What of "hand" (its fingertips) and "world" (the ground) decides the friction of its contacts, in the place of the
+    object, so that it can vary; until it does, it is the same: that of the objects, which must agree."""
     self_collision: bool = False
     """Whether fingers and palm collide with each other. Set by the environment, from env.self_collision."""
     boxes: InitVar[Tuple[Object, ...]] = ()
@@ -235,7 +235,7 @@ def properties(scene: Scene) -> Dict[str, Tuple[int, ...]]:
         **{f"hand.{name}": (len(hand.dof_names),) for name in DRIVES},
         "hand.mass": (len(hand.body_names),),
         "gravity": (3,),
-        **(surfaces if scene.grip else {}),
+        **{name: shape for name, shape in surfaces.items() if name.partition(".")[0] in scene.grip},
         **which,
     }
 

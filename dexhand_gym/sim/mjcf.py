@@ -163,13 +163,14 @@ def move_centers(spec: mujoco.MjSpec, model: mujoco.MjModel, scene: Scene) -> mu
 
 
 def give_grip(spec: mujoco.MjSpec, scene: Scene) -> None:
-    """Lets the surfaces of fingertips and ground decide the friction of their contacts, in the place of the objects',
-    whose values they have at first."""
+    """Lets the surfaces in `scene.grip` decide the friction of their contacts, in the place of the objects', whose values
+    they have at first."""
     surfaces = {(x.condim, x.friction, x.spinning_friction, x.rolling_friction) for x in scene.free}
     if len(surfaces) != 1:
         raise ValueError(f"the friction of fingertips and ground: allowed is one for all {len(scene.free)} objects")
     condim, *friction = surfaces.pop()
-    for name in (*(finger.contact for finger in scene.hand.fingers), "world"):
+    bodies = {"hand": [finger.contact for finger in scene.hand.fingers], "world": ["world"]}
+    for name in (body for surface in scene.grip for body in bodies[surface]):
         for geom in spec.body(name).geoms:
             if geom.contype or geom.conaffinity:
                 geom.priority, geom.condim, geom.friction = 2, condim, friction
