@@ -234,12 +234,17 @@ def check_started(start: Dict[str, Tensor], lower: Tensor, upper: Tensor, names:
         log.warning("sample_start()'s 'hand' is beyond the limits of %s, where the physics may blow up", told)
 
 
+MAY_BE_ZERO = (".which", ".center", ".joint_friction", "hand.friction", "world.friction")
+"""Ends of the names of properties that may also be 0, or less."""
+
+
 def check_variation(variation: Any) -> None:
-    """Raises ValueError, one line, for values of vary() that are no numbers, or of an object's that are not above 0."""
+    """Raises ValueError, one line, for values of vary() that are no numbers, or of a property that are not above 0."""
     for name, values in variation.items() if isinstance(variation, dict) else ():
         if isinstance(values, Tensor) and not torch.isfinite(values.double()).all():
             raise ValueError(f"vary()'s {name!r} is not finite")
-        if isinstance(values, Tensor) and "." in str(name) and not (values > 0).all():
+        positive = "." in str(name) and not str(name).endswith(MAY_BE_ZERO)
+        if isinstance(values, Tensor) and positive and not (values > 0).all():
             raise ValueError(f"vary()'s {name!r} has values of {values.min():g}: allowed are those above 0")
 
 

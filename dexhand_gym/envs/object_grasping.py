@@ -73,7 +73,7 @@ class ObjectGrasping(BoxGrasping):
         "pads_to_surface": pads_to_surface,
         "object_points": lambda m, cfg: tables(m, cfg).points[m["box_which"]],
     }
-    mirrors = {**BoxGrasping.mirrors, "object_points": VECTOR}
+    mirrors = {**BoxGrasping.mirrors, "object_points": VECTOR}  # of the mirrored object, which is another one
 
     def scene(self) -> Scene:
         """One object, which is "box" to this task, and another in each environment."""

@@ -1,0 +1,137 @@
+"""ObjectGrasping: another object of a set in every episode."""
+
+from __future__ import annotations
+
+import re
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import dexhand_gym  # noqa: F401
+from configs import parse
+from dexhand_gym import tasks
+from dexhand_gym.envs import make_vec_env
+from dexhand_gym.meshes import distance_to_hull, load_mesh, write_mesh
+from dexhand_gym.object_sets import load_set
+from dexhand_gym.shape_tables import distances, shape_tables
+from dexhand_gym.shapes import distance
+from tests.test_anyof import WEDGE
+
+ID = "DexHand/ObjectGrasping-v0"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three meshes, in millimetres."""
+    import shutil
+
+    for i, stretch in enumerate((1.0, 0.8, 1.2)):
+        file, _ = write_mesh(1000 * stretch * WEDGE, None, (0.0, 1e9))
+        shutil.copy(file, tmp_path / f"wedge_{i}.ply")
+    return str(tmp_path)
+
+
+def make(num_envs, objects, **fields):
+    return make_vec_env(tasks()["ObjectGrasping"], num_envs, seed=1, device="cpu", objects=objects, **fields)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objects", ["train", "held_out"])
+def test_each_starts_at_rest_with_its_own_object(objects):
+    """With the hand above it the object lies where it began; it is the one that it is said to be."""
+    things = load_set(objects)
+    env = make(256, objects, backend="mujoco")
+    env.reset(seed=1)
+    which = env.measured["box_which"].clone()
+    assert len(which.unique()) > 100
+    start = env.sim.root_state[:, 1].clone()
+    halves = torch.tensor([things[i].extents for i in which.tolist()]) / 2
+    assert torch.allclose(env.measured["box_half"], halves, atol=1e-6)
+    assert torch.allclose(env.measured["box_size"][:, 0], 2 * halves.amax(1), atol=1e-6)
+    still = torch.zeros(env.action_space.shape)
+    for _ in range(25):
+        env.step(still)
+    end, weight = env.sim.root_state[:, 1], env.sim.net_contact_force[:, -1, 2] / 9.81
+    assert (end[:, :3] - start[:, :3]).norm(dim=1).quantile(0.97) < 2e-3, "but those that a low hand touches"
+    mass = torch.tensor([things[i].mass for i in which.tolist()])
+    assert (weight / mass - 1).abs().quantile(0.9) < 0.02
+    env.reset()
+    assert (env.measured["box_which"] != which).float().mean() > 0.9
+
+
+def test_distances_are_those_of_the_shapes():
+    """Within the 2.5 mm that straight lines between points 6 mm apart may be off."""
+    things, tables = load_set("train"), shape_tables("train", 1.0, torch.device("cpu"))
+    chosen = range(3, len(things), 17)
+    generator = torch.Generator().manual_seed(0)
+    ways = torch.nn.functional.normalize(torch.randn(len(chosen), 200, 3, generator=generator), dim=-1)
+    points = ways * torch.rand(len(chosen), 200, 1, generator=generator) * 0.09
+    found = distances(tables, torch.tensor(chosen), points)
+    for row, at, i in zip(found, points, chosen):
+        thing = things[i]
+        if thing.shape == "mesh":
+            (hull,) = load_mesh(thing.file, thing.first_size).hulls
+            exact = torch.from_numpy(distance_to_hull(at.double().numpy(), hull)).float()
+        else:
+            exact = distance(thing.shape, at[None], torch.tensor(thing.extents).view(1, 1, 3) / 2)[0]
+        assert (row - exact).abs().max() < 2.6e-3, thing.name
+
+
+@pytest.mark.slow
+def test_points_are_on_the_surface_and_seen_by_the_critic_only():
+    env = make(32, "train", backend="mujoco")
+    _, info = env.reset(seed=2)
+    plain = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=1, device="cpu")
+    assert env.single_observation_space == plain.unwrapped.single_observation_space
+    assert info["critic_obs"].shape[1] == plain.unwrapped.single_critic_space.shape[0] + 96
+    points = env.measured["object_points"]
+    tables = shape_tables("train", 1.0, torch.device("cpu"))
+    assert distances(tables, env.measured["box_which"], points).max() < 2.6e-3
+    assert distances(tables, env.measured["box_which"], 1.3 * points).min(1).values.max() > 1e-3
+
+
+def test_a_folder_of_meshes(folder):
+    env = make(6, folder, mesh_unit=0.001, backend="mujoco")
+    env.reset(seed=0)
+    assert {round(x, 3) for x in env.measured["box_size"][:, 0].tolist()} <= {0.06, 0.048, 0.072}
+    saved, which = env.get_state(), env.measured["box_which"].clone()
+    env.reset()
+    env.reset()
+    env.set_state(saved)
+    assert torch.equal(env.measured["box_which"], which)
+    assert np.allclose(env.sim.net_contact_force.shape, (6, len(env.sim.body_names), 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--task.objects trian", "task.objects: unknown name 'trian'; did you mean 'train'?"),
+        ("--env.object.size 0.06", "env.object = "),
+        ("--task.success-height 0.04", "task.success_height = 0.04: allowed is more than 0.0449"),
+        ("--task.randomize.box-size 0.04 0.06", "task.randomize.box_size = (0.04, 0.06): allowed for a mesh is None"),
+    ],
+)
+def test_mistakes_cost_one_line(options, message):
+    cfg = parse(["--task", "ObjectGrasping", "--device", "cpu", *options.split()])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_vec_env(tasks()["ObjectGrasping"], 2, cfg)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_vec_env(tasks()["ObjectGrasping"], 2, cfg, **{"env.backend": "none"})
+
+
+@pytest.mark.slow
+def test_pictures_show_each_its_own():
+    env = make(
+        8, "held_out", backend="mujoco", render_mode="rgb_array", video_size=(160, 160), **{"env.camera.follow": False}
+    )
+    env.reset(seed=5)
+    pictures = np.array(env.render()).astype(int)
+    things = load_set("held_out")
+    for picture, i in zip(pictures, env.measured["box_which"].tolist()):
+        red, green, blue = picture.reshape(-1, 3).T
+        color = np.array(things[i].color)
+        shade = np.c_[red, green, blue] / np.maximum(np.c_[red, green, blue].max(1, keepdims=True), 1)
+        alike = (np.abs(shade - color / color.max()) < 0.12).all(1) & (np.c_[red, green, blue].max(1) > 60)
+        assert alike.sum() > 30, things[i].name
