@@ -45,7 +45,7 @@ def evaluate(env: Any, agent: Agent, episodes: int, tell: Callable[[int], None] 
 def wilson(share: float, n: int, z: float = 1.96) -> Tuple[float, float]:
     """Wilson's 95 % interval of a share seen in n episodes."""
     middle, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return (middle - spread) / (1 + z**2 / n), (middle + spread) / (1 + z**2 / n)
+    return max(0.0, (middle - spread) / (1 + z**2 / n)), min(1.0, (middle + spread) / (1 + z**2 / n))
 
 
 def result_table(result: Dict[str, Any]) -> Table:

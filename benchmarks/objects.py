@@ -1,0 +1,130 @@
+"""How a policy of ObjectGrasping does with each family and size of objects, those that it never trained with included.
+
+    python benchmarks/objects.py --checkpoint latest [--objects train held_out] [--episodes 1024] [--out objects]
+
+Prints a Markdown table for every set: success per family with Wilson's 95 % interval, and what ended the episodes that
+failed. Writes the tables to OUT.md, a heat map of success over families and sizes to OUT.png, and what became of every
+episode to OUT.json. Every environment plays one episode without exploration. What is added to the command is read as
+train_ppo.py reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # train_ppo.py may not be installed
+import train_ppo  # noqa: F401, I001  sets variables that torch reads when it is loaded
+import configs
+import torch
+from dexhand_gym import tasks
+from dexhand_gym.envs import make_vec_env
+from dexhand_gym.object_sets import family, load_set
+from ppo.evaluation import wilson
+from ppo.policy import Policy
+from ppo.ppo import Agent
+
+SIZES = [round(0.03 + 0.01 * i, 2) for i in range(7)]
+"""Edges of the heat map's columns: largest extents, m."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="latest, a run or a .pth file")
+    parser.add_argument("--objects", nargs="+", default=["train", "held_out"], help="sets, or folders of meshes")
+    parser.add_argument("--episodes", type=int, default=1024, help="of every set")
+    parser.add_argument("--out", default="objects")
+    args, others = parser.parse_known_args()
+    lines: List[str] = []
+    played: Dict[str, List[Dict[str, Any]]] = {}
+    try:
+        if args.episodes < 1:
+            raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
+        with open(f"{args.out}.md", "a", encoding="utf-8"):
+            pass  # before the first episode, not after the last
+        for objects in args.objects:
+            flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
+            cfg = configs.parse([*flags, "--task.objects", objects, "--num-envs", str(args.episodes)])
+            played[objects] = play(cfg, args.episodes)
+            lines += [f"**{objects}**", "", *table(played[objects]), ""]
+            print("\n".join(lines[-len(table(played[objects])) - 3 :]), flush=True)
+            Path(f"{args.out}.md").write_text("\n".join(lines), encoding="utf-8")
+            Path(f"{args.out}.json").write_text(json.dumps(played) + "\n", encoding="utf-8")
+        draw(played, Path(f"{args.out}.png"))
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def play(cfg: configs.RunConfig, episodes: int) -> List[Dict[str, Any]]:
+    """Object, size and end of the first episode of every environment."""
+    things = load_set(cfg.task.objects, cfg.task.mesh_unit)
+    env: Any = make_vec_env(tasks()[cfg.task_name], episodes, cfg, seed=max(cfg.train.seed, 0))
+    with contextlib.closing(env), torch.no_grad():
+        agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
+        ended = first_ends(env, agent)
+        return [
+            {"object": things[i].name, "family": family(things[i]), "size": max(things[i].extents), "end": end}
+            for i, end in ended
+        ]
+
+
+def first_ends(env: Any, agent: Agent) -> List[Any]:
+    """Which object each environment has in its first episode, and what ends that."""
+    obs, _ = env.reset()
+    which = env.measured["box_which"].clone()
+    end = torch.full_like(which, -1)
+    names: List[str] = []
+    while (end < 0).any():
+        obs, *_, info = env.step(agent.to_env(agent.act_deterministic(obs)))
+        names = list(info["endings"])
+        now = torch.stack(list(info["endings"].values()), 1).int().argmax(1)
+        end = torch.where((end < 0) & info["_episode"], now, end)
+    return [(i, names[j]) for i, j in zip(which.tolist(), end.tolist())]
+
+
+def table(played: List[Dict[str, Any]]) -> List[str]:
+    """Lines of a Markdown table."""
+    success = "grasp_lift_success"
+    lines = ["| family | episodes | success, % | failures |", "|---|---|---|---|"]
+    for name in [*dict.fromkeys(x["family"] for x in sorted(played, key=lambda x: x["family"])), "all"]:
+        ends = [x["end"] for x in played if name in (x["family"], "all")]
+        share = ends.count(success) / len(ends)
+        low, high = wilson(share, len(ends))
+        failures = {end: ends.count(end) / len(ends) for end in sorted(set(ends)) if end != success}
+        told = ", ".join(f"{end} {part:.1%}" for end, part in failures.items())
+        lines.append(f"| {name} | {len(ends)} | {100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f}) | {told} |")
+    return lines
+
+
+def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
+    """Success over families and sizes, a panel for each set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(played), figsize=(1 + 5.5 * len(played), 4.2), squeeze=False, layout="tight")
+    columns = list(zip(SIZES, SIZES[1:]))
+    for axes, (objects, episodes) in zip(panels[0], played.items()):
+        families = sorted({x["family"] for x in episodes})
+        for row, name in enumerate(families):
+            for column, (low, high) in enumerate(columns):
+                ends = [x["end"] for x in episodes if x["family"] == name and low <= x["size"] < high + 1e-6]
+                if ends:
+                    share = 100 * ends.count("grasp_lift_success") / len(ends)
+                    color = plt.get_cmap("RdYlGn")((share - 50) / 50)
+                    axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, color=color))
+                    axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9)
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(families) - 0.5, -0.5), title=objects)
+        axes.set_xticks(range(len(columns)), [f"{100 * low:.0f}-{100 * high:.0f}" for low, high in columns])
+        axes.set_yticks(range(len(families)), families)
+        axes.set_xlabel("largest extent, cm; numbers: success, %")
+    figure.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
