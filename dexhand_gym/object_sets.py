@@ -16,7 +16,7 @@ import zlib
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
@@ -47,6 +47,8 @@ MASS = (0.02, 0.4)
 DENSITY = (100.0, 3000.0)
 """kg/m3: from foam to stone."""
 FRICTION = (0.5, 1.5)
+ROLLS: Dict[str, Any] = {"condim": 6, "rolling_friction": 0.001}
+"""Of what is round and would roll on forever otherwise: a ball of 6 cm, pushed at 5 cm/s, stops after 2 cm."""
 GOLDEN = (5**0.5 - 1) / 2
 SUFFIXES = (".obj", ".stl", ".ply")
 
@@ -95,16 +97,16 @@ def drawn(name: str, kind: str, number: int) -> Object:
 def shaped(kind: str, largest: float, random: Random) -> Object:
     """An object of a family, of this largest extent, m, and random form."""
     if kind == "sphere":
-        return Sphere(size=largest)
+        return Sphere(size=largest, **ROLLS)
     other, third = (_length(random, LEAST, largest) for _ in range(2))
     if kind == "capsule":
-        return Capsule(size=(other, largest))
+        return Capsule(size=(other, largest), **ROLLS)
     if kind == "cylinder":
-        return Cylinder(size=(other, largest) if random.uniform() < 0.5 else (largest, other))
+        return Cylinder(size=(other, largest) if random.uniform() < 0.5 else (largest, other), **ROLLS)
     x, y, z = random.permutation((largest, other, third)).tolist()
     if kind in SOLIDS:
         return Mesh.of_vertices(stretched(SOLIDS[kind](random), (x, y, z)))
-    return (Box if kind == "box" else Ellipsoid)(size=(x, y, z))
+    return Box(size=(x, y, z)) if kind == "box" else Ellipsoid(size=(x, y, z), **ROLLS)
 
 
 def _length(random: Random, least: float, most: float) -> float:

@@ -18,6 +18,7 @@ from dexhand_gym.object_sets import DENSITY, SETS, family, load_set, volume
 from dexhand_gym.objects import Box, Capsule, Cylinder, Ellipsoid, Mesh, Sphere
 from dexhand_gym.resting import grasp_width, profiles, resting_poses, settled, turned_down
 from dexhand_gym.shapes import distance
+from dexhand_gym.sim import Scene, SimConfig, make_sim
 from dexhand_gym.surfaces import surface_points
 
 S = 0.5**0.5
@@ -325,3 +326,17 @@ def test_points_of_two_parts_are_on_the_outside():
     points = surface_points(thing, 16)
     off = np.abs(np.abs(points) - np.array([0.02, 0, 0]))
     assert off.max(1) == pytest.approx(0.01, abs=1e-3)
+
+
+def test_a_pushed_ball_of_the_set_stops():
+    """At 5 cm/s; without friction against rolling it would be 5 cm away after a second, and as fast."""
+    ball = next(thing for thing in load_set("train") if family(thing) == "sphere" and thing.size > 0.055)
+    sim = make_sim(Scene(objects=(dataclasses.replace(ball, name="ball"),)), 1, SimConfig(), 1, "mujoco", "cpu")
+    radius = ball.size / 2
+    sim.root_state[:, 1] = torch.tensor([1.0, 0, radius, 0, 0, 0, 1, 0.05, 0, 0, 0, 0.05 / radius, 0])
+    sim.write_state(torch.ones(1, dtype=torch.bool))
+    hold = sim.dof_state[..., 0].clone()
+    for _ in range(75):
+        sim.step(hold)
+    assert 0.005 < sim.root_state[0, 1, 0] - 1.0 < 0.03
+    assert sim.root_state[0, 1, 7] < 0.005
