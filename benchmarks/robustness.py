@@ -110,10 +110,10 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
         and not (workspace.resolve_checkpoint(checkpoint).parent.parent / "config.yaml").is_file()
     ):
         flags += ["--task", "BoxGrasping"]
+    cfg = configs.parse(flags)
     for name in others:
         if name.startswith(("--task.randomize.", "--env.backend", "--env.num-envs", "--num-envs")):
             raise ValueError(f"{name}: not allowed, every row says it itself (engines: --backend, --episodes)")
-    cfg = configs.parse(flags)
     cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
     for name in (name[len("task.") :] for _, name, _ in VALUES if name.startswith("task.init_")):
         setattr(cfg.task, name, getattr(type(cfg.task)(), name))

@@ -95,7 +95,8 @@ def test_pictures_show_every_box_in_its_own_size():
     area = np.array([blue(picture).sum() for picture in env.render()])
     size = 2 * env.object_halves[:, 0, 0].numpy()
     assert size.max() > 1.3 * size.min()
-    np.testing.assert_allclose(area / area.max(), (size / size.max()) ** 2, atol=0.1)
+    np.testing.assert_allclose(area / area.max(), (size / size.max()) ** 2, atol=0.2)  # a turned one shows more
+    assert np.corrcoef(area, size**2)[0, 1] > 0.93
     env.close()
 
 
