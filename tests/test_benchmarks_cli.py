@@ -1,5 +1,6 @@
 """Benchmarks say in one line where they cannot run."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +25,38 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine
         ),
         ("learner.py --device cpu --num-envs 0", "error: --num-envs 0: allowed is 1 or more"),
         ("learner.py --device cpu --minibatches 8 0", "error: --minibatches 0: allowed is 1 or more"),
+        ("objects.py --checkpoint latest --episodes 0", "error: --episodes 0: allowed is 1 or more"),
+        ("objects.py --checkpoint latest --out /nowhere/x", "error: [Errno 2] No such file or directory: '/nowhere/x"),
+        ("robustness.py --checkpoint pretrained --episodes 0", "error: --episodes 0: allowed is 1 or more"),
+        ("robustness.py --checkpoint pretrained --out /nowhere/x", "error: [Errno 2] No such file or directory"),
+        (
+            "robustness.py --checkpoint pretrained --out {tmp_path}/x --task.randomize.box-mass 1 1",
+            "error: --task.randomize.box-mass: not allowed, every row says it itself",
+        ),
     ],
 )
-def test_a_mistake_is_one_line(line, message):
+def test_a_mistake_is_one_line(line, message, tmp_path):
     pytest.importorskip("mujoco_warp")
-    name, *flags = line.split()
+    name, *flags = line.format(tmp_path=tmp_path).split()
     done = subprocess.run([sys.executable, str(BENCHMARKS / name), *flags], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_objects_by_family(tmp_path):
+    """The cube's policy lifts most boxes of a set and few others (benchmarks/RESULTS.md)."""
+    critic = (
+        "object_pos object_quat object_vel finger_to_object_distances finger_box_contact grasp_duration episode_time"
+    )
+    policy = BENCHMARKS.parent / "dexhand_gym" / "pretrained" / "BoxGrasping" / "v1" / "nn" / "policy.pth"
+    line = f"--checkpoint {policy} --task.observe hardware --task.critic-observation-keys {critic} --objects held_out"
+    command = [sys.executable, str(BENCHMARKS / "objects.py"), *line.split(), "--episodes", "96", "--device", "cpu"]
+    done = subprocess.run([*command, "--out", "found"], cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    rows = {row.split(" | ")[0][2:]: row.split(" | ") for row in done.stdout.splitlines() if row.startswith("| ")}
+    assert {"box", "sphere", "prism", "frustum", "all"} <= set(rows)
+    assert sum(int(row[1]) for name, row in rows.items() if name not in ("family", "all")) == 96
+    assert float(rows["box"][2].split()[0]) > 60 > float(rows["hull"][2].split()[0])
+    ended = json.loads((tmp_path / "found.json").read_text())["held_out"]
+    assert len(ended) == 96 and {x["family"] for x in ended} == set(rows) - {"family", "all"}
+    assert (tmp_path / "found.png").stat().st_size > 10_000 and (tmp_path / "found.md").is_file()
