@@ -106,6 +106,7 @@ def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Rectangle
 
     figure, panels = plt.subplots(1, len(played), figsize=(1 + 5.5 * len(played), 4.2), squeeze=False, layout="tight")
     columns = list(zip(SIZES, SIZES[1:]))
@@ -117,7 +118,7 @@ def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
                 if ends:
                     share = 100 * ends.count("grasp_lift_success") / len(ends)
                     color = plt.get_cmap("RdYlGn")((share - 50) / 50)
-                    axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, color=color))
+                    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=color))
                     axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9)
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(families) - 0.5, -0.5), title=objects)
         axes.set_xticks(range(len(columns)), [f"{100 * low:.0f}-{100 * high:.0f}" for low, high in columns])
