@@ -44,11 +44,12 @@ def main() -> None:
     try:
         if args.episodes < 1:
             raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
+        flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
+        flags += ["--num-envs", str(args.episodes)]
+        runs = {objects: configs.parse([*flags, "--task.objects", objects]) for objects in args.objects}
         with open(f"{args.out}.md", "a", encoding="utf-8"):
-            pass  # before the first episode, not after the last
-        for objects in args.objects:
-            flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
-            cfg = configs.parse([*flags, "--task.objects", objects, "--num-envs", str(args.episodes)])
+            pass  # a folder that is not there is told before the first episode, not after the last
+        for objects, cfg in runs.items():
             played[objects] = play(cfg, args.episodes)
             lines += [f"**{objects}**", "", *table(played[objects]), ""]
             print("\n".join(lines[-len(table(played[objects])) - 3 :]), flush=True)

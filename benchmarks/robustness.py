@@ -85,9 +85,9 @@ def main() -> None:
     try:
         if args.episodes < 1:
             raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
-        with open(f"{args.out}.md", "a", encoding="utf-8"):
-            pass  # before the first row, not after the last
         cfg = read_config(args.checkpoint, others)
+        with open(f"{args.out}.md", "a", encoding="utf-8"):
+            pass  # a folder that is not there is told before the first row, not after the last
         lines = [f"| setting | {' | '.join(engines)} |", "|---|" + "---|" * len(engines)]
         print("\n".join(lines), flush=True)
         found: Dict[str, Dict[str, Any]] = {}
