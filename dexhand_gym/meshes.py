@@ -1,6 +1,6 @@
 """Meshes of objects: reads and scales them, makes their convex hulls, and looks up distances to them in a table.
 
-Needs trimesh, MuJoCo (which computes the hulls) and, for objects of several parts, coacd.
+Needs MuJoCo (which computes the hulls) and, for objects of several parts, coacd.
 """
 
 # mujoco fills its namespace from compiled modules, which the type checker does not see:
@@ -81,18 +81,10 @@ def _load_mesh(file: str, size: float, parts: int, stamp: Tuple[int, int]) -> So
     return Solid(tuple(Hull((hull.vertices - (low + high) / 2) * scale, hull.faces) for hull in hulls), (x, y, z))
 
 
-def load_trimesh() -> Any:
-    """Raises ValueError, one line, where it is not installed."""
-    try:
-        import trimesh
-    except ImportError:
-        raise ValueError(f"meshes need trimesh: {INSTALL}") from None
-    return trimesh
-
-
 def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
     """Vertices [V, 3] and faces [F, 3] of a file. Raises ValueError, one line."""
-    trimesh = load_trimesh()
+    import trimesh
+
     if path.suffix.lower() not in (".obj", ".stl", ".ply") or not path.is_file():
         raise ValueError(f"mesh {str(path)!r}: allowed is a file that exists, .obj, .stl or .ply")
     try:
@@ -198,7 +190,8 @@ def write_mesh(vertices: Any, faces: Optional[Any], sizes: Tuple[float, float]) 
         raise ValueError(
             f"vertices: they span {size:g} m, allowed is {sizes[0]:g} to {sizes[1]:g} m; or say their size"
         )
-    trimesh = load_trimesh()
+    import trimesh
+
     if faces is None:
         points, triangles = hull_of(points)
     content: Any = trimesh.Trimesh(points, triangles, process=False).export(file_type="ply")

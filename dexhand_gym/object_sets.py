@@ -1,4 +1,5 @@
-"""Sets of objects to grasp: "train", "held_out", or a folder of meshes. Loads neither torch nor an engine.
+"""Sets of objects to grasp: "train", "held_out", one family of them ("train:sphere"), or a folder of meshes. Loads
+neither torch nor an engine.
 
     for thing in load_set("held_out"):
         print(thing.name, family(thing), thing.extents, thing.mass)
@@ -21,7 +22,7 @@ from typing import Any, Dict, Tuple
 import numpy as np
 
 from dexhand_gym.convex import SOLIDS, Random, stretched
-from dexhand_gym.fields import shortened, unknown_name
+from dexhand_gym.fields import check_name, shortened, unknown_name
 from dexhand_gym.objects import Box, Capsule, Cylinder, Ellipsoid, Mesh, Object, Sphere
 from dexhand_gym.resting import profiles
 
@@ -54,14 +55,18 @@ SUFFIXES = (".obj", ".stl", ".ply")
 
 
 def load_set(name_or_folder: str, scale: float = 1.0) -> Tuple[Object, ...]:
-    """The objects of a set by its name, or those of the meshes in a folder, whose units are metres, or `scale` metres:
-    0.001 for millimetres. A folder's objects have the names of their files, and mass and friction that Mesh has.
-    Raises ValueError, one line."""
-    if name_or_folder in SETS:
-        if scale != 1.0:
-            raise ValueError(f"scale = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size")
-        return tuple(replace(thing) for thing in _named(name_or_folder))  # whoever changes one changes their own
-    return _in_folder(name_or_folder, scale)
+    """The objects of a set by its name, or of one family of it (`train:sphere`), or those of the meshes in a folder,
+    whose units are metres, or `scale` metres: 0.001 for millimetres. A folder's objects have the names of their files,
+    and mass and friction that Mesh has. Raises ValueError, one line."""
+    name, _, kind = name_or_folder.partition(":")
+    if name not in SETS:
+        return _in_folder(name_or_folder, scale)
+    if scale != 1.0:
+        raise ValueError(f"scale = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size")
+    if kind or name != name_or_folder:
+        check_name(f"task.objects = {name_or_folder!r}: family", kind, SETS[name])
+    things = _named(name)
+    return tuple(replace(thing) for thing in things if kind in ("", family(thing)))  # to be changed by their owner
 
 
 def family(thing: Object) -> str:

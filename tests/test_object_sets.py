@@ -219,6 +219,15 @@ def test_a_superquadric_is_a_surface_of_its_formula():
     assert np.abs(directions(100).mean(0)).max() < 0.01
 
 
+def test_one_family_of_a_set(sets):
+    assert load_set("held_out:prism") == tuple(thing for thing in sets["held_out"] if family(thing) == "prism")
+    for name, near in (("train:spher", "did you mean 'sphere'"), ("train:prism", "Allowed: box"), ("train:", "''")):
+        with pytest.raises(ValueError, match=near):
+            load_set(name)
+    with pytest.raises(ValueError, match="allowed is 1 for the set"):
+        load_set("train:box", scale=0.001)
+
+
 # --- Folders ---------------------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ class ObjectGraspingConfig(BoxGraspingConfig):
     """Blind grasp and lift of many objects."""
 
     objects: str = "train"
-    """A set of objects: train, held_out, or a folder of meshes (.obj, .stl, .ply)."""
+    """A set of objects: train, held_out, a family of one (train:sphere), or a folder of meshes (.obj, .stl, .ply)."""
     mesh_unit: Annotated[float, Range(0, 1000, above=True)] = 1.0
     """Metres in a unit of a folder's meshes: 0.001 where they are in millimetres."""
     critic_observation_keys: Tuple[str, ...] = (
