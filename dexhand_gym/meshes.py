@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sys
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexhand_gym.caches import cache_folder
+from dexhand_gym.caches import cache_folder, replacing
 
 CELLS = 32
 """Points of the table of distances along each axis."""
@@ -154,18 +153,6 @@ def kept(inputs: List[np.ndarray], compute: Callable, fits: Callable[[List[np.nd
     with contextlib.suppress(OSError), replacing(file) as unfinished, open(unfinished, "wb") as stream:
         np.savez(stream, **named)
     return arrays
-
-
-@contextlib.contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `file` when it is whole and is gone if it is not."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        yield unfinished
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def cache() -> Path:

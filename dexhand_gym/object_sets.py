@@ -27,10 +27,7 @@ from dexhand_gym.objects import Box, Capsule, Cylinder, Ellipsoid, Mesh, Object,
 from dexhand_gym.resting import profiles
 
 SETS: Dict[str, Dict[str, int]] = {
-    "train": {
-        **dict.fromkeys(("box", "sphere", "cylinder", "capsule", "ellipsoid"), 64),
-        **dict.fromkeys(("superquadric", "hull"), 24),
-    },
+    "train": dict.fromkeys(("box", "sphere", "cylinder", "capsule", "ellipsoid", "superquadric", "hull"), 48),
     "held_out": {
         **dict.fromkeys(("box", "sphere", "cylinder", "capsule", "ellipsoid"), 32),
         **dict.fromkeys(("superquadric", "hull", "prism", "frustum"), 12),

@@ -16,7 +16,7 @@ episode ends as `nonfinite`.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from dexhand_gym.envs.commands import Commands
 from dexhand_gym.envs.config import TaskConfig
 from dexhand_gym.envs.quantities import finite
 from dexhand_gym.fields import shortened
-from dexhand_gym.hands.hand import Hand
+from dexhand_gym.hands.hand import Hand, evenly
 
 
 class Limits(NamedTuple):
@@ -83,17 +83,24 @@ def clamp_position(targets: Tensor, previous: Tensor, limits: Limits) -> Tensor:
     return torch.clamp(targets, limits.lower, limits.upper)
 
 
+def columns_of(task: TaskConfig, hand: Hand, device: torch.device) -> Union[slice, Tensor]:
+    """The columns of action targets that the policy moves."""
+    controls = {True: task.policy_controls_fingers, False: task.policy_controls_base}
+    rows = evenly([i for i, kind in enumerate(hand.action_kinds) if controls[kind == "finger"]] or [0])
+    if not any(controls[kind == "finger"] for kind in hand.action_kinds):
+        return slice(0, 0)
+    return rows if isinstance(rows, slice) else torch.tensor(rows, device=device)
+
+
 class Stages:
     """The four stages for N environments, and their state: one row per environment, written in place."""
 
     def __init__(self, task: TaskConfig, hand: Hand, control_dt: float, num_envs: int, device: torch.device):
-        base, count = hand.num_base, hand.num_actions
-        speeds = (task.max_linear_velocity, task.max_angular_velocity, task.max_finger_velocity)
-        counts = (hand.num_slides, base - hand.num_slides, count - base)
-        most = [speed * control_dt for speed, count in zip(speeds, counts) for _ in range(count)]
+        speeds = {"slide": task.max_linear_velocity, "turn": task.max_angular_velocity}
+        most = [speeds.get(kind, task.max_finger_velocity) * control_dt for kind in hand.action_kinds]
         table = torch.tensor([hand.action_lower, hand.action_upper, most], dtype=torch.float32, device=device)
         self.limits = Limits(*table)
-        self._columns = slice(0 if task.policy_controls_base else base, count if task.policy_controls_fingers else base)
+        self._columns = columns_of(task, hand, device)
         self._policy_limits = Limits(*table[:, self._columns])
         self.pre_action_rule: Callable[[Dict[str, Tensor]], Tensor] = lambda m: m["start_hand"]
         self.action_rule: Callable[..., Tensor] = globals()[task.control_mode]
@@ -103,7 +110,7 @@ class Stages:
         kind = {"dtype": torch.float32, "device": device}
         self.newest = torch.zeros(num_envs, len(self._policy_limits.lower), **kind)
         """The newest action [N, A]."""
-        self.targets = torch.zeros(num_envs, count, **kind)
+        self.targets = torch.zeros(num_envs, hand.num_actions, **kind)
         self.baseline = torch.zeros_like(self.targets)
         """The newest output of the pre-action rule [N, T]."""
         self.dof_targets = torch.zeros(num_envs, len(hand.dof_names), **kind)

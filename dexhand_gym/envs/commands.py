@@ -34,7 +34,7 @@ class Commands:
         self.offset = torch.zeros_like(targets) if cfg.joint_offset else None
         """What the hand reports of a dof more than there is."""
         followers = torch.tensor(followers_of(hand), dtype=torch.float32)
-        fingers = torch.arange(dofs) >= hand.num_base
+        fingers = torch.tensor(hand.finger_dofs)
         self.lower, self.upper = (targets.new_tensor(limits) for limits in (hand.dof_lower, hand.dof_upper))
         self.followers, self.fingers = followers.to(targets), fingers.to(targets)
 

@@ -131,6 +131,8 @@ class TaskConfig:
         "last_actions",
     )
     """What the policy sees, in this order: names of quantities; everything else is privileged."""
+    observation_history: Annotated[Tuple[Annotated[int, Range(1, 500)], ...], Length(0, 50)] = ()
+    """The policy also sees what it saw these numbers of control steps ago: 5 15 45 is 0.1, 0.3 and 0.9 s at 50 Hz."""
     critic_observation_keys: Tuple[str, ...] = ()
     """What the critic sees in addition (only training needs it); privileged observations are allowed here."""
     active_success_criteria: Tuple[str, ...] = ()
@@ -184,8 +186,8 @@ class Config:
 
     @property
     def hand(self) -> Hand:
-        """The hand that env.hand names."""
-        return find_hand(self.env.hand)
+        """The hand that the task needs, else the one that env.hand names."""
+        return find_hand(getattr(self.task, "needs_hand", "") or self.env.hand)
 
     @property
     def control_dt(self) -> float:
@@ -200,6 +202,9 @@ class Config:
         self.task.validate()
         self.env.object.validate("env.object.")
         find_hand(self.env.hand)
+        needed = getattr(self.task, "needs_hand", "")
+        if needed and self.env.hand not in (needed, EnvConfig.hand):
+            raise ValueError(f"env.hand = {self.env.hand!r}: this task is for {needed!r}")
         if self.control_dt > 1:
             raise ValueError(
                 f"sim.dt * task.decimation = {self.control_dt:g} s: allowed is at most 1 s for a control step"

@@ -10,6 +10,7 @@ from torch import Tensor
 from dexhand_gym import rotations
 from dexhand_gym.envs.actions import Stages
 from dexhand_gym.envs.checks import check_quantities, check_table_names
+from dexhand_gym.envs.history import History
 from dexhand_gym.envs.quantities import Measured
 from dexhand_gym.envs.sensing import Late, Sensors
 from dexhand_gym.envs.task import Task
@@ -60,6 +61,8 @@ class Instruments:
     def __init__(self, task: Task, raw: Dict[str, Tensor], sensors: Optional[Sensors], late: Optional[Late]):
         """Raises ValueError, one line, if the task or its config names an unknown quantity."""
         self.task, self.raw, self.sensors, self.late = task, raw, sensors, late
+        ago = task.cfg.task.observation_history
+        self.history = History(ago) if ago else None
         self.timers: Dict[str, Tensor] = {}
         self.previous: Dict[str, Tensor] = {}
         check_table_names(task, raw)
@@ -105,6 +108,8 @@ class Instruments:
         )
         if self.late:
             seen = [self.late(seen, self.policy_keys, begun)]
+        if self.history:
+            seen = [self.history(torch.cat(seen, 1), begun)]
         return torch.cat(seen + more, 1)
 
     def widths(self) -> List[int]:
@@ -115,7 +120,17 @@ class Instruments:
         for key in keys:
             if key not in self.observable():
                 raise ValueError(f"observation {key!r}: allowed is a quantity with a row for each environment")
-        return [sum(m[key][0].numel() for key in keys) for keys in (self.policy_keys, self.critic_keys)]
+        seen, more = (sum(m[key][0].numel() for key in keys) for keys in (self.policy_keys, self.critic_keys))
+        return [seen * (1 + len(self.task.cfg.task.observation_history)), more]
+
+    def memory(self) -> Dict[str, Tensor]:
+        """The state that persists between steps, by name."""
+        return {
+            **{f"timer_{name}": value for name, value in self.timers.items()},
+            **{f"prev_{name}": value for name, value in self.previous.items()},
+            **(self.late.memory() if self.late else {}),
+            **(self.history.memory() if self.history else {}),
+        }
 
     def observable(self) -> List[str]:
         """Names of the quantities that can be observed: those with a row for each environment."""

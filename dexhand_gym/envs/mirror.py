@@ -59,6 +59,7 @@ Image = Tuple[torch.Tensor, torch.Tensor]
 def images(env: Any) -> Tuple[Image, Image, Image]:
     """Mirror images of a row of the policy's observation, of the critic's, and of the policy's actions."""
     policy, critic = env.task.policy_observation_keys, env.task.critic_observation_keys
+    policy = policy * (1 + len(env.task.observation_history))
     actions = as_image(env, signs_of_hand(env, "actions"))
     return image_of_row(env, policy), image_of_row(env, (*policy, *critic)), actions
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym.envs.randomize_config import PHYSICAL, RandomizeConfig
+from dexhand_gym.hands.hand import Hand
 from dexhand_gym.sim.base import Scene
 
 Uniform = Callable[[float, float, int], Tensor]
@@ -105,17 +106,19 @@ class Physics:
 
     def of_hand(self, uniform: Uniform) -> Dict[str, Tensor]:
         cfg, hand = self.cfg, self.scene.hand
-        base, fingers = hand.num_base, len(hand.dof_names) - hand.num_base
+        fingers = sum(hand.finger_dofs)
+        base = len(hand.finger_dofs) - fingers
         drawn: Dict[str, Tensor] = {}
         ranges = {name: (getattr(cfg, f"base_{name}"), getattr(cfg, f"finger_{name}")) for name in _DRIVES}
         ranges.update({"joint_damping": (None, cfg.joint_damping), "armature": (None, cfg.joint_armature)})
         for name, bounds in ranges.items():
             if any(bounds):
                 parts = zip(bounds, (base, fingers))
-                drawn[name] = torch.cat([self.between(uniform, b or (1.0, 1.0), 1.0, n) for b, n in parts], 1)
+                values = torch.cat([self.between(uniform, b or (1.0, 1.0), 1.0, n) for b, n in parts], 1)
+                drawn[name] = in_order(values, hand)
         if cfg.joint_friction:
             of_fingers = self.between(uniform, cfg.joint_friction, 0.0, fingers)
-            drawn["joint_friction"] = torch.nn.functional.pad(of_fingers, (base, 0))
+            drawn["joint_friction"] = in_order(torch.nn.functional.pad(of_fingers, (base, 0)), hand)
         if cfg.link_mass:
             drawn["mass"] = self.between(uniform, cfg.link_mass, 1.0, len(hand.body_names))
         if cfg.fingertip_friction:
@@ -174,3 +177,11 @@ class Pushes:
         parts = [most * part * ways[..., i, :] for i, (most, part) in enumerate(zip(self.most, share))]
         wrench = torch.cat(parts, -1) * (chance < self.chance)
         return wrench if width is None else wrench * width.to(wrench.dtype)
+
+
+def in_order(values: Tensor, hand: Hand) -> Tensor:
+    """[N, D] of the bases' dofs, then of the fingers' -> in the order of the hand's dofs."""
+    order = sorted(range(len(hand.finger_dofs)), key=lambda dof: hand.finger_dofs[dof])
+    if order == sorted(order):
+        return values
+    return torch.stack([values[:, order.index(dof)] for dof in range(len(order))], 1)

@@ -58,7 +58,7 @@ class Sensors:
         self.gain = forces.new_ones(n, fingers, 1)
         self.bias = forces.new_zeros(n, fingers, 3)
         self.touches = any(cfg.is_on(name) for name in (*TOUCH, "contact_force_step", "contact_force_limit"))
-        self.fingers = slice(hand.num_base, None)
+        self.fingers = torch.tensor(hand.finger_dofs, device=forces.device)
 
     def draw_noise(self, generator: torch.Generator, mask: Optional[Tensor] = None) -> None:
         """Samples the noise of another instant, in the environments of `mask` [N] or in all."""
@@ -107,9 +107,8 @@ class Sensors:
         if self.offset is not None:
             told["dof_pos"] = told["dof_pos"] + self.offset
         if self.cfg.joint_position_step:
-            position = told["dof_pos"].clone()
-            position[:, self.fingers] = whole(position[:, self.fingers], self.cfg.joint_position_step)
-            told["dof_pos"] = position
+            position = told["dof_pos"]
+            told["dof_pos"] = torch.where(self.fingers, whole(position, self.cfg.joint_position_step), position)
         if self.touches:
             force = told["body_forces"]
             told["body_forces"] = force.index_copy(1, self.contacts, self.touch(force.index_select(1, self.contacts)))

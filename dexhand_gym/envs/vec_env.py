@@ -27,6 +27,7 @@ from dexhand_gym.envs.checks import (
 from dexhand_gym.envs.commands import OF_COMMANDS, Commands
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.measuring import Instruments, raw_quantities
+from dexhand_gym.envs.parts import of_parts
 from dexhand_gym.envs.quantities import RAW, Measured, finite, half_extents
 from dexhand_gym.envs.randomize import Physics, Pushes, check_engine, once, randomizable
 from dexhand_gym.envs.redraw import Redraw
@@ -105,6 +106,7 @@ class DexHandVecEnv(Task):
         `random`."""
         cfg, env, randomize, n = self.cfg, self.cfg.env, self.task.randomize, self.num_envs
         edit = self.edit_spec if overrides(self, "edit_spec") else None
+        self.quantities = {**type(self).quantities, **of_parts(self.hand, cfg)}
         taken = {"hand", "world", *RAW, *self.quantities, *self.timers, *self.hand.body_names, *self.hand.dof_names}
         scene = dataclasses.replace(check_scene(self.scene(), taken), hand=self.hand, edit_spec=edit)
         scene.self_collision = env.self_collision
@@ -384,8 +386,7 @@ class DexHandVecEnv(Task):
         return {
             **{f"sim.{name}": value for name, value in self.sim.memory().items()},
             **{f"start_{name}": value for name, value in self._start.items()},
-            **{f"timer_{name}": value for name, value in self._instruments.timers.items()},
-            **{f"prev_{name}": value for name, value in self._instruments.previous.items()},
+            **self._instruments.memory(),
             **self.stages.memory(),
             "episode_step": self._episode_step,
             "episode_return": self._episode_return,
@@ -393,7 +394,6 @@ class DexHandVecEnv(Task):
             "sums": self.terms.sums,
             **self._sizes,
             **(self._sensors.memory() if self._sensors else {}),
-            **(self._instruments.late.memory() if self._instruments.late else {}),
             **({"width": self.width.view(1)} if self.width is not None else {}),
         }
 

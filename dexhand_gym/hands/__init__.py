@@ -14,6 +14,7 @@ __all__ = ["Finger", "Hand", "find_hand", "hands", "register_hand"]
 _ENTRIES: Dict[str, str] = {
     "right": "dexhand_gym.hands.dexhand021:DEXHAND021_RIGHT",
     "left": "dexhand_gym.hands.dexhand021:DEXHAND021_LEFT",
+    "both": "dexhand_gym.hands.both:BOTH",
 }
 _FOUND: Dict[str, Hand] = {}
 

@@ -217,6 +217,17 @@ class Hand:
         return len(self.all_actions)
 
     @cached_property
+    def action_kinds(self) -> Tuple[str, ...]:
+        """What each action moves: "slide" or "turn" of the base, or "finger"."""
+        turns = self.num_base - self.num_slides
+        return ("slide",) * self.num_slides + ("turn",) * turns + ("finger",) * len(self.actions)
+
+    @cached_property
+    def finger_dofs(self) -> Tuple[bool, ...]:
+        """Whether each dof is a finger's."""
+        return tuple(i >= self.num_base for i in range(len(self.dof_names)))
+
+    @cached_property
     def lift(self) -> int:
         """The base's action that raises the hand, -1 if there is none."""
         vertical = [i for i, name in enumerate(self.base) if self.slides_along(name, (0.0, 0.0, 1.0))]

@@ -30,6 +30,7 @@ from torch import Tensor
 from dexhand_gym.fields import check_name
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import numbers, write_plain_mjcf
+from dexhand_gym.hands.pair import Hands
 from dexhand_gym.objects import Object
 from dexhand_gym.sim.base import MOST, REPORTED, PhysxConfig, Scene, SimConfig, Variation, View, check_properties
 from dexhand_gym.sim.kinematics import Kinematics
@@ -70,6 +71,8 @@ class IsaacGymSimulator:
             raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
         if scene.self_collision:
             raise ValueError("env.self_collision = True: with Isaac Gym allowed is False")
+        if isinstance(scene.hand, Hands):
+            raise ValueError(f"hands {', '.join(name for name, _ in scene.hand.placed)}: with Isaac Gym allowed is one")
         IsaacGymSimulator._started = True
         self.gym = gymapi.acquire_gym()
         gpu = self.device.index or 0

@@ -12,6 +12,7 @@ from isaacgym import gymapi, gymtorch
 
 import dexhand_gym
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
+from dexhand_gym.hands import find_hand
 from dexhand_gym.objects import Sphere
 from dexhand_gym.sim import PHYSICS, Box, PhysxConfig, Scene, SimConfig, View, make_sim
 
@@ -53,6 +54,8 @@ def test_hands_of_others():
 def test_a_hand_that_collides_with_itself_is_refused():
     with pytest.raises(ValueError, match="^env.self_collision = True: with Isaac Gym allowed is False$"):
         make_sim(Scene(self_collision=True), N, SimConfig(), 1, "isaacgym", "cpu")
+    with pytest.raises(ValueError, match="^hands left, right: with Isaac Gym allowed is one$"):
+        make_sim(Scene(hand=find_hand("both")), N, SimConfig(), 1, "isaacgym", "cpu")
 
 
 # --- The engine ------------------------------------------------------------------------------------------------------
