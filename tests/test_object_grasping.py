@@ -108,7 +108,7 @@ def test_a_folder_of_meshes(folder):
     [
         ("--task.objects trian", "task.objects: unknown name 'trian'; did you mean 'train'?"),
         ("--env.object.size 0.06", "env.object = "),
-        ("--task.success-height 0.04", "task.success_height = 0.04: allowed is more than 0.0449"),
+        ("--task.success-height 0.04", "task.success_height = 0.04: allowed is more than 0.045,"),
         ("--task.randomize.box-size 0.04 0.06", "task.randomize.box_size = (0.04, 0.06): allowed for a mesh is None"),
     ],
 )
@@ -134,3 +134,17 @@ def test_pictures_show_each_its_own():
         shade = np.c_[red, green, blue] / np.maximum(np.c_[red, green, blue].max(1, keepdims=True), 1)
         alike = (np.abs(shade - color / color.max()) < 0.12).all(1) & (np.c_[red, green, blue].max(1) > 60)
         assert alike.sum() > 30, things[i].name
+
+
+def test_a_curriculum_begins_with_what_is_thick():
+    env = make(400, "held_out:box", backend="none", randomize={"curriculum": 0.7})
+    thickness = torch.tensor([min(thing.extents) for thing in load_set("held_out:box")])
+    env.reset(seed=1)
+    easy = thickness[env.measured["box_which"]].min()
+    assert easy == thickness.sort(descending=True).values[6], "the thickest 0.2 * 32 = 6.4"
+    env.width.fill_(0.5)
+    env.reset(seed=1)
+    assert len(env.measured["box_which"].unique()) == 20, "0.6 * 32 = 19.2"
+    env.width.fill_(1.0)
+    env.reset(seed=1)
+    assert len(env.measured["box_which"].unique()) == 32

@@ -192,7 +192,7 @@ def test_no_object_is_in_both_sets(sets):
     assert not train & held_out
     assert {family(x) for x in sets["held_out"]} - {family(x) for x in sets["train"]} == {"prism", "frustum"}
     files = {name: {x.file for x in sets[name] if x.file} for name in sets}
-    assert len(files["train"]) == 48 and len(files["held_out"]) == 48 and not files["train"] & files["held_out"]
+    assert len(files["train"]) == 96 and len(files["held_out"]) == 48 and not files["train"] & files["held_out"]
 
 
 def test_a_set_that_is_changed_is_not_changed_for_others():

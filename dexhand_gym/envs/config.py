@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, Literal, Optional, Tuple
+from typing import Any, ClassVar, Dict, Literal, Optional, Tuple
 
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.fields import Annotated, Length, Range, check, check_name
@@ -81,7 +81,7 @@ class EnvConfig:
     spacing: Annotated[float, Range(0, 100)] = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand: str = "right"
-    """right, left, or your own hand, by the name under which it is registered or as package.module:HAND."""
+    """right, left, both (two that face each other), or your own hand, by the name under which it is registered or as package.module:HAND."""
     hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
     self_collision: bool = False
@@ -99,6 +99,11 @@ class EnvConfig:
 @dataclass
 class TaskConfig:
     """Settings that every task has. A task subclasses this and names its reward terms: each has one weight."""
+
+    needs_hand: ClassVar[str] = ""
+    """The hand that the task is for, by its name; empty: whichever env.hand names."""
+    widens: ClassVar[bool] = False
+    """Whether something of the task's own widens with randomize.curriculum."""
 
     episode_length: Annotated[int, Range(1, 10**6)] = 300
     """Control steps until time-out."""
@@ -157,7 +162,7 @@ class TaskConfig:
     def validate(self) -> None:
         """Raises ValueError, one line, for names and values that contradict each other; check() has checked each on its
         own."""
-        self.randomize.validate()
+        self.randomize.validate(self.widens)
         names = {item.name for item in dataclasses.fields(self)}
         for old, new in OLDER_NAMES.items():
             if {old, new} <= names:
@@ -187,7 +192,7 @@ class Config:
     @property
     def hand(self) -> Hand:
         """The hand that the task needs, else the one that env.hand names."""
-        return find_hand(getattr(self.task, "needs_hand", "") or self.env.hand)
+        return find_hand(self.task.needs_hand or self.env.hand)
 
     @property
     def control_dt(self) -> float:
@@ -202,7 +207,7 @@ class Config:
         self.task.validate()
         self.env.object.validate("env.object.")
         find_hand(self.env.hand)
-        needed = getattr(self.task, "needs_hand", "")
+        needed = self.task.needs_hand
         if needed and self.env.hand not in (needed, EnvConfig.hand):
             raise ValueError(f"env.hand = {self.env.hand!r}: this task is for {needed!r}")
         if self.control_dt > 1:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Dict, Tuple
+from typing import Any, ClassVar, Dict, Tuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from dexhand_gym.sim import Scene
 class ObjectGraspingConfig(BoxGraspingConfig):
     """Blind grasp and lift of many objects."""
 
+    widens: ClassVar[bool] = True
+
     objects: str = "train"
     """A set of objects: train, held_out, a family of one (train:sphere), or a folder of meshes (.obj, .stl, .ply)."""
     mesh_unit: Annotated[float, Range(0, 1000, above=True)] = 1.0
@@ -38,6 +40,21 @@ class ObjectGraspingConfig(BoxGraspingConfig):
         "grasp_duration",
         "episode_time",
     )
+    reward_weights: Dict[str, float] = field(
+        default_factory=lambda: {
+            **BoxGraspingConfig().reward_weights,
+            # What slips is often lost: where holding it on the ground pays as for the cube, policies learn to stay there.
+            "thumb_contact": 0.25,
+            "finger_contact": 0.25,
+            "grasp": 0.5,
+            "lift": 20.0,
+        }
+    )
+    """Weight of each reward term and ending."""
+
+
+EASIEST = 0.2
+"""Share of the set with which a curriculum begins."""
 
 
 def tables(m: Dict[str, Tensor], cfg: Config) -> ShapeTables:
@@ -62,6 +79,9 @@ class ObjectGrasping(BoxGrasping):
     object's frame, m.
 
     **Rewards, ends** as BoxGrasping's; distances are to the surface of the object that is there.
+
+    **Curriculum** with `randomize.curriculum` the set, too, begins with its easiest part, the fifth of the objects whose
+    thinnest side is thickest, and widens to all of it.
 
     **Start** as BoxGrasping; the object lies on one of the sides on which it lies stably, each as likely as the others.
     """
@@ -94,9 +114,16 @@ class ObjectGrasping(BoxGrasping):
         return shape_tables(self.task.objects, self.task.mesh_unit, self.device)
 
     def vary(self) -> Dict[str, Any]:
-        """Another object."""
+        """Another object; with a curriculum one of those to which the set has widened."""
         count = len(self._tables.counts)
-        return {"box.which": (self.uniform(0.0, count, 1)[:, 0]).floor().clamp(max=count - 1)}
+        among = count if self.width is None else (EASIEST + (1.0 - EASIEST) * self.width).float() * count
+        rank = (self.uniform(0.0, 1.0, 1)[:, 0] * among).floor().clamp(max=count - 1)
+        return {"box.which": rank if self.width is None else self._by_thickness[rank.long()].to(rank)}
+
+    @cached_property
+    def _by_thickness(self) -> Tensor:
+        """The objects [C], those that are thick on all sides first: they are easier to grasp."""
+        return self._tables.halves.amin(1).argsort(descending=True)
 
     def sample_start(self) -> Dict[str, Tensor]:
         """As BoxGrasping's, the object on one of its sides, at any yaw."""

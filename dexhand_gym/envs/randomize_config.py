@@ -123,8 +123,9 @@ class RandomizeConfig:
         value = getattr(self, name)
         return value[1] > 0 if name.endswith("_delay") else value not in (None, 0.0)
 
-    def validate(self) -> None:
-        """Raises ValueError, one line, for a range that ends before it begins."""
+    def validate(self, widens: bool = False) -> None:
+        """Raises ValueError, one line, for a range that ends before it begins. `widens`: so does something of the task's
+        own with a curriculum."""
         for item in fields(self):
             bounds = getattr(self, item.name)
             if isinstance(bounds, tuple) and bounds[0] > bounds[1]:
@@ -135,7 +136,7 @@ class RandomizeConfig:
         if self.curriculum and self.per == "environment":
             raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0 with per = 'environment'")
         names = [item.name for item in fields(self) if item.name not in ("per", "curriculum", "push_rate")]
-        if self.curriculum and not any(self.is_on(name) for name in names):
+        if self.curriculum and not widens and not any(self.is_on(name) for name in names):
             raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0, for nothing is randomised")
         if self.push_rate != RandomizeConfig.push_rate and not (self.push_impulse or self.push_twist):
             raise ValueError(

@@ -11,8 +11,8 @@ import torch
 from isaacgym import gymapi, gymtorch
 
 import dexhand_gym
-from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
 from dexhand_gym.hands import find_hand
+from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
 from dexhand_gym.objects import Sphere
 from dexhand_gym.sim import PHYSICS, Box, PhysxConfig, Scene, SimConfig, View, make_sim
 
