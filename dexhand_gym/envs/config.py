@@ -37,7 +37,7 @@ class CameraConfig:
     follow: bool = True
     """Look at the middle of the hand and follow it. Off: look at the point 12 cm above the middle of the ground."""
     distance: Annotated[float, Range(0.05, 100)] = 0.5
-    """Distance of the camera from the point that it looks at, m."""
+    """Distance of the camera from the point that it looks at, m; of two hands twice as far."""
     azimuth: Annotated[float, Range(-360, 360)] = 290.0
     """Direction in which the camera looks, degrees: 0 along +x, 90 along +y."""
     elevation: Annotated[float, Range(-90, 90)] = -20.0

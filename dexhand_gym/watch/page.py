@@ -22,6 +22,7 @@ from dexhand_gym.objects import AnyOf
 from dexhand_gym.sim.bodies import built_apart
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.watch.gate import is_public, listen, open_server
+from dexhand_gym.watch.render import away
 from dexhand_gym.watch.viewer import FORCE_COLOR, SPEEDS, Frame, Viewer
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class Page(Viewer):
     def _add_scene(self, frame: Frame) -> None:
         scene, camera = self._server.scene, self._server.initial_camera
         cfg = self.env.cfg.env.camera
-        distance = 1.6 * cfg.distance + 0.7 * (math.ceil(math.sqrt(len(frame.rows))) - 1)
+        distance = 1.6 * away(cfg, self.env.hand) + 0.7 * (math.ceil(math.sqrt(len(frame.rows))) - 1)
         azimuth, elevation = math.radians(cfg.azimuth), math.radians(cfg.elevation)
         level = np.array((math.cos(azimuth), math.sin(azimuth), 0.0))
         forward = math.cos(elevation) * level + (0.0, 0.0, math.sin(elevation))

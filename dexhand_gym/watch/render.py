@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dexhand_gym.envs.config import CameraConfig, check_name
 from dexhand_gym.hands import Hand
+from dexhand_gym.hands.pair import parts_of
 from dexhand_gym.objects import AnyOf
 from dexhand_gym.shapes import geom_size
 from dexhand_gym.sim import Scene, load_triton
@@ -42,7 +43,7 @@ class Renderer:
         self._data = mujoco.MjData(self._model)
         self._tables = tables(self._model, env.sim.scene)
         self._camera = mujoco.MjvCamera()
-        aim(self._camera, env.cfg.env.camera)
+        aim(self._camera, env.cfg.env.camera, env.hand)
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._scene = mujoco.MjvScene(self._model, 1000)
         self._area = mujoco.MjrRect(0, 0, width, height)
@@ -104,10 +105,15 @@ def pose(
     mujoco.mj_camlight(model, data)
 
 
-def aim(camera: Any, cfg: CameraConfig) -> None:
+def away(cfg: CameraConfig, hand: Hand) -> float:
+    """Distance of the camera, m: of two hands it sees both."""
+    return cfg.distance * max(1, len(parts_of(hand)))
+
+
+def aim(camera: Any, cfg: CameraConfig, hand: Hand) -> None:
     """Puts one of MuJoCo's cameras where the config says; following the hand is up to the caller."""
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-    camera.distance, camera.azimuth, camera.elevation = cfg.distance, cfg.azimuth, cfg.elevation
+    camera.distance, camera.azimuth, camera.elevation = away(cfg, hand), cfg.azimuth, cfg.elevation
     camera.lookat[:] = 0.0, 0.0, 0.12
 
 

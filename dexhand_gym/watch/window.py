@@ -35,7 +35,7 @@ class Window(Viewer):
         )
         self._threads = set(threading.enumerate()) - before
         with self._window.lock():
-            aim(self._window.cam, env.cfg.env.camera)
+            aim(self._window.cam, env.cfg.env.camera, env.hand)
             self._looked_at = self._window.cam.lookat.copy()
             self._window.cam.distance += 0.6 * (self.shown > 1)
 
