@@ -80,7 +80,7 @@ class TrainConfig(PPOConfig):
     """Test the policy of `checkpoint` instead of training."""
     test_episodes: Optional[Annotated[int, Range(0, 10**9)]] = None
     """Episodes of a test, and of the test at the end of a training. None: 256 in a test, one per environment after a
-    training. 0: a test runs round after round, forever."""
+    training. 0: none after a training; a test runs round after round, forever."""
     stop_at_success: Optional[Annotated[float, Range(0, 1)]] = None
     """Ends the training when this share of 256 attempts without exploration succeeds; every minute 64 of them, in
     environments of their own, tell how far it is."""

@@ -199,7 +199,8 @@ def train(
     if env.width is not None:
         env.width.fill_(1.0)  # a test is as wide as its ranges
     film("best")
-    Policy(env, cfg.train, best).measure(cfg.train.test_episodes or env.num_envs, folder, console)
+    if cfg.train.test_episodes != 0:
+        Policy(env, cfg.train, best).measure(cfg.train.test_episodes or env.num_envs, folder, console)
     kind = "newest" if best.name.startswith("last_") else "best"
     log.info("%s checkpoint: runs/%s/nn/%s", kind, folder.name, best.name)
     code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # which --checkpoint does not import by itself

@@ -125,3 +125,10 @@ def test_a_trial_is_abandoned_by_who_is_in_a_hurry(tmp_path, monkeypatch, always
 def test_the_last_iteration_is_told(run, always):
     out, _ = run("--max-iterations 200 --train.stop-at-success 0.0 --train.log-interval 50")
     assert "iteration 1/200 | reward" in out
+
+
+@pytest.mark.parametrize(("more", "tests"), [("", 0), (" --train.test-episodes 8", 1)])
+def test_a_training_ends_with_the_test_that_was_asked_for(run, more, tests):
+    out, folder = run(f"--max-iterations 1{more}")
+    assert out.count("tested: ") == tests
+    assert (folder / "config.yaml").is_file()
