@@ -245,6 +245,12 @@ def test_pretrained_policy_grasps(task):
     assert result["length_mean"] < 300
 
 
+@pytest.mark.slow
+def test_pretrained_policy_lifts_with_both_hands():
+    env, agent = load("BimanualLift", 64, seed=123)
+    assert evaluate(env, agent, 64)["success_rate"] >= 0.8, "92.2 % of 256; fewer than 52 of 64: one chance in 1000"
+
+
 def test_pretrained_is_small_and_says_how_it_was_made():
     cfg = configs.parse(["--test", "--checkpoint", "pretrained:v0"])
     file = Path(cfg.train.checkpoint)
@@ -253,14 +259,14 @@ def test_pretrained_is_small_and_says_how_it_was_made():
     assert sum(path.stat().st_size for path in file.parent.parent.parent.rglob("*") if path.is_file()) < 3e6
     assert checkpoints.load(file)["epoch"] == 600
     with pytest.raises(
-        ValueError, match="'pretrained': there is none for BaseTask, only for BlindGrasping, BoxGrasping"
+        ValueError, match="'pretrained': there is none for BaseTask, only for BimanualLift, BlindGrasping, BoxGrasping"
     ):
         configs.parse(["--task", "BaseTask", "--test", "--checkpoint", "pretrained"])
 
 
 def test_pretrained_is_the_newest_and_older_ones_stay():
     newest = Path(configs.parse(["--test", "--checkpoint", "pretrained"]).train.checkpoint).parts[-3]
-    for task in ("BoxGrasping", "BlindGrasping"):
+    for task in ("BoxGrasping", "BlindGrasping", "BimanualLift"):
         shipped = {path.name for path in (configs.PRETRAINED / task).iterdir()}
         assert shipped == {f"v{i}" for i in range(len(shipped))}
         for version in shipped:
