@@ -86,9 +86,8 @@ def clamp_position(targets: Tensor, previous: Tensor, limits: Limits) -> Tensor:
 def columns_of(task: TaskConfig, hand: Hand, device: torch.device) -> Union[slice, Tensor]:
     """The columns of action targets that the policy moves."""
     controls = {True: task.policy_controls_fingers, False: task.policy_controls_base}
-    rows = evenly([i for i, kind in enumerate(hand.action_kinds) if controls[kind == "finger"]] or [0])
-    if not any(controls[kind == "finger"] for kind in hand.action_kinds):
-        return slice(0, 0)
+    moved = [i for i, kind in enumerate(hand.action_kinds) if controls[kind == "finger"]]
+    rows = evenly(moved) if moved else slice(0, 0)
     return rows if isinstance(rows, slice) else torch.tensor(rows, device=device)
 
 
