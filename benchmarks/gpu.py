@@ -53,6 +53,8 @@ def main() -> None:
     args, more = parser.parse_known_args()
     stored = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
     if args.plot:
+        if not stored:
+            sys.exit(f"error: --json {args.json}: allowed is a file that --json has written")
         plot(stored, args.plot)
         return
     if not torch.cuda.is_available():

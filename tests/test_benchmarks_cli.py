@@ -18,6 +18,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine
     ("line", "message"),
     [
         pytest.param("gpu.py", "error: PyTorch finds no CUDA device, on which this measures", marks=without_gpu),
+        ("gpu.py --plot {tmp_path}/x.png --json nowhere.json", "error: --json nowhere.json: allowed is a file that"),
         pytest.param("learner.py", "error: --device cuda: ", marks=without_gpu),
         ("learner.py --device tpu", "error: --device tpu: "),
         (
