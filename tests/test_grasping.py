@@ -266,7 +266,7 @@ def test_pretrained_is_small_and_says_how_it_was_made():
 
 def test_pretrained_is_the_newest_and_older_ones_stay():
     newest = Path(configs.parse(["--test", "--checkpoint", "pretrained"]).train.checkpoint).parts[-3]
-    for task in ("BoxGrasping", "BlindGrasping", "BimanualLift"):
+    for task in ("BimanualLift", "BlindGrasping", "BoxGrasping"):
         shipped = {path.name for path in (configs.PRETRAINED / task).iterdir()}
         assert shipped == {f"v{i}" for i in range(len(shipped))}
         for version in shipped:
