@@ -248,7 +248,7 @@ def test_pretrained_policy_grasps(task):
 @pytest.mark.slow
 def test_pretrained_policy_lifts_with_both_hands():
     env, agent = load("BimanualLift", 64, seed=123)
-    assert evaluate(env, agent, 64)["success_rate"] >= 0.8, "92.2 % of 256; fewer than 52 of 64: one chance in 1000"
+    assert evaluate(env, agent, 64)["success_rate"] >= 0.72, "87.4 % of 1024; fewer than 47 of 64: one chance in 1000"
 
 
 def test_pretrained_is_small_and_says_how_it_was_made():
