@@ -47,6 +47,8 @@ def main() -> None:
         flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
         flags += ["--num-envs", str(args.episodes)]
         runs = {objects: configs.parse([*flags, "--task.objects", objects]) for objects in args.objects}
+        for cfg in runs.values():
+            load_set(cfg.task.objects, cfg.task.mesh_unit)  # a mistake in the last is told before the first is played
         with open(f"{args.out}.md", "a", encoding="utf-8"):
             pass  # a folder that is not there is told before the first episode, not after the last
         for objects, cfg in runs.items():

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 from typing import Iterator
 
+ELSEWHERE = "XDG_CACHE_HOME names another folder"
+
 
 def cache_folder(name: str) -> Path:
-    """The folder of this name; nobody has made it yet, perhaps. RuntimeError where a user has no home."""
+    """The folder of this name; nobody has made it yet, perhaps. Raises ValueError, one line, where a user has no
+    home."""
     said = Path(os.environ.get("XDG_CACHE_HOME") or ".")
-    return (said if said.is_absolute() else Path.home() / ".cache") / name  # as the XDG specification has it
+    try:
+        return (said if said.is_absolute() else Path.home() / ".cache") / name  # as the XDG specification has it
+    except RuntimeError:
+        raise ValueError(f"there is no home folder to keep files in: {ELSEWHERE}") from None
+
+
+def in_cache(folder: str, content: bytes, suffix: str) -> Path:
+    """A file with this content in a cache folder, named after it. Raises ValueError, one line, where it is not
+    written."""
+    file = cache_folder(folder) / f"{hashlib.sha256(content).hexdigest()[:32]}.{suffix}"
+    try:
+        if not file.is_file() or file.read_bytes() != content:
+            with replacing(file) as unfinished:
+                unfinished.write_bytes(content)
+    except OSError as error:
+        raise ValueError(f"{file} is not written, {error.strerror or error}: {ELSEWHERE}") from None
+    return file
 
 
 def keep_compiled() -> None:
     """Makes torch.compile keep its results there too. Its own default is a folder in /tmp, which a reboot empties."""
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
-    with contextlib.suppress(OSError, RuntimeError):  # then /tmp it is
+    with contextlib.suppress(OSError, ValueError):  # then /tmp it is
         folder = cache_folder("torchinductor")
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexhand_gym.caches import cache_folder, replacing
+from dexhand_gym.caches import cache_folder, in_cache, replacing
 
 CELLS = 32
 """Points of the table of distances along each axis."""
@@ -182,13 +182,7 @@ def write_mesh(vertices: Any, faces: Optional[Any], sizes: Tuple[float, float]) 
     if faces is None:
         points, triangles = hull_of(points)
     content: Any = trimesh.Trimesh(points, triangles, process=False).export(file_type="ply")
-    file = cache() / f"{hashlib.sha256(content).hexdigest()[:32]}.ply"
-    try:
-        with replacing(file) as unfinished:
-            unfinished.write_bytes(content)
-    except OSError as error:
-        raise ValueError(f"vertices: {file} is not written, {error.strerror or error}") from None
-    return str(file), size
+    return str(in_cache("dexhand_gym/meshes", content, "ply")), size
 
 
 def hull_of(vertices: np.ndarray) -> Hull:

@@ -174,7 +174,11 @@ def _from_file(where: str, file: Path, scale: float) -> Object:
         raise ValueError(f"{where}: {error}") from None
     size = float(np.ptp(vertices, axis=0).max()) * scale
     if not 1e-3 <= size <= 1:
-        hint = "; is it in millimetres? Then say scale=0.001" if size > 1 else "; say a larger scale"
+        hint = (
+            "; is it in millimetres? Then its unit (task.mesh_unit, scale) is 0.001"
+            if size > 1
+            else "; its unit (task.mesh_unit, scale) is larger, perhaps"
+        )
         raise ValueError(f"{where}: mesh {file.name!r} spans {size:g} m, allowed is 0.001 to 1 m{hint}")
     letters = re.sub(r"\W", "_", file.stem, flags=re.ASCII)
     name = letters if letters[0].isalpha() else f"mesh_{letters}"  # what a name begins with

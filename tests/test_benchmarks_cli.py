@@ -45,6 +45,14 @@ def test_a_mistake_is_one_line(line, message, tmp_path):
     assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
 
 
+def test_no_set_is_played_before_all_are_found(tmp_path):
+    line = f"--checkpoint {POLICY} --objects train:box nothere --episodes 8 --device cpu --out found"
+    command = [sys.executable, str(BENCHMARKS / "objects.py"), *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and not done.stdout and not list(tmp_path.iterdir())
+    assert done.stderr.splitlines()[-1].startswith("error: task.objects: unknown name 'nothere'")
+
+
 def test_objects_by_family(tmp_path):
     """The cube's policy lifts most boxes of a set and few others (benchmarks/RESULTS.md)."""
     critic = (

@@ -72,8 +72,8 @@ def test_a_mirror_image_has_it():
     assert len(of_critic) == env.single_critic_space.shape[0]
 
 
-@pytest.mark.parametrize("value", ["0", "501", "-3", "x"])
+@pytest.mark.parametrize("value", ["0", "501", "-3", "x", "5 5", "45 5"])
 def test_mistakes_cost_one_line(value):
     with pytest.raises(ValueError, match="observation.history") as caught:
-        parse(["--task.observation-history", value])
+        parse(["--task.observation-history", *value.split()])
     assert "\n" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -148,3 +149,10 @@ def test_a_curriculum_begins_with_what_is_thick():
     env.width.fill_(1.0)
     env.reset(seed=1)
     assert len(env.measured["box_which"].unique()) == 32
+
+
+def test_a_folder_is_found_from_everywhere(folder, monkeypatch):
+    monkeypatch.chdir(Path(folder).parent)
+    cfg = parse(["--task", "ObjectGrasping", "--task.objects", Path(folder).name, "--task.mesh-unit", "0.001"])
+    assert cfg.task.objects == folder
+    assert parse(["--task", "ObjectGrasping"]).task.objects == "train"

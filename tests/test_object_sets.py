@@ -262,12 +262,12 @@ def test_a_folder_of_meshes(folder):
         (
             "a.obj",
             "v 0 0 0\nv 85 0 0\nv 0 40 0\nv 0 0 50\nf 1 2 3\nf 1 2 4\n",
-            r"mesh 'a.obj' spans 85 m, allowed is 0.001 to 1 m; is it in millimetres\? Then say scale=0.001",
+            r"mesh 'a.obj' spans 85 m, allowed is 0.001 to 1 m; is it in millimetres\? Then its unit \(task.mesh_unit, scale\) is 0.001",
         ),
         (
             "a.obj",
             "v 0 0 0\nv 8.5e-5 0 0\nv 0 4e-5 0\nv 0 0 5e-5\nf 1 2 3\nf 1 2 4\n",
-            "mesh 'a.obj' spans 8.5e-05 m, allowed is 0.001 to 1 m; say a larger scale",
+            r"mesh 'a.obj' spans 8.5e-05 m, allowed is 0.001 to 1 m; its unit \(task.mesh_unit, scale\) is larger",
         ),
     ],
     ids=["empty", "flat", "three", "no ply", "no mesh", "millimetres", "tiny"],

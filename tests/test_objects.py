@@ -220,9 +220,9 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, trough):
     """Costs the computation again; a mesh of vertices has to be kept."""
     (tmp_path / "taken").write_text("")
     file = shutil.copyfile(trough.file, tmp_path / "mine.ply")
-    monkeypatch.setattr(meshes, "cache", lambda: tmp_path / "taken" / "meshes")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
     assert len(load_mesh(str(file), 0.1, 2).hulls) == 2
-    with pytest.raises(ValueError, match="vertices: .* is not written"):
+    with pytest.raises(ValueError, match="is not written, .*: XDG_CACHE_HOME names another folder"):
         Mesh.of_vertices(TETRA)
 
 

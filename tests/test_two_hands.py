@@ -3,6 +3,7 @@
 import re
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 
@@ -83,27 +84,52 @@ def test_a_policy_may_move_bases_or_fingers_only(controls):
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_two_hands_lift_what_one_cannot(backend):
-    """Inwards, then up. With the right hand alone the box is pushed away."""
-    env = gymnasium.make_vec(ID, num_envs=4, device="cpu", backend=backend)
+    """Inwards, then up, from the middle of all starts. With the right hand alone the box is pushed away."""
+    starts = (
+        "init_box_position_range",
+        "init_box_rotation_range",
+        "init_hand_position_range",
+        "init_hand_rotation_range",
+    )
+    env = gymnasium.make_vec(ID, num_envs=4, device="cpu", backend=backend, **dict.fromkeys(starts, 0.002))
     assert env.single_action_space.shape == (36,)
 
     def play(inwards):
+        """How each first episode ends, and how high its box came."""
         env.reset(seed=3)
-        ends = torch.zeros(0)
-        for step in range(240):
+        ends, highest = [""] * 4, torch.zeros(4)
+        for step in range(400):
             action = torch.zeros(4, 36)
             for part in inwards:
                 action[:, part.start + 2] = -1.0 if step < 60 else 0.0
                 action[:, part.start + 1] = (0.0 if step < 60 else 1.0) * (1 if part is RIGHT else -1)
-            _, _, terminated, truncated, info = env.step(action)
-            if (terminated | truncated).any():
-                ends = {name: now.clone() for name, now in info["endings"].items() if now.any()}
-                return list(ends), float(env.measured["rise"].amax())
-        return [], float(env.measured["rise"].amax())
+            *_, info = env.step(action)
+            going = torch.tensor([not end for end in ends])
+            highest = torch.where(going & ~info["_episode"], highest.maximum(env.measured["rise"]), highest)
+            for name, now in info["endings"].items():
+                ends = [name if ended and not end else end for ended, end in zip(now.tolist(), ends)]
+            if all(ends):
+                return ends, highest
+        raise AssertionError(ends)
 
-    assert play([LEFT, RIGHT])[0] == ["lifted_by_both"]
-    ends, _ = play([RIGHT])
-    assert ends != ["lifted_by_both"]
+    ends, highest = play([LEFT, RIGHT])
+    assert ends == ["lifted_by_both"] * 4 and highest.min() > 0.2
+    ends, highest = play([RIGHT])
+    assert set(ends) <= {"box_pushed_away", "box_tilted"} and highest.max() < 0.1
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_boxes_of_all_sizes_start_on_the_ground(backend):
+    fields = {"task.randomize.box_size": (0.1, 0.34), "backend": backend, "device": "cpu"}
+    env = make_vec_env(tasks()["BimanualLift"], 16, seed=1, **fields)
+    env.reset(seed=1)
+    half = env.measured["box_size"][:, 0] / 2
+    assert torch.allclose(env.measured["object_pos"][:, 2], half) and half.min() < 0.07 < 0.13 < half.max()
+    assert (env.measured["palms"][..., 2] - half.unsqueeze(1)).abs().max() < 0.06, "beside their middles"
+    assert (env.measured["palms_to_box"].mean(0) - 0.05).abs().max() < 0.02, "as far, whatever the size"
+    for _ in range(20):
+        env.step(torch.zeros(16, 36))
+    assert env.measured["rise"].abs().max() < 2e-3, "and stay there"
 
 
 def test_everything_may_be_wrong_with_both():
@@ -138,6 +164,8 @@ def test_state_goes_on():
     ("fields", "message"),
     [
         ({"hand": "left"}, "env.hand = 'left': this task is for 'both'"),
+        ({"hand": "right"}, "env.hand = 'right': this task is for 'both'"),
+        ({"task.randomize.box_size": (0.1, 0.6)}, "task.randomize.box_size = (0.1, 0.6): allowed is at most 0.5 m"),
         ({"env.object.size": 0.1}, "this task has a box of task.box_size and task.box_mass"),
     ],
 )
@@ -147,13 +175,68 @@ def test_mistakes_cost_one_line(fields, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_make_a_pair():
-    with pytest.raises(ValueError, match="allowed are two or more"):
-        side_by_side(left=Placed(DEXHAND021_LEFT))
-    with pytest.raises(ValueError, match="allowed is Placed"):
-        side_by_side(left=DEXHAND021_LEFT, right=DEXHAND021_RIGHT)
-    with pytest.raises(ValueError, match="consists of several hands"):
+@pytest.mark.parametrize("task", ["BoxGrasping", "BlindGrasping", "ObjectGrasping"])
+def test_tasks_of_one_hand_refuse_two(task):
+    with pytest.raises(ValueError, match="^env.hand = 'both': this task is for one hand$"):
+        make_vec_env(tasks()[task], 1, device="cpu", hand="both")
+
+
+def test_a_run_says_which_hands_it_had():
+    assert make_vec_env(tasks()["BimanualLift"], 1, device="cpu", backend="none").cfg.env.hand == "both"
+    assert make_vec_env(tasks()["BaseTask"], 1, device="cpu", backend="none").cfg.env.hand == "right"
+
+
+def test_a_place_may_be_any_numbers_and_a_turn_of_any_length():
+    one = side_by_side(a=Placed(DEXHAND021_LEFT), b=Placed(DEXHAND021_RIGHT, (0, 0.5, 0), (0, 0, 0.5, 3**0.5 / 2)))
+    numbers = np.array([0.0, 0.5, 0.0]), torch.tensor([0.0, 0.0, 1.0, 3**0.5], dtype=torch.float64)
+    two = side_by_side(a=Placed(DEXHAND021_LEFT), b=Placed(DEXHAND021_RIGHT, *numbers))
+    assert two.parts[1].palm_mount == pytest.approx(one.parts[1].palm_mount, abs=1e-12)
+    assert two.links[one.body_names.index("b.floating_base_root")].pos == (0.0, 0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("hands", "message"),
+    [
+        ({"a": Placed(DEXHAND021_LEFT)}, "allowed are two or more"),
+        ({"a": DEXHAND021_LEFT, "b": DEXHAND021_RIGHT}, "a = .*: allowed is Placed"),
+        ({"a": Placed(DEXHAND021_LEFT), "b": Placed("right")}, "b: hand = 'right': allowed is one hand"),
+        ({"a": Placed(DEXHAND021_LEFT), "b": Placed(DEXHAND021_RIGHT, 5)}, "b: position = 5: allowed are 3 numbers"),
+        ({"a": Placed(DEXHAND021_LEFT, "abc"), "b": Placed(DEXHAND021_RIGHT)}, "a: position = 'abc': allowed are 3"),
+        ({"a": Placed(DEXHAND021_LEFT, (0, 0, float("nan"))), "b": Placed(DEXHAND021_RIGHT)}, "a: position = .*nan"),
+        ({"a": Placed(DEXHAND021_LEFT, quat=(0, 0, 1)), "b": Placed(DEXHAND021_RIGHT)}, "a: quat = .*: allowed are 4"),
+        (
+            {"a": Placed(DEXHAND021_LEFT, quat=(0, 0, 0, 0)), "b": Placed(DEXHAND021_RIGHT)},
+            "allowed is one that is not",
+        ),
+        *(
+            ({name: Placed(DEXHAND021_LEFT), "b": Placed(DEXHAND021_RIGHT)}, "allowed is a name of letters")
+            for name in ("", "a b", "a.b", "world", "hands", 'a/"<', "1")
+        ),
+    ],
+)
+def test_what_does_not_make_a_pair(hands, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        side_by_side(**hands)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pair_of_pairs_is_none_and_three_are_some():
+    with pytest.raises(ValueError, match="left: hand = .*: allowed is one hand"):
         side_by_side(left=Placed(find_hand("both")), right=Placed(DEXHAND021_RIGHT))
     three = side_by_side(a=Placed(DEXHAND021_LEFT), b=Placed(DEXHAND021_RIGHT), c=Placed(DEXHAND021_LEFT))
     three.check()
     assert len(three.parts) == 3
+
+
+def test_the_file_of_both(tmp_path, monkeypatch):
+    """A damaged one is written again; where none can be written, one line says so."""
+    pair = {"a": Placed(DEXHAND021_LEFT), "b": Placed(DEXHAND021_RIGHT)}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = side_by_side(**pair).file
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+    assert side_by_side(**pair).file.read_bytes() == whole
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="is not written, .*: XDG_CACHE_HOME names another folder"):
+        side_by_side(**pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Tuple
 
@@ -12,7 +13,7 @@ from dexhand_gym import rotations
 from dexhand_gym.envs.config import Config, TaskConfig
 from dexhand_gym.envs.quantities import distance, half_extents
 from dexhand_gym.envs.vec_env import DexHandVecEnv
-from dexhand_gym.fields import Annotated, Range
+from dexhand_gym.fields import Annotated, Range, shortened
 from dexhand_gym.hands.pair import parts_of
 from dexhand_gym.hands.placing import constant, palm_surface
 from dexhand_gym.objects import Box, Object
@@ -20,6 +21,10 @@ from dexhand_gym.shapes import distance as surface_distance
 from dexhand_gym.sim import Scene
 
 Way = Annotated[float, Range(0, 10)]
+WIDEST = 0.5
+"""Edge of the largest box, m."""
+ASIDE = 0.075
+"""From a hand's middle to the box where an episode begins, m: 5 cm from the palm's skin."""
 OF_A_HAND = (
     "base_dof_pos",
     "base_dof_target",
@@ -41,8 +46,8 @@ class BimanualLiftConfig(TaskConfig):
     """Speed limit of the bases' targets, m/s."""
     max_angular_velocity: float = 0.5
     """Speed limit of the bases' targets, rad/s."""
-    box_size: Annotated[float, Range(0.05, 0.35)] = 0.25
-    """Edge of the box, m; hands stand 40 cm apart."""
+    box_size: Annotated[float, Range(0.05, WIDEST)] = 0.25
+    """Edge of the box, m."""
     box_mass: Annotated[float, Range(0, 100, above=True)] = 0.8
     """kg."""
     policy_observation_keys: Tuple[str, ...] = (
@@ -130,7 +135,7 @@ class BimanualLift(DexHandVecEnv):
     | action | sum of squared actions                                         |
 
     **Start** the box on the ground within +-2 cm of the origin and +-0.1 rad of yaw; each palm beside it, at its middle's
-    height, 7 cm from it, +-2 cm and +-0.1 rad; fingers straight.
+    height, 5 cm from it, +-2 cm and +-0.1 rad; fingers straight.
 
     **Ends** by success `lifted_by_both`, by failure `hitting_ground`, `box_tilted`, `box_pushed_away`, or by time-out.
     """
@@ -162,24 +167,29 @@ class BimanualLift(DexHandVecEnv):
     def scene(self) -> Scene:
         """The box."""
         if self.cfg.env.object != Object():
-            raise ValueError(
-                f"env.object = {self.cfg.env.object}: this task has a box of task.box_size and task.box_mass"
-            )
+            said = shortened(repr(self.cfg.env.object))
+            raise ValueError(f"env.object = {said}: this task has a box of task.box_size and task.box_mass")
+        sizes = self.task.randomize.box_size
+        if sizes and sizes[1] > WIDEST:
+            raise ValueError(f"task.randomize.box_size = {sizes}: allowed is at most {WIDEST} m")
         box = Box(name="box", size=self.task.box_size, mass=self.task.box_mass, friction=0.8)
         return Scene(self.cfg.env.hand_height, objects=(box,), spacing=1.2)
 
     def sample_start(self) -> Dict[str, Tensor]:
         """The box near the origin, the hands beside it."""
         task, columns = self.task, []
+        half = self.raw["box_size"] / 2  # [N, 1]
         for part in parts_of(self.hand):
             targets = torch.zeros(self.num_envs, part.hand.num_actions, device=self.device)
-            lower = constant((0.0, 0.0, task.box_size / 2 - self.cfg.env.hand_height), targets)
-            targets[:, :3] = rotations.rotate_inverse(constant(part.placed.quat, targets), lower)
+            side, turn = part.placed.position[1], constant(part.placed.quat, targets).expand(self.num_envs, 4)
+            beside = math.copysign(1.0, side) * (half + ASIDE) - side
+            place = torch.cat((torch.zeros_like(half), beside, half - self.cfg.env.hand_height), 1)
+            targets[:, :3] = rotations.rotate_inverse(turn, place)
             targets[:, :3] += self.uniform(-task.init_hand_position_range, task.init_hand_position_range, 3)
             targets[:, 3:6] += self.uniform(-task.init_hand_rotation_range, task.init_hand_rotation_range, 3)
             columns.append(targets)
         position = self.uniform(-task.init_box_position_range, task.init_box_position_range, 3)
-        position[:, 2] = task.box_size / 2
+        position[:, 2:] = half
         yaw = self.uniform(-task.init_box_rotation_range, task.init_box_rotation_range, 1)[:, 0]
         hands = torch.cat(columns, 1).clamp(self.limits.lower, self.limits.upper)
         return {"hand": hands, "box": torch.cat((position, rotations.from_z_angle(yaw)), 1)}

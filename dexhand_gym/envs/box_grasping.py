@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Dict, Literal, Tuple
+from typing import ClassVar, Dict, Literal, Tuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ Height = Annotated[float, Range(-10, 10)]
 @dataclass
 class BoxGraspingConfig(TaskConfig):
     """Blind grasp and lift of a cube."""
+
+    one_hand: ClassVar[bool] = True
 
     episode_length: int = 500
     """Control steps until time-out (10 s)."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Dict, Literal, Optional, Tuple
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.fields import Annotated, Length, Range, check, check_name
 from dexhand_gym.hands import Hand, find_hand
+from dexhand_gym.hands.pair import parts_of
 from dexhand_gym.objects import Object
 from dexhand_gym.sim.base import SimConfig
 
@@ -80,8 +81,8 @@ class EnvConfig:
     """Where pictures, videos and windows look from."""
     spacing: Annotated[float, Range(0, 100)] = 0.6
     """Distance between environments where they are shown side by side, m."""
-    hand: str = "right"
-    """right, left, both (two that face each other), or your own hand, by the name under which it is registered or as package.module:HAND."""
+    hand: str = "auto"
+    """auto (the right one, or the one that the task is for), right, left, both (two that face each other), or your own hand, by the name under which it is registered or as package.module:HAND."""
     hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
     self_collision: bool = False
@@ -102,6 +103,8 @@ class TaskConfig:
 
     needs_hand: ClassVar[str] = ""
     """The hand that the task is for, by its name; empty: whichever env.hand names."""
+    one_hand: ClassVar[bool] = False
+    """Whether the task is for one hand, whichever, and not for several."""
     widens: ClassVar[bool] = False
     """Whether something of the task's own widens with randomize.curriculum."""
 
@@ -167,6 +170,9 @@ class TaskConfig:
         for old, new in OLDER_NAMES.items():
             if {old, new} <= names:
                 raise ValueError(f"task.{old} is an older name: allowed is {new}")
+        ago = self.observation_history
+        if list(ago) != sorted({*ago}):
+            raise ValueError(f"task.observation_history = {ago}: allowed are numbers that rise")
         for name in ("policy_observation_keys", "critic_observation_keys"):
             keys = getattr(self, name)
             for key in keys:
@@ -191,8 +197,13 @@ class Config:
 
     @property
     def hand(self) -> Hand:
-        """The hand that the task needs, else the one that env.hand names."""
-        return find_hand(self.task.needs_hand or self.env.hand)
+        """The hand that env.hand names."""
+        return find_hand(self.hand_name)
+
+    @property
+    def hand_name(self) -> str:
+        """What env.hand names, or stands for."""
+        return (self.task.needs_hand or "right") if self.env.hand == "auto" else self.env.hand
 
     @property
     def control_dt(self) -> float:
@@ -206,10 +217,11 @@ class Config:
         self.sim.validate()
         self.task.validate()
         self.env.object.validate("env.object.")
-        find_hand(self.env.hand)
-        needed = self.task.needs_hand
-        if needed and self.env.hand not in (needed, EnvConfig.hand):
-            raise ValueError(f"env.hand = {self.env.hand!r}: this task is for {needed!r}")
+        self.env.hand = self.hand_name  # so that a run's config.yaml has it
+        if self.env.hand != (self.task.needs_hand or self.env.hand):
+            raise ValueError(f"env.hand = {self.env.hand!r}: this task is for {self.task.needs_hand!r}")
+        if self.task.one_hand and parts_of(self.hand):
+            raise ValueError(f"env.hand = {self.env.hand!r}: this task is for one hand")
         if self.control_dt > 1:
             raise ValueError(
                 f"sim.dt * task.decimation = {self.control_dt:g} s: allowed is at most 1 s for a control step"

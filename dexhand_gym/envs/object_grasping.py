@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Dict, Tuple
@@ -13,8 +14,8 @@ from dexhand_gym import rotations
 from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.mirror import VECTOR
-from dexhand_gym.fields import Annotated, Range
-from dexhand_gym.object_sets import load_set
+from dexhand_gym.fields import Annotated, Range, shortened
+from dexhand_gym.object_sets import SETS, load_set
 from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.shape_tables import ShapeTables, distances, shape_tables
 from dexhand_gym.sim import Scene
@@ -25,7 +26,6 @@ class ObjectGraspingConfig(BoxGraspingConfig):
     """Blind grasp and lift of many objects."""
 
     widens: ClassVar[bool] = True
-
     objects: str = "train"
     """A set of objects: train, held_out, a family of one (train:sphere), or a folder of meshes (.obj, .stl, .ply)."""
     mesh_unit: Annotated[float, Range(0, 1000, above=True)] = 1.0
@@ -51,6 +51,12 @@ class ObjectGraspingConfig(BoxGraspingConfig):
         }
     )
     """Weight of each reward term and ending."""
+
+    def validate(self) -> None:
+        """See BoxGraspingConfig. A folder gets its whole path, by which a checkpoint finds it from everywhere."""
+        if self.objects.partition(":")[0] not in SETS and os.path.isdir(self.objects):
+            self.objects = os.path.abspath(self.objects)
+        super().validate()
 
 
 EASIEST = 0.2
@@ -99,7 +105,9 @@ class ObjectGrasping(BoxGrasping):
         """One object, which is "box" to this task, and another in each environment."""
         env, task = self.cfg.env, self.task
         if env.object != Object():
-            raise ValueError(f"env.object = {env.object}: this task has those of task.objects = {task.objects!r}")
+            raise ValueError(
+                f"env.object = {shortened(repr(env.object))}: this task has those of task.objects = {task.objects!r}"
+            )
         things = load_set(task.objects, task.mesh_unit)
         highest = max(max(thing.extents) for thing in things)
         if task.success_height <= highest / 2:

@@ -9,21 +9,22 @@ and so on: all that quantities.py and hardware.py have of a hand.
 
 from __future__ import annotations
 
-import hashlib
+import math
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
-from dexhand_gym.caches import cache_folder, replacing
+from dexhand_gym.caches import in_cache
 from dexhand_gym.fields import shortened
 from dexhand_gym.hands.hand import Finger, Hand
 from dexhand_gym.hands.mjcf import multiply, read_tree
 
 ROOT = "hands"
 """The body that carries all."""
-NAMES = (
+NAMES = [
     "name",
     "class",
     "childclass",
@@ -36,8 +37,11 @@ NAMES = (
     "body",
     "body1",
     "body2",
-)
-NAMES += ("geom1", "geom2", "target", "tendon", "actuator")
+    "geom1",
+    "geom2",
+    "target",
+    "tendon",
+]
 """Attributes that hold names."""
 
 
@@ -48,7 +52,29 @@ class Placed(NamedTuple):
     position: Tuple[float, float, float] = (0.0, 0.0, 0.0)
     """m."""
     quat: Tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """x y z w."""
+    """x y z w, of any length but 0."""
+
+    def checked(self, name: str) -> Placed:
+        """The same in plain numbers, `quat` of length 1. Raises ValueError or OSError, one line, for what does not
+        fit."""
+        if not isinstance(self.hand, Hand) or isinstance(self.hand, Hands):
+            raise ValueError(
+                f"{name}: hand = {shortened(repr(self.hand))}: allowed is one hand, a dexhand_gym.hands.Hand"
+            )
+        self.hand.check()
+        found = {}
+        for field, count in (("position", 3), ("quat", 4)):
+            value = getattr(self, field)
+            try:
+                found[field] = tuple(float(x) for x in value)
+            except (TypeError, ValueError):
+                found[field] = ()
+            if len(found[field]) != count or not all(map(math.isfinite, found[field])):
+                raise ValueError(f"{name}: {field} = {shortened(repr(value))}: allowed are {count} numbers")
+        length = math.hypot(*found["quat"])
+        if not length:
+            raise ValueError(f"{name}: quat = {self.quat}: allowed is one that is not zero")
+        return Placed(self.hand, found["position"], tuple(x / length for x in found["quat"]))
 
 
 class Part(NamedTuple):
@@ -114,13 +140,15 @@ def side_by_side(**placed: Placed) -> Hands:
     """Hands by their names, as one. Writes their common file into the cache folder. Raises ValueError or OSError, one
     line, for hands that do not fit."""
     for name, one in placed.items():
-        if not isinstance(one, Placed) or not isinstance(one.hand, Hand):
+        if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in ("hand", "world", ROOT):
+            raise ValueError(
+                f"hand {shortened(repr(name))}: allowed is a name of letters, digits and _ that is not taken"
+            )
+        if not isinstance(one, Placed):
             raise ValueError(f"{name} = {shortened(repr(one))}: allowed is Placed(hand, position, quat)")
-        if isinstance(one.hand, Hands):
-            raise ValueError(f"{name}: it consists of several hands, allowed is one")
-        one.hand.check()
     if len(placed) < 2:
         raise ValueError(f"hands = {list(placed)}: allowed are two or more")
+    placed = {name: one.checked(name) for name, one in placed.items()}
     first = next(iter(placed))
     start = [x for one in placed.values() for x in one.hand.pre_grasp or (0.0,) * one.hand.num_actions]
     return Hands(
@@ -153,12 +181,7 @@ def written(placed: Dict[str, Placed]) -> Path:
     ElementTree.SubElement(root, "worldbody").append(carrier)
     for name, one in placed.items():
         add(root, defaults, carrier, name, one)
-    content = ElementTree.tostring(root)
-    file = cache_folder("dexhand_gym") / "hands" / f"{hashlib.sha256(content).hexdigest()[:32]}.xml"
-    if not file.is_file():
-        with replacing(file) as unfinished:
-            unfinished.write_bytes(content)
-    return file
+    return in_cache("dexhand_gym/hands", ElementTree.tostring(root), "xml")
 
 
 def add(
