@@ -147,6 +147,8 @@ def test_a_test_needs_no_minibatches(tmp_path):
 
 def test_only_what_is_said_changes():
     cfg = default_config("BoxGrasping")
+    assert cfg.env.hand == "auto"
+    cfg.env.hand = "right"  # which it stands for
     assert parse(["--task", "BoxGrasping"]) == cfg
     cfg.sim.dt, cfg.task.reward_weights["lift"] = 0.005, 9.5
     assert parse(["--task", "BoxGrasping", "--sim.dt", "0.005", "--task.reward-weights.lift", "9.5"]) == cfg
