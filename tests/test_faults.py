@@ -336,7 +336,7 @@ def stranger(tmp_path, monkeypatch):
 @pytest.mark.parametrize("test", [True, False])
 def test_of_a_strangers_run_only_task_physics_and_network_come_along(stranger, test):
     cfg = configs.parse(["--checkpoint", "theirs/nn/policy.pth", *["--test"] * test, "--task.max-box-push", "0.2"])
-    ours = configs.default_config("BoxGrasping")
+    ours = configs.parse(["--task", "BoxGrasping"])
     assert (cfg.task_name, cfg.task.episode_length, cfg.sim.dt) == ("BoxGrasping", 123, 0.008)
     assert cfg.task.max_box_push == 0.2, "what the user says overrides it"
     assert cfg.env == ours.env
