@@ -139,7 +139,8 @@ BROKEN = (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZ
 
 def kept(inputs: List[np.ndarray], compute: Callable, fits: Callable[[List[np.ndarray]], bool]) -> List[np.ndarray]:
     """What compute() returns, from the cache folder if it is there for the same inputs and fits."""
-    content = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs)
+    rounded = (np.round(array, 9) + 0.0 if array.dtype.kind == "f" else array for array in inputs)  # NumPys differ
+    content = b"".join(np.ascontiguousarray(array).tobytes() for array in rounded)
     file = cache() / f"{hashlib.sha256(content).hexdigest()[:32]}.npz"
     try:
         with np.load(file) as stored:
@@ -186,9 +187,28 @@ def write_mesh(vertices: Any, faces: Optional[Any], sizes: Tuple[float, float]) 
 
 
 def hull_of(vertices: np.ndarray) -> Hull:
-    """The convex hull of points [V, 3], as MuJoCo computes it, of CORNERS corners at most."""
-    import mujoco
+    """The convex hull of points [V, 3], as MuJoCo computes it, of CORNERS corners at most; from the cache folder if it was
+    computed before, which serves Pythons too old for this MuJoCo. Raises ValueError, one line."""
+    purpose = np.frombuffer(b"hull of 64 corners, 1", np.uint8)
 
+    def fits(arrays: List[np.ndarray]) -> bool:
+        shaped = len(arrays) == 2 and all(array.ndim == 2 and array.shape[1] == 3 for array in arrays)
+        return (
+            shaped and bool(np.isfinite(arrays[0]).all()) and 0 <= arrays[1].min() <= arrays[1].max() < len(arrays[0])
+        )
+
+    points, faces = kept([purpose, np.asarray(vertices, np.float64)], lambda: list(computed_hull(vertices)), fits)
+    return Hull(points, faces.astype(np.int64))
+
+
+def computed_hull(vertices: np.ndarray) -> Hull:
+    """What hull_of() returns."""
+    try:
+        import mujoco
+
+        mujoco.mjtMeshInertia  # noqa: B018
+    except (ImportError, AttributeError):
+        raise ValueError("meshes need MuJoCo 4, which needs Python 3.11: allowed are other shapes") from None
     spec, fills = mujoco.MjSpec(), mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
     corners = np.asarray(vertices, np.float32).flatten()
     spec.add_mesh(name="hull", uservert=corners, inertia=fills, maxhullvert=CORNERS)

@@ -62,8 +62,8 @@ def load_set(name_or_folder: str, scale: float = 1.0) -> Tuple[Object, ...]:
         raise ValueError(f"scale = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size")
     if kind or name != name_or_folder:
         check_name(f"task.objects = {name_or_folder!r}: family", kind, SETS[name])
-    things = _named(name)
-    return tuple(replace(thing) for thing in things if kind in ("", family(thing)))  # to be changed by their owner
+    things = [thing for each in SETS[name] if kind in ("", each) for thing in _named(name, each)]
+    return tuple(replace(thing) for thing in things)  # to be changed by their owner
 
 
 def family(thing: Object) -> str:
@@ -72,8 +72,8 @@ def family(thing: Object) -> str:
 
 
 @lru_cache(maxsize=None)
-def _named(name: str) -> Tuple[Object, ...]:
-    return tuple(drawn(name, kind, i) for kind, count in SETS[name].items() for i in range(count))
+def _named(name: str, kind: str) -> Tuple[Object, ...]:
+    return tuple(drawn(name, kind, i) for i in range(SETS[name][kind]))
 
 
 def drawn(name: str, kind: str, number: int) -> Object:

@@ -100,7 +100,7 @@ def test_the_contract(origins, order):
 
 @pytest.mark.slow
 def test_the_engine_and_what_the_stand_in_forbids():
-    run_tests("tests/isaacgym_double/on_the_double.py")
+    run_tests("tests/isaacgym_double/on_the_double.py", *([] if MUJOCO_4 else ["-m", "not mujoco"]))
 
 
 @pytest.mark.slow

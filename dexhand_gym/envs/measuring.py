@@ -29,10 +29,14 @@ def raw_quantities(
         return torch.tensor(values, dtype=torch.float32, device=sim.device)
 
     mount, turn = constant(scene.hand.palm_mount), constant(scene.hand_quat)
-    sizes = {
-        thing.name: variation.get(f"{thing.name}.size", torch.full((len(episode_step),), max(thing.extents)))
-        for thing in scene.free
-    }
+    chosen, sizes = {}, {}
+    for thing in scene.free:
+        sizes[thing.name] = torch.full((len(episode_step),), max(thing.extents))
+        if isinstance(thing, AnyOf):
+            chosen[thing.name] = variation.get(f"{thing.name}.which", torch.zeros_like(episode_step)).to(episode_step)
+            largest = constant([max(choice.extents) for choice in thing.of])
+            sizes[thing.name] = largest[chosen[thing.name]]
+        sizes[thing.name] = variation.get(f"{thing.name}.size", sizes[thing.name])
     return {
         "dof_pos": sim.dof_state[..., 0],
         "dof_vel": sim.dof_state[..., 1],
@@ -50,7 +54,7 @@ def raw_quantities(
         **{name: sim.root_state[:, i] for i, name in enumerate(sim.actor_names) if i},
         **{f"start_{name}": value for name, value in start.items()},
         **{f"{name}_size": size.to(sim.device, torch.float32).unsqueeze(1) for name, size in sizes.items()},
-        **{f"{x.name}_which": torch.zeros_like(episode_step) for x in scene.free if isinstance(x, AnyOf)},
+        **{f"{name}_which": which for name, which in chosen.items()},
     }
 
 

@@ -19,6 +19,7 @@ from dexhand_gym.object_sets import SETS, load_set
 from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.shape_tables import ShapeTables, distances, shape_tables
 from dexhand_gym.sim import Scene
+from dexhand_gym.sim.base import keeps_objects
 
 
 @dataclass
@@ -122,7 +123,10 @@ class ObjectGrasping(BoxGrasping):
         return shape_tables(self.task.objects, self.task.mesh_unit, self.device)
 
     def vary(self) -> Dict[str, Any]:
-        """Another object; with a curriculum one of those to which the set has widened."""
+        """Another object; with a curriculum one of those to which the set has widened. With Isaac Gym an environment keeps
+        its own."""
+        if keeps_objects(self.sim):
+            return {}
         count = len(self._tables.counts)
         among = count if self.width is None else (EASIEST + (1.0 - EASIEST) * self.width).float() * count
         rank = (self.uniform(0.0, 1.0, 1)[:, 0] * among).floor().clamp(max=count - 1)

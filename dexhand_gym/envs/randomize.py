@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dexhand_gym.envs.randomize_config import PHYSICAL, RandomizeConfig
 from dexhand_gym.hands.hand import Hand
+from dexhand_gym.objects import AnyOf
 from dexhand_gym.sim.base import Scene
 
 Uniform = Callable[[float, float, int], Tensor]
@@ -47,6 +48,12 @@ def check_engine(cfg: RandomizeConfig, backend: str) -> None:
             raise ValueError(f"task.randomize.{name} = {value}: with Isaac Gym allowed is {getattr(off, name)}")
         if cfg.is_on(name) and name in OF_PHYSX and cfg.per == "episode":
             raise ValueError(f"task.randomize.per = 'episode': with Isaac Gym and {name} allowed is 'environment'")
+
+
+def choices_for_life(scene: Scene, num_envs: int) -> Dict[str, Tensor]:
+    """A Variation in which an environment's number says what its objects are, where that differs: all are as many."""
+    of = {thing.name: len(thing.of) for thing in scene.free if isinstance(thing, AnyOf)}
+    return {f"{name}.which": torch.arange(num_envs, dtype=torch.float64) % count for name, count in of.items()}
 
 
 def randomizable(scene: Scene, cfg: RandomizeConfig) -> Scene:

@@ -29,7 +29,7 @@ from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.measuring import Instruments, raw_quantities
 from dexhand_gym.envs.parts import of_parts
 from dexhand_gym.envs.quantities import RAW, Measured, finite, half_extents
-from dexhand_gym.envs.randomize import Physics, Pushes, check_engine, once, randomizable
+from dexhand_gym.envs.randomize import Physics, Pushes, check_engine, choices_for_life, once, randomizable
 from dexhand_gym.envs.redraw import Redraw
 from dexhand_gym.envs.sensing import OF_SENSORS, Late, Sensors
 from dexhand_gym.envs.state import get_state, set_state
@@ -110,10 +110,11 @@ class DexHandVecEnv(Task):
         taken = {"hand", "world", *RAW, *self.quantities, *self.timers, *self.hand.body_names, *self.hand.dof_names}
         scene = dataclasses.replace(check_scene(self.scene(), taken), hand=self.hand, edit_spec=edit)
         scene.self_collision = env.self_collision
-        check_engine(randomize, choose_engine(env.backend, env.device)[0])
+        check_engine(randomize, engine := choose_engine(env.backend, env.device)[0])
         scene = randomizable(scene, randomize)
         forever = once(n, random) if randomize.per == "environment" else None
         variation = Physics(randomize, scene, cfg.sim.gravity, "cpu").draw(forever) if forever else {}
+        variation.update(choices_for_life(scene, n) if engine == "isaacgym" else {})
         cameras = n if self.render_mode == "rgb_array" else int(env.record_video)
         view = View(cameras, env.video_size, window=bool(env.render) or self.render_mode == "human")
         self.sim = make_sim(scene, n, cfg.sim, self.task.decimation, env.backend, env.device, variation, view)
@@ -141,9 +142,9 @@ class DexHandVecEnv(Task):
         self._redraw = Redraw(self, varies, *(None, []) if forever else (self._physics, parts))
         self.differ = randomize.per_environment
         """Whether environments differ in properties that they keep from episode to episode."""
-        sizes_differ = bool(variation) or self._redraw.varies
-        looks = [f"{thing.name}_{what}" for thing in scene.free for what in ("size", "which")]
-        self._sizes = {name: self.raw[name] for name in looks if sizes_differ and name in self.raw}
+        some_differ = bool(variation) or self._redraw.varies
+        looks = [f"{thing.name}_{what}" for thing in scene.free for what in ("size", "which") if some_differ]
+        self._sizes = {name: self.raw[name] for name in looks if name in self.raw}
 
     def _randomize(self, scene: Scene) -> None:
         """Makes what draws differences of the physics, of commands, and pushes."""
@@ -226,8 +227,7 @@ class DexHandVecEnv(Task):
         if seed is not None:
             super().reset(seed=seed)
             self.generator.manual_seed(seed % 2**63)
-        mask = check_reset(options, self.num_envs, self.device)
-        self._begin_episodes(mask)
+        self._begin_episodes(check_reset(options, self.num_envs, self.device))
         return self._split(self._observe())
 
     def step(self, actions: Any) -> Tuple[Tensor, Tensor, Tensor, Tensor, Dict[str, Any]]:

@@ -212,7 +212,7 @@ Variation = Dict[str, Any]
 | "hand.friction", "world.friction" | [N, F], [N] coefficient of the fingertips, of the ground; see Scene.grip   |
 | a field of MuJoCo's MjModel       | [N, ...] all of it, such as dof_damping [N, nv]                            |
 
-Isaac Gym knows size, mass and friction of objects, and of the hand what is a factor of its dofs.
+Isaac Gym knows size, mass, friction and choice of objects, and of the hand what is a factor of its dofs.
 """
 
 PROPERTIES = ("size", "mass", "friction", "inertia", "center")
@@ -331,6 +331,11 @@ class Simulator(Protocol):
     def close(self) -> None:
         """Frees the engine's memory and threads."""
         ...
+
+
+def keeps_objects(sim: Simulator) -> bool:
+    """Whether vary() can change nothing, so that an environment has one object for life (Isaac Gym)."""
+    return getattr(sim, "keeps_objects", False)
 
 
 def draws_itself(sim: Simulator) -> bool:

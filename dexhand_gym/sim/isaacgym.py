@@ -14,9 +14,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, TypeVar
+from typing import Any, Dict, List, Optional, Tuple, TypeVar
 
 import numpy as np
 
@@ -32,12 +31,11 @@ from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import numbers, write_plain_mjcf
 from dexhand_gym.hands.pair import Hands
 from dexhand_gym.objects import Object
+from dexhand_gym.sim import isaacgym_objects
 from dexhand_gym.sim.base import MOST, REPORTED, PhysxConfig, Scene, SimConfig, Variation, View, check_properties
 from dexhand_gym.sim.kinematics import Kinematics
 
 _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
-_MATERIALS = 60_000
-"""Limit on different friction values: PhysX supports some 64 000 materials."""
 OF_DRIVES = ("hand.stiffness", "hand.damping", "hand.effort", "hand.joint_damping", "hand.armature")
 """What may vary of the hand."""
 T = TypeVar("T")
@@ -46,6 +44,7 @@ T = TypeVar("T")
 class IsaacGymSimulator:
     """The Simulator contract (base.py) on gymapi's tensors. `gym`, `sim` and `envs` are gymapi's own handles."""
 
+    keeps_objects = True
     _started = False
 
     def __init__(
@@ -64,9 +63,8 @@ class IsaacGymSimulator:
         if scene.edit_spec is not None:
             raise ValueError("the task changes MuJoCo's model (edit_spec), which Isaac Gym has not: allowed is MuJoCo")
         check_variation(scene, variation or {}, num_envs)
-        boxes_of = boxes_in_each(scene, num_envs, variation or {})
+        objects_of = isaacgym_objects.in_each(scene, num_envs, variation or {})
         hands_of = {name: np.asarray(rows) for name, rows in (variation or {}).items() if name in OF_DRIVES}
-        boxes_of["friction"] = in_steps(boxes_of["friction"])
         if self.device.type == "cuda" and IsaacGymSimulator._started:
             raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
         if scene.self_collision:
@@ -82,7 +80,7 @@ class IsaacGymSimulator:
         self.sim = self.gym.create_sim(gpu, graphics, gymapi.SIM_PHYSX, self._params(cfg))
         if self.sim is None:
             raise RuntimeError(f"env.device = '{device}': Isaac Gym cannot start there; what it printed says why")
-        self._build(scene, cfg.physx, boxes_of, hands_of)
+        self._build(scene, cfg.physx, objects_of, hands_of)
         succeeded(self.gym.prepare_sim(self.sim), "prepare_sim")
 
         self.actor_names, hand = scene.actor_names, scene.hand
@@ -112,8 +110,9 @@ class IsaacGymSimulator:
         return params
 
     def vary(self, variation: Variation, mask: Optional[Tensor] = None) -> None:
-        """See Simulator.vary. Always raises ValueError: PhysX takes such values only when it is started."""
-        raise ValueError(f"variation {', '.join(variation)}: with Isaac Gym allowed are values for whole runs only")
+        """See Simulator.vary. Raises ValueError: PhysX takes such values only when it is started."""
+        if variation:
+            raise ValueError(f"variation {', '.join(variation)}: with Isaac Gym allowed are values for whole runs only")
 
     def push(self, wrench: Tensor) -> None:
         """See Simulator.push. Always raises ValueError."""
@@ -122,9 +121,9 @@ class IsaacGymSimulator:
     # Construction -----------------------------------------------------------------------------------------------------
 
     def _build(
-        self, scene: Scene, physx: PhysxConfig, boxes_of: Dict[str, np.ndarray], hands_of: Dict[str, np.ndarray]
+        self, scene: Scene, physx: PhysxConfig, objects_of: Dict[str, np.ndarray], hands_of: Dict[str, np.ndarray]
     ) -> None:
-        """Ground, and in every environment the hand and the boxes; its collision group keeps them apart from other
+        """Ground, and in every environment the hand and the objects; its collision group keeps them apart from other
         environments."""
         gym, sim = self.gym, self.sim
         ground = gymapi.PlaneParams()
@@ -142,33 +141,25 @@ class IsaacGymSimulator:
         half, columns = scene.spacing / 2, math.ceil(math.sqrt(self.num_envs))
         self.envs, self._cameras = [], []
         hands, boxes = [], []  # indices of actors
-        assets: Dict[Any, gymapi.Asset] = {}  # of boxes, by size and mass
+        assets: Dict[Any, gymapi.Asset] = {}  # of objects
         for i in range(self.num_envs):
             lower, upper = gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, 2 * half)
             env = succeeded(gym.create_env(sim, lower, upper, columns), "create_env")
             # Filter: shapes that share a bit do not collide. The hand's shapes share one with each other, but none with
             # a box.
-            at = pose(scene.hand_height)
-            at.r = gymapi.Quat(*scene.hand_quat)
+            at = pose(scene.hand_height, scene.hand_quat)
             actor = succeeded(gym.create_actor(env, hand_asset, at, "hand", i, 1), "create_actor")
             factors = {name: rows[i] for name, rows in hands_of.items()}
             drives = self._dof_properties(scene.hand, gym.get_asset_dof_properties(hand_asset), factors)
             succeeded(gym.set_actor_dof_properties(env, actor, drives), "set_actor_dof_properties")
             self._set_friction(env, actor, 1.0)
             hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
-            for box, size, mass, friction in zip(scene.free, *(boxes_of[name][i] for name in boxes_of)):
-                edges = (*(x / max(box.extents) * size for x in box.extents),)
-                if (edges, mass) not in assets:
-                    options = asset_options(physx, density=mass / math.prod(edges))
-                    assets[edges, mass] = succeeded(
-                        gym.create_box(sim, edges[0], edges[1], edges[2], options), "create_box"
-                    )
-                own = replace(box, size=edges, friction=friction)
-                boxes.append(self._add_box(env, i, own, assets[edges, mass]))
+            for thing in isaacgym_objects.things_of(scene, objects_of, i):
+                boxes.append(self._add_object(env, i, thing, self._asset_of(thing, physx, assets)))
             self.envs.append(env)
             if i < self.view.cameras:
                 self._cameras.append(self._add_camera(env))
-        own = {**{f"box_{name}": rows for name, rows in boxes_of.items()}, **hands_of}
+        own = {**{f"box_{name}": rows for name, rows in objects_of.items()}, **hands_of}
         self._own = {name.replace(".", "_"): torch.tensor(rows, device=self.device) for name, rows in own.items()}
         self._built = {name: rows.clone() for name, rows in self._own.items()}
         self._hands, self._boxes = self._indices(hands).int(), self._indices(boxes).int().view(self.num_envs, -1)
@@ -202,13 +193,20 @@ class IsaacGymSimulator:
         done = self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
         succeeded(done, "set_actor_rigid_shape_properties")
 
-    def _add_box(self, env: gymapi.Env, group: int, box: Object, asset: gymapi.Asset) -> int:
-        actor = succeeded(
-            self.gym.create_actor(env, asset, pose(box.extents[2] / 2), box.name, group, 0), "create_actor"
-        )
-        # A contact takes the mean of two frictions here, and should have the box's; hand and ground have 1.
-        self._set_friction(env, actor, 2 * box.friction - 1)
-        self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*box.color))
+    def _asset_of(self, thing: Object, physx: PhysxConfig, assets: Dict[Any, gymapi.Asset]) -> gymapi.Asset:
+        """The asset of its shape and mass, from `assets` if it is there."""
+        key = thing.shape, thing.size, thing.file, thing.parts, thing.mass
+        if key not in assets:
+            found = isaacgym_objects.make_asset(self.gym, self.sim, thing, asset_options(physx))
+            assets[key] = succeeded(found, "create_box" if thing.shape == "box" else "load_asset")
+        return assets[key]
+
+    def _add_object(self, env: gymapi.Env, group: int, thing: Object, asset: gymapi.Asset) -> int:
+        at = pose(*thing.rest())
+        actor = succeeded(self.gym.create_actor(env, asset, at, thing.name, group, 0), "create_actor")
+        # A contact takes the mean of two frictions here, and should have the object's; hand and ground have 1.
+        self._set_friction(env, actor, 2 * thing.friction - 1)
+        self.gym.set_rigid_body_color(env, actor, 0, gymapi.MESH_VISUAL_AND_COLLISION, gymapi.Vec3(*thing.color))
         return self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
 
     def _add_camera(self, env: gymapi.Env) -> int:
@@ -366,46 +364,9 @@ def succeeded(result: T, call: str) -> T:
 def check_variation(scene: Scene, variation: Variation, num_envs: int) -> None:
     """Raises ValueError, one line, for a variation that PhysX does not take."""
     for name in variation:
-        known = [f"{box.name}.{what}" for box in scene.free for what in ("size", "mass", "friction")]
+        known = [f"{thing.name}.{what}" for thing in scene.free for what in ("size", "mass", "friction", "which")]
         check_name("variation with Isaac Gym", name, [*known, *OF_DRIVES])
     check_properties(variation, scene, num_envs)
-
-
-def boxes_in_each(scene: Scene, num_envs: int, variation: Variation) -> Dict[str, np.ndarray]:
-    """Largest extent, mass and friction of the boxes in each environment [N, boxes]. Raises ValueError, one line, for
-    what is not supported with Isaac Gym."""
-    for thing in scene.objects:
-        if thing.shape != "box" or thing.fixed:
-            what = "a fixed object" if thing.fixed else f"a {thing.shape}"
-            raise ValueError(f"object {thing.name!r} is {what}: with Isaac Gym allowed is a box that moves")
-        if any(thing.center):
-            raise ValueError(f"object {thing.name!r} has center = {thing.center}: with Isaac Gym allowed is 0 0 0")
-    nominal = {
-        f"{box.name}.{name}": value
-        for box in scene.free
-        for name, value in (("size", max(box.extents)), ("mass", box.mass), ("friction", box.friction))
-    }
-    columns = {
-        name: np.broadcast_to(np.asarray(variation.get(name, value), dtype=np.float64), num_envs)
-        for name, value in nominal.items()
-    }
-    boxes = {
-        what: np.stack([columns[f"{box.name}.{what}"] for box in scene.free], 1)
-        if scene.free
-        else np.zeros((num_envs, 0))
-        for what in ("size", "mass", "friction")
-    }
-    if (boxes["friction"] < 0.5).any():
-        raise ValueError(f"friction of a box = {boxes['friction'].min():.3g}: with Isaac Gym allowed is 0.5 or more")
-    return boxes
-
-
-def in_steps(friction: np.ndarray, most: int = _MATERIALS) -> np.ndarray:
-    """The same values; if more than `most` of them differ, rounded to `most` evenly spaced ones."""
-    if len(np.unique(friction)) <= most:
-        return friction
-    low, step = friction.min(), np.ptp(friction) / (most - 1)
-    return low + step * np.round((friction - low) / step)
 
 
 def asset_options(physx: PhysxConfig, **fields: Any) -> gymapi.AssetOptions:
@@ -419,8 +380,8 @@ def asset_options(physx: PhysxConfig, **fields: Any) -> gymapi.AssetOptions:
     return options
 
 
-def pose(height: float) -> gymapi.Transform:
-    """A pose above an environment's origin, not rotated."""
+def pose(height: float, quat: Tuple[float, ...]) -> gymapi.Transform:
+    """A pose above an environment's origin; quat x y z w."""
     transform = gymapi.Transform()
-    transform.p = gymapi.Vec3(0.0, 0.0, height)
+    transform.p, transform.r = gymapi.Vec3(0.0, 0.0, height), gymapi.Quat(*quat)
     return transform

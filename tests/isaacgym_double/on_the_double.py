@@ -1,5 +1,6 @@
 """What test_isaacgym.py runs where isaacgym is the stand-in: our engine beyond the contract, and the stand-in's strictness."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from isaacgym import gymapi, gymtorch
 import dexhand_gym
 from dexhand_gym.hands import find_hand
 from dexhand_gym.hands.dexhand021 import DEXHAND021_RIGHT as HAND
-from dexhand_gym.objects import Sphere
+from dexhand_gym.object_sets import load_set, volume
+from dexhand_gym.objects import AnyOf, Capsule, Cylinder, Ellipsoid, Sphere
+from dexhand_gym.resting import resting_poses
 from dexhand_gym.sim import PHYSICS, Box, PhysxConfig, Scene, SimConfig, View, make_sim
 
 N = 3
@@ -134,7 +137,7 @@ def test_an_extension_that_cannot_be_compiled(monkeypatch):
 
 
 def test_more_frictions_than_physx_has_materials(monkeypatch):
-    from dexhand_gym.sim import isaacgym as engine
+    from dexhand_gym.sim import isaacgym_objects as engine
 
     few, many = np.array([[0.5], [0.7], [0.5]]), np.random.default_rng(0).uniform(0.5, 1.5, (1000, 2))
     assert engine.in_steps(few, 2) is few
@@ -210,8 +213,8 @@ def test_each_hand_has_its_own_drives():
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (Sphere(), "object 'sphere' is a sphere: with Isaac Gym allowed is a box that moves"),
-        (Box(fixed=True), "object 'box' is a fixed object"),
+        (Box(fixed=True), "object 'box' is a fixed object: with Isaac Gym allowed is one that moves"),
+        (Sphere(center=(0.01, 0.0, 0.0)), "object 'sphere' has center = .*: with Isaac Gym allowed is 0 0 0"),
     ],
 )
 def test_objects_that_it_does_not_have(thing, message):
@@ -228,8 +231,63 @@ def test_a_box_of_three_edges():
         sim.vary({"box.mass": torch.ones(N)})
 
 
+@pytest.mark.mujoco
+@pytest.mark.parametrize("name", ["train", "held_out"])
+def test_all_of_a_set_lie_still_and_weigh_what_they_should(name):
+    """Of each family two, as MuJoCo settled them."""
+    of = load_set(name)
+    of = tuple(thing for thing in of if re.search("_0[01]$", thing.name))
+    which = {"object.which": torch.arange(len(of))}
+    sim = make_sim(Scene(objects=(AnyOf(of=of),)), len(of), SimConfig(), 1, "isaacgym", "cpu", which)
+    poses = torch.tensor(np.array([resting_poses(thing)[0] for thing in of]))
+    sim.root_state[:, 1] = 0.0
+    sim.root_state[:, 1, 0], sim.root_state[:, 1, 2:7] = 1.0, poses  # beside the hand
+    sim.write_state(torch.ones(len(of), dtype=torch.bool))
+    hold(sim, 100)
+    weight = sim.net_contact_force[:, -1, 2].numpy()
+    assert weight == pytest.approx([9.81 * thing.mass for thing in of], rel=0.05)
+    assert sim.root_state[:, 1, 2].numpy() == pytest.approx(poses[:, 0].numpy(), abs=1.5e-3)
+    turned = 1 - (sim.root_state[:, 1, 3:7] * poses[:, 1:]).sum(-1).abs()
+    flat = [i for i, thing in enumerate(of) if thing.shape in ("box", "mesh")]
+    assert turned[flat].max() < 1e-3
+    frictions = [env.data.contact[0].friction[0] for env in sim.envs]
+    assert frictions == pytest.approx([thing.friction for thing in of])
+
+
+def test_shapes_fill_the_space_of_the_object_and_have_its_inertia(tmp_path):
+    from dexhand_gym.sim import isaacgym_objects
+
+    for thing in (Cylinder(size=(0.04, 0.06)), Capsule(size=(0.03, 0.08)), Ellipsoid(size=(0.03, 0.05, 0.07))):
+        (solid,) = isaacgym_objects.solids_of(thing)
+        assert len(solid.vertices) <= 64
+        assert np.ptp(solid.vertices, axis=0) == pytest.approx(thing.extents, rel=0.03)
+        assert solid.volume == pytest.approx(volume(thing), rel=0.12)
+        assert solid.volume < volume(thing)
+        _, moments = isaacgym_objects.weighed(thing, [solid])
+        wanted = solid.moment_inertia * thing.mass / solid.volume
+        assert np.diag(moments) == pytest.approx(np.diag(wanted), rel=0.1)
+
+
+@pytest.mark.parametrize("objects", ["held_out:cylinder", pytest.param("held_out:prism", marks=pytest.mark.mujoco)])
+def test_many_objects_each_environment_its_own(objects):
+    env = gymnasium.make_vec(
+        "DexHand/ObjectGrasping-v0", num_envs=10, objects=objects, backend="isaacgym", device="cpu"
+    ).unwrapped
+    of = load_set(objects)
+    assert env.raw["box_which"].tolist() == list(range(10))
+    assert env.raw["box_size"][:, 0].tolist() == pytest.approx([max(thing.extents) for thing in of[:10]])
+    env.reset(seed=0)
+    for _ in range(3):
+        obs, *_ = env.step(env.action_space.sample())
+    assert torch.isfinite(obs).all()
+    env.reset(seed=1)
+    assert env.raw["box_which"].tolist() == list(range(10))
+    assert env.sim.memory()["box_mass"][:, 0].tolist() == pytest.approx([thing.mass for thing in of[:10]])
+    assert env.object_choices[:, 0].tolist() == list(range(10))
+
+
 def test_friction_that_the_mean_cannot_be():
-    with pytest.raises(ValueError, match=r"friction of a box = 0.3: with Isaac Gym allowed is 0.5 or more"):
+    with pytest.raises(ValueError, match=r"friction of an object = 0.3: with Isaac Gym allowed is 0.5 or more"):
         next(simulators(boxes=(Box(friction=0.3),)))
 
 

@@ -250,6 +250,33 @@ def parse(path):
     return bodies[0]
 
 
+def parse_urdf(path):
+    """The body of a URDF's one link. A mesh is its convex hull, of 64 corners at most; the original makes coarser ones of
+    others."""
+    links = ElementTree.parse(path).getroot().findall("link")
+    forbid(len(links) != 1, f"{path}: here one link")
+    inertial = links[0].find("inertial")
+    origin, moments = inertial.find("origin"), inertial.find("inertia")
+    forbid(origin.get("rpy") != "0 0 0", f"{path}: inertias are not turned here")
+    body = ElementTree.Element("body", name=links[0].get("name"))
+    six = " ".join(moments.get(name) for name in ("ixx", "iyy", "izz", "ixy", "ixz", "iyz"))
+    mass = inertial.find("mass").get("value")
+    ElementTree.SubElement(body, "inertial", mass=mass, pos=origin.get("xyz"), fullinertia=six)
+    for geometry in links[0].iterfind("collision/geometry"):
+        (shape,) = geometry
+        if shape.tag == "sphere":
+            ElementTree.SubElement(body, "geom", type="sphere", size=shape.get("radius"))
+            continue
+        forbid(shape.tag != "mesh", f"{path}: <{shape.tag}> is not imported here")
+        with open(os.path.join(os.path.dirname(path), shape.get("filename"))) as file:
+            lines = [line.split() for line in file]
+        corners = [x for line in lines if line[:1] == ["v"] for x in line[1:4]]
+        forbid(len(corners) > 3 * 64, f"{path}: more than 64 corners")
+        forbid(not any(line[:1] == ["f"] for line in lines), f"{path}: a mesh without faces")
+        ElementTree.SubElement(body, "geom", type="mesh", corners=" ".join(corners))
+    return body
+
+
 # --- What stands in a simulation -------------------------------------------------------------------------------------
 
 
@@ -283,7 +310,8 @@ class Env:
         gravity = " ".join(str(x) for x in params.gravity.array())
         option = {"timestep": str(params.dt / params.substeps), "gravity": gravity, "integrator": "implicitfast"}
         ElementTree.SubElement(root, "option", option, impratio="10", iterations="10", jacobian="dense")
-        world, contact, actuator = (ElementTree.SubElement(root, tag) for tag in ("worldbody", "contact", "actuator"))
+        tags = ("asset", "worldbody", "contact", "actuator")
+        meshes, world, contact, actuator = (ElementTree.SubElement(root, tag) for tag in tags)
         shapes = [("ground", None, sim.ground.static_friction)]
         ElementTree.SubElement(world, "geom", name="ground", type="plane", size="0 0 1", contype="0", conaffinity="0")
         for a, actor in enumerate(self.actors):
@@ -303,6 +331,9 @@ class Env:
                 for name, value in (("name", f"{a}/{i}"), ("contype", "0"), ("conaffinity", "0"), ("mass", "0")):
                     geom.set(name, value)
                 geom.attrib.pop("density", None)
+                if "corners" in geom.attrib:
+                    ElementTree.SubElement(meshes, "mesh", name=f"{a}/{i}", vertex=geom.attrib.pop("corners"))
+                    geom.set("mesh", f"{a}/{i}")
                 shapes.append((f"{a}/{i}", actor, actor.friction[i]))
             world.append(body)
         for i, (name1, actor1, friction1) in enumerate(shapes):
@@ -445,7 +476,8 @@ class Gym:
         sim.check(False)
         options = options or AssetOptions()
         forbid(options.collapse_fixed_joints, "bodies with fixed joints would vanish")
-        return Asset(sim, parse(os.path.join(rootpath, filename)), options)
+        read = parse_urdf if filename.endswith(".urdf") else parse
+        return Asset(sim, read(os.path.join(rootpath, filename)), options)
 
     def create_box(self, sim, width, height, depth, options=None):
         sim.check(False)
