@@ -45,7 +45,7 @@ def main() -> None:
         if args.episodes < 1:
             raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
         flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
-        flags += ["--num-envs", str(args.episodes)]
+        flags += ["--num-envs", str(args.episodes), "--task.randomize.curriculum", "0"]
         runs = {objects: configs.parse([*flags, "--task.objects", objects]) for objects in args.objects}
         for cfg in runs.values():
             load_set(cfg.task.objects, cfg.task.mesh_unit)  # a mistake in the last is told before the first is played
