@@ -19,26 +19,29 @@ def evaluate(env: Any, agent: Agent, episodes: int, tell: Callable[[int], None] 
     obs, _ = env.reset()
     left = torch.full((env.num_envs,), episodes // env.num_envs, device=obs.device)
     left[: episodes % env.num_envs] += 1
-    rows, endings, done = [], {}, 0
+    rows, endings, figures, done = [], {}, [], 0
     while (left > 0).any():
         obs, *_, info = env.step(agent.to_env(agent.act_deterministic(obs)))
         counted = info["_episode"] & (left > 0)
         left -= counted.long()
         endings = info["endings"]
-        columns = (info["episode"]["r"], info["episode"]["l"], info["success"], *endings.values())
+        figures = [name for name in info["episode"] if name not in ("r", "l")]
+        of_episode = [info["episode"][name] for name in ("r", "l", *figures)]
+        columns = (info["success"], *of_episode, *endings.values())
         rows.append(torch.stack([column.double() for column in columns], 1)[counted])
         done += len(rows[-1])
         tell(done)
-    reward, length, success, *ended = torch.cat(rows).T
+    success, reward, length, *more = torch.cat(rows).T
     result: Dict[str, Any] = {"episodes": len(reward), "independent": len(reward)}
     if getattr(env, "differ", False):  # a second episode with the same box says less than one with another
         result["independent"] = min(env.num_envs, len(reward))
     if getattr(env, "success_criteria", True):
         result["success_rate"] = success.mean().item()
         result["success_rate_95"] = wilson(result["success_rate"], result["independent"])
-    for name, column in (("reward", reward), ("length", length)):
+    result["figures"] = figures
+    for name, column in zip(("reward", "length", *figures), (reward, length, *more)):
         result[f"{name}_mean"], result[f"{name}_std"] = column.mean().item(), column.std(unbiased=False).item()
-    result["endings"] = {name: column.mean().item() for name, column in zip(endings, ended)}
+    result["endings"] = {name: column.mean().item() for name, column in zip(endings, more[len(figures) :])}
     return result
 
 
@@ -57,6 +60,6 @@ def result_table(result: Dict[str, Any]) -> Table:
     for name, share in shares.items():
         low, high = wilson(share, result["independent"])
         table.add_row(name, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
-    for name in ("reward", "length"):
+    for name in ("reward", "length", *result["figures"]):
         table.add_row(name, f"{result[f'{name}_mean']:.2f}", f"+- {result[f'{name}_std']:.2f}")
     return table

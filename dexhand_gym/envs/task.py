@@ -33,6 +33,7 @@ class Task(VectorEnv):
     | `quantities`              | {name: function(measured, cfg)}: observations and whatever rewards and endings read  |
     | `timers`                  | {name: boolean quantity}: seconds that it has held without a break                   |
     | `remembered`              | quantities whose value one control step ago is wanted, as prev_<name>                |
+    | `figures`                 | quantities [N] whose value at the end of an episode is told: tests, TensorBoard      |
     | `mirrors`                 | {observation: what a mirror makes of it} (mirror.py), for policies of the other hand |
     | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
 
@@ -52,6 +53,7 @@ class Task(VectorEnv):
     quantities: Dict[str, Quantity] = {**HAND_QUANTITIES, **HARDWARE_QUANTITIES}
     timers: ClassVar[Dict[str, str]] = {"contact_duration": "contact_binary"}
     remembered: ClassVar[Tuple[str, ...]] = ()
+    figures: ClassVar[Tuple[str, ...]] = ()
     mirrors: ClassVar[Dict[str, Any]] = HAND_MIRRORS
     train_defaults: ClassVar[Dict[str, Any]] = {}
 

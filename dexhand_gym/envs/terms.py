@@ -84,8 +84,14 @@ class Terms:
         self.successes = list(env.task.active_success_criteria or successes)
         self.failures = list(env.task.active_failure_criteria or failures)
         self.endings = [*self.successes, *self.failures, "time_out", "nonfinite"]
+        self.figures = list(env.figures)
+        for name in self.figures:
+            check_name(f"{type(env).__name__}.figures", name, {**env.raw, **env.quantities})
+        check_named("figure", {name: m[name] for name in self.figures}, n, NUMBERS, device)
         self.newest = self._weights.new_zeros(len(self._weights), n)
-        self.sums = torch.zeros(len(self._weights) + len(self.endings) + 3, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(
+            len(self._weights) + len(self.endings) + 3 + len(self.figures), dtype=torch.float64, device=device
+        )
         self.steps = 0
 
     def judge(self, m: Measured, late: Tensor) -> Verdict:
@@ -104,10 +110,11 @@ class Terms:
         """The values of the criteria that end an episode [criteria, N] bool."""
         return torch.stack([values[name] for name in names]) if names else like.new_zeros(0, len(like))
 
-    def count(self, verdict: Verdict, done: Tensor, episode_step: Tensor) -> None:
+    def count(self, verdict: Verdict, done: Tensor, episode_step: Tensor, figures: List[Tensor]) -> None:
         """Adds a step to the statistics."""
         self.newest.copy_(verdict.paid)
-        counted = torch.stack((verdict.success, done, torch.where(done, episode_step, 0)))
+        ended = [torch.where(done, value, 0) for value in (episode_step, *figures)]
+        counted = torch.stack((verdict.success, done, *ended))
         self.sums += torch.cat((verdict.paid, verdict.endings, counted)).sum(1)
 
     def statistics(self, overflow: Tensor, num_envs: int) -> Dict[str, float]:
@@ -116,7 +123,8 @@ class Terms:
         self.sums.zero_()
         steps, self.steps = max(self.steps * num_envs, 1), 0
         raw = {name: total / steps for name, total in zip(self.weights, sums)}
-        *endings, succeeded, episodes, length = sums[len(self.weights) :]
+        of_endings, rest = len(self.weights), len(self.weights) + len(self.endings)
+        endings, (succeeded, episodes, length, *figures) = sums[of_endings:rest], sums[rest:]
         result = {f"reward_raw/{name}": value for name, value in raw.items()}
         result.update({f"reward/{name}": weight * raw[name] for name, weight in self.weights.items()})
         result.update(episodes=episodes, nonfinite=endings[-1], overflow=overflowed)
@@ -133,4 +141,5 @@ class Terms:
             if self.successes:
                 result["success_rate"] = succeeded / episodes
             result["episode_length"] = length / episodes
+            result.update({f"figure/{name}": value / episodes for name, value in zip(self.figures, figures)})
         return result

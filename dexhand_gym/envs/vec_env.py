@@ -52,7 +52,7 @@ class DexHandVecEnv(Task):
     | key                        | content                                                                              |
     |----------------------------|--------------------------------------------------------------------------------------|
     | `final_obs`, `_final_obs`  | [N, O] observation before the restart; [N] bool, the rows that finished              |
-    | `episode`, `_episode`      | {"r": return, "l": length} [N] of the finished rows                                  |
+    | `episode`, `_episode`      | {"r": return, "l": length, and the task's figures} [N] of the finished rows          |
     | `success`                  | [N] bool, episodes that ended by success in this step                                |
     | `endings`                  | {criterion, time_out, nonfinite: [N] bool}, what ended them                          |
     | `time_outs`                | [N] bool, equal to truncated (the name rl_games looks for)                           |
@@ -240,7 +240,7 @@ class DexHandVecEnv(Task):
         self._drive()
         self.sim.step(self.stages.dof_targets)
         self.terms.steps += 1
-        rows, reward, terminated, truncated, episode_return, episode_length, success, endings = self._finish()
+        rows, reward, terminated, truncated, episode_return, episode_length, success, endings, *figures = self._finish()
         final_obs, final_critic_obs = self._split(rows, "final_critic_obs")
         done = terminated | truncated
         if self._drive.on_gpu or done.any():  # reading it from a GPU would stall
@@ -254,7 +254,7 @@ class DexHandVecEnv(Task):
             **final_critic_obs,
             "final_obs": final_obs,
             "_final_obs": done,
-            "episode": {"r": episode_return, "l": episode_length},
+            "episode": {"r": episode_return, "l": episode_length, **dict(zip(self.figures, figures))},
             "_episode": done.clone(),
             "success": success,
             "endings": dict(zip(self.terms.endings, endings)),
@@ -285,7 +285,7 @@ class DexHandVecEnv(Task):
         self._blank(rows, verdict.bad)
         self._instruments.remember(m)
         ended = verdict.terminated, verdict.truncated, self._episode_return, self._episode_step
-        return (rows, verdict.reward, *ended, verdict.success, verdict.endings)
+        return (rows, verdict.reward, *ended, verdict.success, verdict.endings, *(m[name] for name in self.figures))
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """Begins new episodes in the environments of `mask`."""
@@ -311,7 +311,7 @@ class DexHandVecEnv(Task):
         self._episode_return += verdict.reward
         done, consecutive = verdict.terminated | verdict.truncated, self.consecutive_successes
         consecutive.copy_(torch.where(done & ~verdict.success, 0, consecutive + verdict.success))
-        self.terms.count(verdict, done, self._episode_step)
+        self.terms.count(verdict, done, self._episode_step, [m[name] for name in self.figures])
         return verdict
 
     def _blank(self, rows: Tensor, bad: Tensor) -> None:

@@ -1,0 +1,208 @@
+"""What tasks share in which an object lies in a hand whose palm looks up, and is moved there by the fingers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Dict, List, Literal, Tuple
+
+import torch
+from torch import Tensor
+
+from dexhand_gym import rotations
+from dexhand_gym.envs.config import TaskConfig
+from dexhand_gym.envs.in_hand_starts import lying_in_hand
+from dexhand_gym.envs.quantities import distance
+from dexhand_gym.envs.vec_env import DexHandVecEnv
+from dexhand_gym.fields import Annotated, Range
+from dexhand_gym.hands.mjcf import multiply
+from dexhand_gym.sim import Scene
+
+SIGHT = (
+    "active_finger_dof_pos",
+    "active_finger_dof_vel",
+    "active_finger_dof_target",
+    "contact_force_magnitude",
+    "object_in_palm",
+    "last_actions",
+)
+"""What a policy sees that sees the object."""
+TOUCH = (
+    "active_finger_dof_pos",
+    "active_finger_dof_target",
+    "fingertip_normal_force",
+    "fingertip_tangential_force",
+    "fingertip_tangential_direction",
+    "last_actions",
+)
+"""What a blind policy sees: all of it is reported by the real hand."""
+WRIST = ("base_dof_pos", "base_dof_target")
+"""What it sees besides where it moves the wrist."""
+SIZES = 5
+"""Sizes for which starts are made where they are random."""
+
+
+@dataclass
+class InHandConfig(TaskConfig):
+    """An object in an open hand."""
+
+    one_hand: ClassVar[bool] = True
+
+    episode_length: int = 1000
+    """Control steps until time-out (20 s)."""
+    policy_controls_base: bool = False
+    """The policy turns the wrist, too, within wrist_range."""
+    max_linear_velocity: float = 0.1
+    """Speed limit of the base's targets, m/s; in_hand tasks let the base turn, not slide."""
+    max_angular_velocity: float = 1.0
+    """Speed limit of the base's targets, rad/s."""
+    max_finger_velocity: float = 5.0
+    """Speed limit of the fingers' targets, rad/s."""
+    tilt: Annotated[float, Range(-0.6, 0.6)] = 0.2
+    """The palm looks up, and the fingers point up by this, rad."""
+    wrist_range: Annotated[float, Range(0, 0.6)] = 0.35
+    """The wrist turns by at most this about each axis, rad (20 degrees), with policy_controls_base."""
+    max_away: Annotated[float, Range(0, 1, above=True)] = 0.08
+    """dropped: distance of the object's middle from where it lay at the start, seen from the palm, m."""
+    observe: Literal["sight", "touch"] = "sight"
+    """What the policy sees: the object too, or only what the hand reports (in_hand.SIGHT, TOUCH), which then take the
+    place of policy_observation_keys."""
+    policy_observation_keys: Tuple[str, ...] = SIGHT
+    """What the policy sees, in this order."""
+    critic_observation_keys: Tuple[str, ...] = ("object_in_palm", "active_finger_dof_vel", "episode_time")
+    """What the critic sees in addition, in training."""
+    reward_weights: Dict[str, float] = field(default_factory=dict)
+    """Weight of each reward term and ending."""
+
+    def validate(self) -> None:
+        """Raises ValueError, one line, for values that contradict each other. Puts the policy's keys in place that
+        `observe` stands for, so that a run's config.yaml has both."""
+        own = self.policy_observation_keys not in (SIGHT, TOUCH, SIGHT + WRIST, TOUCH + WRIST)
+        if own and self.observe != "sight":
+            raise ValueError(
+                f"task.policy_observation_keys: allowed are none of your own next to task.observe = {self.observe!r}"
+            )
+        if not own:
+            seen = SIGHT if self.observe == "sight" else TOUCH
+            self.policy_observation_keys = seen + (WRIST if self.policy_controls_base else ())
+        super().validate()
+
+
+def in_palm(m: Dict[str, Tensor], cfg: Any) -> Tensor:
+    """State of the object as seen from the palm [N, 13]: position, m; orientation; linear and angular velocity."""
+    palm, thing, motion = m["hand_pose"], m["object"], m["hand_vel"]
+    turn, lever = palm[:, 3:], thing[:, :3] - palm[:, :3]
+    carried = motion[:, :3] + torch.linalg.cross(motion[:, 3:], lever)
+    vectors = (lever, thing[:, 7:10] - carried, thing[:, 10:] - motion[:, 3:])
+    position, linear, angular = (rotations.rotate_inverse(turn, x) for x in vectors)
+    return torch.cat((position, rotations.multiply(rotations.conjugate(turn), thing[:, 3:7]), linear, angular), 1)
+
+
+def first(m: Dict[str, Tensor], name: str, value: Tensor) -> Tensor:
+    """What `value` [N, ...] was when the episode began, for a quantity `name` that is remembered."""
+    begins = (m["episode_step"] == 0).view(-1, *[1] * (value.dim() - 1))
+    return torch.where(begins, value, m.get(f"prev_{name}", value))
+
+
+def turned(m: Dict[str, Tensor], cfg: Any) -> Tensor:
+    """By how much the object has turned in the last control step, as seen from the palm: axis times angle over the step's
+    length [N, 3], rad/s. Of what really turned, since a velocity can be of something that only shakes."""
+    now, before = m["object_quat_in_palm"], m["prev_object_quat_in_palm"]
+    return rotation_vector(rotations.multiply(now, rotations.conjugate(before))) / cfg.control_dt
+
+
+def rotation_vector(q: Tensor) -> Tensor:
+    """Axis times angle [..., 3] of rotations [..., 4] by pi at most, rad."""
+    vector, w = q[..., :3] * q[..., 3:].sign(), q[..., 3:].abs()
+    length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    return vector * (2 * torch.atan2(length, w) / length.clamp(min=1e-9))
+
+
+class InHand(DexHandVecEnv):
+    """The object of `env.object`, a cube of 5 cm and 100 g, in an open hand whose palm looks up.
+
+    **Frame** of the palm: x out of it, y across, z along the fingers.
+
+    **Observations** object_in_palm [N, 13]: its state as seen from the palm.
+
+    **Start** one of the states in which it lies still in the hand (in_hand_starts.py), of its size; the fingers' targets
+    within +-0.01 rad of that.
+
+    **Ends** by failure `dropped`, or by time-out after 1000 steps (20 s).
+    """
+
+    config = InHandConfig
+    quantities = {
+        **DexHandVecEnv.quantities,
+        "object_in_palm": in_palm,
+        "object_quat_in_palm": lambda m, cfg: m["object_in_palm"][:, 3:7],
+        "first_place": lambda m, cfg: first(m, "first_place", m["object_in_palm"][:, :3]),
+        "away": lambda m, cfg: distance(m["object_in_palm"][:, :3], m["first_place"]),
+        "turned": turned,
+    }
+    remembered = ("object_quat_in_palm", "first_place")
+    train_defaults = {
+        "max_iterations": 1000,
+        "learning_rate": 1e-3,
+        "lr_schedule": "linear",
+        "gamma": 0.99,
+        "reward_scale": 0.1,
+        "separate": False,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.task.policy_controls_base:
+            self.post_action_filters = [*self.post_action_filters, self._hold_wrist]
+
+    def _hold_wrist(self, targets: Tensor, previous: Tensor, limits: Any) -> Tensor:
+        """The base does not slide, and turns within wrist_range."""
+        most = self._wrist
+        return torch.where(most >= 0, targets.clamp(-most, most), targets)
+
+    @cached_property
+    def _wrist(self) -> Tensor:
+        """How far the base's dofs may move [T]; -1 for fingers."""
+        most = {"slide": 0.0, "turn": self.task.wrist_range}
+        return torch.tensor([most.get(kind, -1.0) for kind in self.hand.action_kinds], device=self.device)
+
+    def scene(self) -> Scene:
+        """The object, and the hand turned over."""
+        env, half = self.cfg.env, self.task.tilt / 2
+        if env.object.fixed:
+            raise ValueError("env.object.fixed = True: allowed is False, for this task turns it")
+        w, x, y, z = multiply((math.cos(half), 0.0, -math.sin(half), 0.0), (0.0, 1.0, 0.0, 0.0))
+        thing = replace(env.object, name="object")
+        return Scene(env.hand_height, objects=(thing,), spacing=env.spacing, hand_quat=(x, y, z, w))
+
+    @cached_property
+    def _starts(self) -> List[Tensor]:
+        """Sizes [S], number of starts of each [S], and action targets with poses [S, most, T + 7]."""
+        thing, sizes = self.sim.scene.free[0], self.task.randomize.box_size
+        usual = max(thing.extents)
+        steps = [sizes[0] + (sizes[1] - sizes[0]) * i / (SIZES - 1) for i in range(SIZES)] if sizes else [usual]
+        found = []
+        for size in dict.fromkeys(steps):
+            scaled = tuple(x * size / usual for x in thing.size) if isinstance(thing.size, tuple) else size
+            scene = replace(self.sim.scene, objects=(replace(thing, size=scaled if sizes else thing.size),))
+            found.append(torch.cat(lying_in_hand(scene), 1))
+        most = max(map(len, found))
+        rows = torch.stack([rows[torch.arange(most) % len(rows)] for rows in found])
+        tables = (torch.tensor(list(dict.fromkeys(steps))), torch.tensor([len(rows) for rows in found]), rows)
+        return [table.to(self.device) for table in tables]
+
+    def sample_start(self) -> Dict[str, Tensor]:
+        """An object that lies in the hand: of the next larger size that there are starts for."""
+        sizes, counts, rows = self._starts
+        size = (self.raw["object_size"] > sizes + 1e-6).sum(1).clamp(max=len(sizes) - 1)
+        which = (self.uniform(0.0, 1.0, 1)[:, 0] * counts[size]).floor().long()
+        targets, pose = rows[size, which].split((self.hand.num_actions, 7), 1)
+        fingers = self._wrist < 0
+        targets = targets + self.uniform(-0.01, 0.01, self.hand.num_actions) * fingers
+        return {"hand": targets.clamp(self.limits.lower, self.limits.upper), "object": pose}
+
+    @staticmethod
+    def failures(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
+        """It lies in the hand no more."""
+        return {"dropped": m["away"] > cfg.task.max_away}
