@@ -20,7 +20,6 @@ import tyro
 import yaml
 from torch import Tensor
 
-import dexhand_gym
 from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
@@ -42,12 +41,12 @@ from dexhand_gym.sim import PHYSICS
 
 if TYPE_CHECKING or not __package__:
     from ppo import checkpoint as checkpoints
-    from ppo import rl_games_params, strict_yaml, workspace
+    from ppo import distill, pretrained, rl_games_params, strict_yaml, workspace
     from ppo.ppo import ACTIVATIONS, PPOConfig
     from ppo.wandb_logger import WandbConfig
 else:  # installed, this file is dexhand_gym.command.configs
     from dexhand_gym.ppo import checkpoint as checkpoints
-    from dexhand_gym.ppo import rl_games_params, strict_yaml, workspace
+    from dexhand_gym.ppo import distill, pretrained, rl_games_params, strict_yaml, workspace
     from dexhand_gym.ppo.ppo import ACTIVATIONS, PPOConfig
     from dexhand_gym.ppo.wandb_logger import WandbConfig
 
@@ -55,7 +54,6 @@ log = logging.getLogger(__name__)
 
 _program = sys.argv[0] if Path(sys.argv[0]).name == "train_ppo.py" else "train_ppo.py"
 COMMAND = "dexhand-train" if __package__ else f"python {_program}"
-PRETRAINED = Path(dexhand_gym.__file__).parent / "pretrained"
 
 
 @dataclass
@@ -91,6 +89,9 @@ class TrainConfig(PPOConfig):
     """Policy to test, or training to resume: latest, latest_train, latest_test, a run, a .pth file, or pretrained, the
     policy that comes with the package (pretrained:v0: an older one). Given a run, a test uses its best checkpoint, a
     training its newest."""
+    teacher: Optional[Annotated[str, Matching(r"(?s)[^\0]+", "a file or a run")]] = None
+    """Policy to imitate, in the place of learning from rewards: as `checkpoint`. The new one sees what this command says,
+    its teacher what its run says (ppo/distill.py)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Level of detail on the console and in train.log; debug adds a table of the reward terms."""
     torch_deterministic: bool = False
@@ -186,7 +187,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if modules or ":" in "".join((*given.get("task_name", []), *given.get("env.hand", []))):
         import_modules(modules)
         given["imports"] = modules
-    find_pretrained(given)
+    for name in {"train.checkpoint", "train.teacher"} & set(given):
+        given[name] = pretrained.resolve(given, name)
     file, run = settings_of_run(given)
     ours = {**train_config(given, run), **given}
     task = ours.pop("task_name", run.pop("task_name", [RunConfig.task_name]))
@@ -201,7 +203,26 @@ def parse(argv: Sequence[str]) -> RunConfig:
     cfg.validate()
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
+    if cfg.train.teacher:
+        find_teacher(cfg, "train.sigma_init" in ours)
     return cfg
+
+
+def find_teacher(cfg: RunConfig, explores: bool) -> None:
+    """Resolves train.teacher, and lets the critic see what it sees. `explores`: the command says how much. Raises
+    ValueError, one line, for one that cannot teach this task."""
+    said = str(cfg.train.teacher)
+    cfg.train.teacher = str(workspace.resolve_checkpoint(said))
+    file = workspace.run_of(Path(cfg.train.teacher)) / "config.yaml"
+    with naming(f"train.teacher = {said!r}"):
+        if cfg.train.test:
+            raise ValueError("a test has no teacher, allowed is None")
+        theirs = read_yaml(file) if file.is_file() else {}
+        seen = elements(distill.what_it_sees(theirs, flatten(dataclasses.asdict(cfg))))
+    rest = [name for name in cfg.task.critic_observation_keys if name not in seen]
+    cfg.task.critic_observation_keys = (*seen, *rest)
+    if not explores:
+        cfg.train.sigma_init = distill.SIGMA
 
 
 def refuse_code(command_line: Settings, given: Settings, modules: List[str]) -> None:
@@ -271,22 +292,6 @@ def read_physics(name: str) -> Settings:
     """The settings of sim for one of PHYSICS."""
     check_name("physics", name, PHYSICS)
     return flatten({"sim": dataclasses.asdict(PHYSICS[name])})
-
-
-def find_pretrained(given: Settings) -> None:
-    """Replaces `--checkpoint pretrained`, the newest policy that comes with the package, or `pretrained:v0`, a certain
-    one, by its folder."""
-    wanted, named, version = " ".join(given.get("train.checkpoint", [])).partition(":")
-    if wanted != "pretrained":
-        return
-    known = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
-    task = only_word("task", given.setdefault("task_name", ["BoxGrasping"]))
-    if task not in known:
-        raise ValueError(f"checkpoint = 'pretrained': there is none for {task}, only for {', '.join(known)}")
-    versions = sorted((path.name for path in (PRETRAINED / task).glob("v*")), key=lambda name: int(name[1:]))
-    if named:
-        check_name("checkpoint", f"pretrained:{version}", ["pretrained", *(f"pretrained:{name}" for name in versions)])
-    given["train.checkpoint"] = [str(PRETRAINED / task / (version or versions[-1]))]
 
 
 def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:

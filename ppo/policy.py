@@ -12,6 +12,7 @@ from rich.console import Console
 from dexhand_gym.envs.mirror import images
 
 from . import checkpoint, ppo, strict_yaml, workspace
+from .distill import imitation
 from .evaluation import evaluate, result_table
 from .mirror import Image, mirror
 from .progress import as_text, progress_of
@@ -61,6 +62,8 @@ def begin(env: Any, cfg: ppo.PPOConfig, path: Optional[str]) -> Tuple[ppo.Learne
     """All that a training has before its first iteration, resumed from a checkpoint if one is given. A checkpoint of
     the other hand is mirrored, and the best reward and success so far do not count."""
     learner, progress = ppo.begin(env, cfg, path)
+    if teacher := getattr(cfg, "teacher", None):
+        learner.reduce(imitation(teacher, env))
     if path and needs_mirror(env, Path(path)):
         mirror(learner.agent, learner.optimizer, *(Image(*image) for image in images(env)))
         progress.best_reward, progress.best_success = -1e9, 0.0

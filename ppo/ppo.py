@@ -550,23 +550,32 @@ def minibatch_loss(agent: Agent, batch: Batch, moments: Moments | None, cfg: PPO
     clipped_ratio = ratio.clamp(1.0 - cfg.e_clip, 1.0 + cfg.e_clip)
     a_loss = torch.max(-batch.advantages * ratio, -batch.advantages * clipped_ratio).mean()
 
-    c_loss = (value - batch.returns) ** 2
-    if cfg.clip_value:
-        clipped_value = batch.values + (value - batch.values).clamp(-cfg.e_clip, cfg.e_clip)
-        c_loss = torch.max(c_loss, (clipped_value - batch.returns) ** 2)
-    c_loss = c_loss.mean()
-
+    c_loss = value_loss(value, batch, cfg)
     entropy = (0.5 + 0.5 * math.log(2 * math.pi) + logstd).sum(-1).mean()
     beyond = mu if cfg.bound_loss_type == "regularisation" else (mu.abs() - SOFT_BOUND).clamp(min=0.0)
     b_loss = (beyond**2).sum(-1).mean()
     loss = a_loss + 0.5 * cfg.critic_coef * c_loss - cfg.entropy_coef * entropy + cfg.bounds_loss_coef * b_loss
+    return loss, torch.stack((a_loss, c_loss, entropy, b_loss, moved(batch, mu, logstd))).detach()
 
-    with torch.no_grad():  # before the step, which changes logstd: it is a view of the parameter
-        sigma = logstd.exp()
-        kl = policy_kl(mu, sigma, batch.mu, batch.sigma)
-        batch.mu.copy_(mu)  # the next visit measures its KL from here, not from the policy that acted
-        batch.sigma.copy_(sigma)
-    return loss, torch.stack((a_loss, c_loss, entropy, b_loss, kl)).detach()
+
+def value_loss(value: Tensor, batch: Batch, cfg: PPOConfig) -> Tensor:
+    """Mean squared error of the values [M]; with cfg.clip_value that of moving away from the old ones is not less."""
+    squares = (value - batch.returns) ** 2
+    if cfg.clip_value:
+        clipped = batch.values + (value - batch.values).clamp(-cfg.e_clip, cfg.e_clip)
+        squares = torch.max(squares, (clipped - batch.returns) ** 2)
+    return squares.mean()
+
+
+@torch.no_grad()
+def moved(batch: Batch, mu: Tensor, logstd: Tensor) -> Tensor:
+    """KL divergence from the policy that visited the rows last, which this one becomes. To be called before the
+    optimizer's step, which changes logstd: it is a view of the parameter."""
+    sigma = logstd.exp()
+    kl = policy_kl(mu, sigma, batch.mu, batch.sigma)
+    batch.mu.copy_(mu)  # the next visit measures its KL from here, not from the policy that acted
+    batch.sigma.copy_(sigma)
+    return kl
 
 
 def minibatch_step(
@@ -637,12 +646,15 @@ class Learner:
     def __init__(self, agent: Agent, optimizer: Adam, store: Rollout, cfg: PPOConfig):
         self.agent, self.optimizer, self.store, self.cfg = agent, optimizer, store, cfg
         self.last_value, self.iteration = torch.zeros_like(store.rewards[0]), torch.zeros_like(store.rewards[0, 0])
-        self.loss_of = minibatch_loss
+        self.reduce(minibatch_loss)
         if cfg.compile and self.last_value.is_cuda:
-            self.loss_of = Compiled(minibatch_loss)
             agent.fuse()
         self.graph: torch.cuda.CUDAGraph | None = None
         self.losses: Tensor | None = None
+
+    def reduce(self, loss: Callable) -> None:
+        """Makes `loss`, which is called as minibatch_loss is, what the updates reduce."""
+        self.loss_of = Compiled(loss) if self.cfg.compile and self.last_value.is_cuda else loss
 
     def learn(self, last_value: Tensor, iteration: int) -> Tensor:
         """Mean of LOSSES over the updates."""
@@ -705,7 +717,7 @@ def average(several: list[dict[str, float]]) -> dict[str, float]:
     equally. `reward` is a moving average already."""
 
     def weight(name: str, metrics: dict[str, float]) -> float:
-        if name in ("success_rate", "episode_length") or name.startswith("ending/"):
+        if name in ("success_rate", "episode_length") or name.startswith(("ending/", "figure/")):
             return metrics.get("episodes", 1)
         if name == "steps_per_second":
             return metrics["rollout_seconds"] + metrics["update_seconds"]

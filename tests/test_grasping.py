@@ -19,6 +19,7 @@ from examples.pretrained_grasp import load
 from ppo import checkpoint as checkpoints
 from ppo.evaluation import evaluate
 from ppo.ppo import Agent, Progress, best_so_far, make_optimizer, track_success, train
+from ppo.pretrained import PRETRAINED
 from tests.test_ppo import PointMass, config
 
 
@@ -267,7 +268,7 @@ def test_pretrained_is_small_and_says_how_it_was_made():
 def test_pretrained_is_the_newest_and_older_ones_stay():
     newest = Path(configs.parse(["--test", "--checkpoint", "pretrained"]).train.checkpoint).parts[-3]
     for task in ("BimanualLift", "BlindGrasping", "BoxGrasping"):
-        shipped = {path.name for path in (configs.PRETRAINED / task).iterdir()}
+        shipped = {path.name for path in (PRETRAINED / task).iterdir()}
         assert shipped == {f"v{i}" for i in range(len(shipped))}
         for version in shipped:
             cfg = configs.parse(["--task", task, "--test", "--checkpoint", f"pretrained:{version}"])

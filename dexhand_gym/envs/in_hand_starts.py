@@ -16,7 +16,7 @@ from dexhand_gym.hands.placing import palm_surface, poses_at_zero
 from dexhand_gym.meshes import kept
 from dexhand_gym.sim.base import Scene, SimConfig, Simulator
 
-TRIED = 768
+TRIED = 384
 """Hands that an object is dropped into."""
 CURL = (0.1, 0.6)
 """Shares of their ranges that fingers bend by."""

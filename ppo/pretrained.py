@@ -1,0 +1,28 @@
+"""The policies that come with the package: a folder for every task, in it one for every version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dexhand_gym
+from dexhand_gym.fields import check_name
+from dexhand_gym.settings import Settings, only_word
+
+PRETRAINED = Path(dexhand_gym.__file__).parent / "pretrained"
+
+
+def resolve(given: Settings, name: str) -> list[str]:
+    """The words of the setting `name`, in which `pretrained`, the newest policy for the task, or `pretrained:v0`, a certain
+    one, has become its folder. Raises ValueError, one line."""
+    wanted, named, version = " ".join(given[name]).partition(":")
+    if wanted != "pretrained":
+        return given[name]
+    short = name.rpartition(".")[2]
+    known = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
+    task = only_word("task", given.setdefault("task_name", ["BoxGrasping"]))
+    if task not in known:
+        raise ValueError(f"{short} = 'pretrained': there is none for {task}, only for {', '.join(known)}")
+    versions = sorted((path.name for path in (PRETRAINED / task).glob("v*")), key=lambda name: int(name[1:]))
+    if named:
+        check_name(short, f"pretrained:{version}", ["pretrained", *(f"pretrained:{name}" for name in versions)])
+    return [str(PRETRAINED / task / (version or versions[-1]))]

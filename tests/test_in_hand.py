@@ -1,0 +1,215 @@
+"""Tasks in which an object lies in the hand: CubeRotation, and figures of an episode's end."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import pytest
+import torch
+
+import configs
+from dexhand_gym import rotations
+from dexhand_gym.envs.base_task import BaseTask
+from dexhand_gym.envs.config import Config, EnvConfig
+from dexhand_gym.envs.cube_rotation import CubeRotation, CubeRotationConfig
+from dexhand_gym.envs.in_hand import SIGHT, TOUCH, WRIST, in_palm, rotation_vector
+from dexhand_gym.envs.quantities import Measured
+from ppo.evaluation import evaluate, result_table
+
+engines = pytest.mark.parametrize("backend", ["mujoco", pytest.param("mjwarp", marks=pytest.mark.slow)])
+
+
+def make(num_envs=4, seed=0, **fields):
+    env = gymnasium.make_vec(
+        "DexHand/CubeRotation-v0", num_envs=num_envs, **{"device": "cpu", "backend": "mujoco", **fields}
+    ).unwrapped
+    env.reset(seed=seed)
+    return env
+
+
+def quat(axis, angle):
+    return torch.tensor([[*(x * math.sin(angle / 2) for x in axis), math.cos(angle / 2)]])
+
+
+# --- Quantities ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.1, 3.0, -3.0, 3.5])
+def test_a_rotation_vector_is_the_short_way(angle):
+    short = (angle + math.pi) % (2 * math.pi) - math.pi
+    found = rotation_vector(quat((0.0, 0.6, 0.8), angle))
+    assert found[0].tolist() == pytest.approx([0, 0.6 * short, 0.8 * short], abs=1e-5)
+    assert rotation_vector(-quat((0.0, 0.6, 0.8), angle))[0].tolist() == pytest.approx(found[0].tolist(), abs=1e-5)
+
+
+def test_what_a_moving_palm_carries_does_not_move_in_it():
+    """The palm turns about the vertical at 2 rad/s and slides along x at 0.1 m/s; the object is 5 cm beside it."""
+    palm = torch.cat((torch.tensor([[0.0, 0.0, 0.3]]), quat((0.0, 0.0, 1.0), math.pi / 2)), 1)
+    spin = torch.tensor([[0.0, 0.0, 2.0]])
+    carried = torch.tensor([[0.1, 0.1, 0.0]])  # 0.1 along x, and 2 rad/s times 5 cm along y
+    thing = torch.cat((torch.tensor([[0.05, 0.0, 0.3]]), quat((0.0, 0.0, 1.0), math.pi / 2), carried, spin), 1)
+    m = {"hand_pose": palm, "hand_vel": torch.cat((torch.tensor([[0.1, 0.0, 0.0]]), spin), 1), "object": thing}
+    found = in_palm(m, None)[0].tolist()
+    assert found[:7] == pytest.approx([0.0, -0.05, 0.0, 0, 0, 0, 1], abs=1e-6)
+    assert found[7:] == pytest.approx([0.0] * 6, abs=1e-6)
+
+
+def measured(axis, angle, **fields):
+    """A cube that has turned by so much in a step of 20 ms."""
+    cfg = Config(task=CubeRotationConfig(axis=axis, **fields))
+    before = quat((0.6, 0.0, 0.8), 1.0)
+    now = rotations.multiply(quat((0.0, 0.0, 1.0), angle), before)
+    raw = {
+        "object_in_palm": torch.cat((torch.zeros(1, 3), now, torch.zeros(1, 6)), 1),
+        "prev_object_quat_in_palm": before,
+        "prev_first_place": torch.tensor([[0.03, 0.0, 0.04]]),
+        "prev_turns": torch.tensor([1.5]),
+        "episode_step": torch.tensor([100]),
+        "last_actions": torch.full((1, 12), 0.5),
+    }
+    return Measured(raw, CubeRotation.quantities, cfg), cfg
+
+
+@pytest.mark.parametrize(
+    ("axis", "speed"), [("z", 1.5), ("x", 0.0), ("y", 0.0), ((0.0, 3.0, 4.0), 1.2), ((0.0, 0.0, -2.0), -1.5)]
+)
+def test_speed_about_the_axis(axis, speed):
+    """0.03 rad in 20 ms about the palm's z axis."""
+    m, cfg = measured(axis, 0.03)
+    assert m["speed"].item() == pytest.approx(speed, abs=1e-4)
+    terms = {name: value.item() for name, value in CubeRotation.rewards(m, cfg).items()}
+    assert terms["spin"] == pytest.approx(speed, abs=1e-4)
+    assert terms["other_spin"] == pytest.approx(math.sqrt(1.5**2 - speed**2), abs=1e-3)
+    assert terms["drift"] == pytest.approx(1.0), "5 cm"
+    assert terms["action"] == pytest.approx(3.0)
+    assert m["turns"].item() == pytest.approx(1.5 + speed * 0.02 / (2 * math.pi), abs=1e-5)
+    assert m["mean_speed"].item() == pytest.approx(2 * math.pi * m["turns"].item() / 2.0, rel=1e-5), "in two seconds"
+
+
+def test_haste_earns_no_more():
+    m, cfg = measured("z", 0.1)
+    assert m["speed"].item() == pytest.approx(5.0, rel=1e-4)
+    assert CubeRotation.rewards(m, cfg)["spin"].item() == 2.0
+    assert CubeRotation.failures(m, cfg)["dropped"].tolist() == [False]
+    assert CubeRotation.failures(*measured("z", 0.1, max_away=0.04))["dropped"].tolist() == [True]
+
+
+# --- The environment -------------------------------------------------------------------------------------------------
+
+
+@engines
+@pytest.mark.parametrize(("hand", "size"), [("right", (0.04, 0.06)), ("left", None)])
+def test_it_lies_still_where_an_episode_begins(backend, hand, size):
+    """Whatever its size; palm up, with the fingers higher than the wrist."""
+    env = make(16 if backend == "mujoco" else 2, hand=hand, randomize={"box_size": size}, backend=backend)
+    start = env.measured["object"][:, :3].clone()
+    palm = env.measured["hand_pose"]
+    out = rotations.rotate(palm[:, 3:], torch.tensor([1.0, 0.0, 0.0]).expand(len(palm), 3))
+    along = rotations.rotate(palm[:, 3:], torch.tensor([0.0, 0.0, 1.0]).expand(len(palm), 3))
+    assert out[:, 2].tolist() == pytest.approx([math.cos(0.2)] * len(palm), abs=1e-3)
+    assert along[:, 2].tolist() == pytest.approx([math.sin(0.2)] * len(palm), abs=1e-3)
+    for _ in range(50 if backend == "mujoco" else 10):
+        _, _, terminated, *_ = env.step(torch.zeros(env.num_envs, 12))
+        assert not terminated.any()
+    assert (env.measured["object"][:, :3] - start).norm(dim=1).max() < 0.006
+    assert env.measured["speed"].abs().max() < 0.5
+    weight = env.sim.net_contact_force[:, -1, 2]
+    assert weight.tolist() == pytest.approx([9.81 * 0.1] * env.num_envs, rel=0.1), "on the hand, not on the ground"
+    assert (env.measured["object"][:, 2] > 0.25).all()
+    env.close()
+
+
+def test_starts_are_found_once(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr("dexhand_gym.meshes.cache", lambda: tmp_path)
+    monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 64)
+    make(2).close()
+    assert "looking for states in which object lies in the hand, once" in capfd.readouterr().err
+    make(2).close()
+    assert "looking" not in capfd.readouterr().err
+    make(2, **{"env.object.size": 0.045}).close()
+    assert "looking" in capfd.readouterr().err, "another cube lies otherwise"
+
+
+def test_the_wrist_turns_by_20_degrees_and_does_not_slide():
+    env = make(2, policy_controls_base=True, max_away=1.0)
+    assert env.single_action_space.shape == (18,)
+    for _ in range(60):
+        env.step(torch.ones(2, 18))
+    targets = env.measured["targets"][:, :6]
+    assert targets[:, :3].abs().max() == 0.0
+    assert targets[:, 3:].tolist() == [[pytest.approx(0.35)] * 3] * 2
+    assert env.measured["targets"][:, 6:].max() > 1.0, "fingers are not held"
+
+
+def test_what_a_policy_sees():
+    for observe, base, keys in (("sight", False, SIGHT), ("touch", False, TOUCH), ("touch", True, TOUCH + WRIST)):
+        words = ["--task", "CubeRotation", "--task.observe", observe, "--task.policy-controls-base", str(base)]
+        assert configs.parse(words).task.policy_observation_keys == keys
+    env = make(2, observe="touch")
+    assert env.single_observation_space.shape == (12 + 12 + 5 + 5 + 10 + 12,)
+    assert env.single_critic_space.shape == (56 + 13 + 12 + 1,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"axis": (0.0, 0.0, 0.0)}, r"task.axis = \(0.0, 0.0, 0.0\): allowed is a vector that is not zero"),
+        ({"axis": "w"}, "task.axis: unknown name 'w'. Allowed: x, y, z"),
+        ({"observe": "touch", "policy_observation_keys": ("episode_time",)}, "task.policy_observation_keys: allowed"),
+        ({"env.object.fixed": True}, "env.object.fixed = True: allowed is False"),
+        ({"hand": "both"}, "env.hand = 'both': this task is for one hand"),
+    ],
+)
+def test_mistakes_are_told(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(2, **fields)
+
+
+def test_what_cannot_lie_in_the_hand_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("dexhand_gym.meshes.cache", lambda: tmp_path)
+    monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 8)
+    with pytest.raises(ValueError, match="object 'object': it lies still in the hand in none of 8 tries"):
+        make(2, **{"env.object.size": 0.3})
+
+
+# --- Figures ---------------------------------------------------------------------------------------------------------
+
+
+class Counting(BaseTask):
+    """Tells at the end how long an episode was."""
+
+    quantities = {**BaseTask.quantities, "steps": lambda m, cfg: m["episode_step"].float()}
+    figures = ("steps",)
+
+
+class Still:
+    @staticmethod
+    def act_deterministic(obs):
+        return torch.zeros(len(obs), 18)
+
+    @staticmethod
+    def to_env(action):
+        return action
+
+
+def test_figures_are_told_where_episodes_end():
+    cfg = Config(task=Counting.config(episode_length=7), env=EnvConfig(num_envs=3, backend="mujoco"))
+    env = Counting(cfg)
+    env.reset(seed=0)
+    for step in range(1, 8):
+        *_, info = env.step(torch.zeros(3, 18))
+        assert info["episode"]["steps"].tolist() == [step] * 3
+    assert info["_episode"].all()
+    assert env.statistics()["figure/steps"] == 7.0
+    result = evaluate(env, Still, 6)
+    assert (result["steps_mean"], result["steps_std"], result["figures"]) == (7.0, 0.0, ["steps"])
+    assert [*result_table(result).columns[0].cells][-1] == "steps"
+
+
+def test_a_figure_that_is_not_there_is_told():
+    class Wrong(BaseTask):
+        figures = ("stepz",)
+
+    with pytest.raises(ValueError, match="Wrong.figures: unknown name 'stepz'"):
+        Wrong(Config(task=Wrong.config(), env=EnvConfig(num_envs=2, backend="none")))
