@@ -88,6 +88,7 @@ register_task("DexHand/BlindGrasping-v0", "dexhand_gym.envs.blind_grasping:Blind
 register_task("DexHand/ObjectGrasping-v0", "dexhand_gym.envs.object_grasping:ObjectGrasping")
 register_task("DexHand/BimanualLift-v0", "dexhand_gym.envs.bimanual_lift:BimanualLift")
 register_task("DexHand/CubeRotation-v0", "dexhand_gym.envs.cube_rotation:CubeRotation")
+register_task("DexHand/CubeReorientation-v0", "dexhand_gym.envs.cube_reorientation:CubeReorientation")
 
 _found = entry_points()
 for _what, _register in (("tasks", register_task), ("hands", register_hand)):

@@ -46,6 +46,8 @@ class Object:
     friction: Friction = 1.0
     """Sliding friction coefficient of its contacts with hand and ground; two objects that touch take the larger."""
     color: Tuple[Share, Share, Share] = (0.15, 0.55, 0.78)
+    marks: bool = False
+    """A box shows faces of six colours in pictures and windows (MuJoCo's), so that one sees how it has turned."""
     condim: Literal[3, 4, 6] = 3
     """Motions that its contacts resist (MuJoCo's engines): 3 sliding, 4 also spinning, 6 also rolling."""
     spinning_friction: Annotated[float, Range(0, 1)] = 0.005
@@ -80,6 +82,8 @@ class Object:
                 raise ValueError(
                     f"{prefix}{name} = {getattr(self, name)}: allowed is condim = {least} with it, else it does nothing"
                 )
+        if self.marks and self.shape != "box":
+            raise ValueError(f"{prefix}marks = True: allowed is False for a {self.shape}")
         if not any(self.quat):
             raise ValueError(f"{prefix}quat = {self.quat}: allowed is a quaternion that is not zero")
 

@@ -48,6 +48,8 @@ class InHandConfig(TaskConfig):
     """An object in an open hand."""
 
     one_hand: ClassVar[bool] = True
+    of_goal: ClassVar[Dict[str, Tuple[str, ...]]] = {"sight": (), "touch": ()}
+    """What the policy sees of a goal, if there is one."""
 
     episode_length: int = 1000
     """Control steps until time-out (20 s)."""
@@ -78,14 +80,14 @@ class InHandConfig(TaskConfig):
     def validate(self) -> None:
         """Raises ValueError, one line, for values that contradict each other. Puts the policy's keys in place that
         `observe` stands for, so that a run's config.yaml has both."""
-        own = self.policy_observation_keys not in (SIGHT, TOUCH, SIGHT + WRIST, TOUCH + WRIST)
+        sees = {"sight": SIGHT + self.of_goal["sight"], "touch": TOUCH + self.of_goal["touch"]}
+        own = self.policy_observation_keys not in (SIGHT, *sees.values(), *(keys + WRIST for keys in sees.values()))
         if own and self.observe != "sight":
             raise ValueError(
                 f"task.policy_observation_keys: allowed are none of your own next to task.observe = {self.observe!r}"
             )
         if not own:
-            seen = SIGHT if self.observe == "sight" else TOUCH
-            self.policy_observation_keys = seen + (WRIST if self.policy_controls_base else ())
+            self.policy_observation_keys = sees[self.observe] + (WRIST if self.policy_controls_base else ())
         super().validate()
 
 
@@ -173,7 +175,7 @@ class InHand(DexHandVecEnv):
         if env.object.fixed:
             raise ValueError("env.object.fixed = True: allowed is False, for this task turns it")
         w, x, y, z = multiply((math.cos(half), 0.0, -math.sin(half), 0.0), (0.0, 1.0, 0.0, 0.0))
-        thing = replace(env.object, name="object")
+        thing = replace(env.object, name="object", marks=env.object.shape == "box")
         return Scene(env.hand_height, objects=(thing,), spacing=env.spacing, hand_quat=(x, y, z, w))
 
     @cached_property

@@ -26,8 +26,12 @@ ABOVE = 0.002
 """An object is let go this far above the palm, m."""
 STEPS = 50
 """One second."""
-MOST_MOVED, MOST_TURNED, MOST_AWAY = 0.002, 0.05, 0.045
-"""What lies still moves (m) and turns (rad) no more within a second; it lies this near to the middle of the palm, m."""
+ASIDE, FORWARD = 0.015, (0.03, 0.07)
+"""And so far from the middle of the palm, m: across, and towards the fingers, which reach no nearer."""
+MOST_MOVED, MOST_TURNED = 0.002, 0.05
+"""What lies still moves (m) and turns (rad) no more within a second."""
+MOST_ASIDE, WHERE = 0.04, (0.025, 0.08)
+"""Where it lies then, from the middle of the palm: across, and towards the fingers, m."""
 
 
 def lying_in_hand(scene: Scene) -> Tuple[Tensor, Tensor]:
@@ -35,7 +39,7 @@ def lying_in_hand(scene: Scene) -> Tuple[Tensor, Tensor]:
     targets stay. The hand's base is at zero. Raises ValueError, one line, where there are none."""
     (thing,) = scene.free
     hand = scene.hand
-    purpose = np.frombuffer(b"lying in a hand, 1", np.uint8)
+    purpose = np.frombuffer(b"lying in a hand, 2", np.uint8)
     numbers = [*thing.extents, thing.mass, thing.friction, scene.hand_height, *scene.hand_quat]
     inputs = [purpose, np.frombuffer(hand_text(hand).encode(), np.uint8), np.array(numbers)]
 
@@ -74,7 +78,7 @@ def searched(scene: Scene) -> np.ndarray:
     palm = sim.rigid_body_state[:, hand.palm_index, :7]
     middle = palm_surface(hand, palm)
     away = rotations.rotate_inverse(middle[:, 3:], end[:, :3] - middle[:, :3])
-    near = (torch.linalg.vector_norm(away[:, 1:], dim=-1) <= MOST_AWAY) & (away[:, 0] > 0)
+    near = (away[:, 1].abs() <= MOST_ASIDE) & (away[:, 2] >= WHERE[0]) & (away[:, 2] <= WHERE[1]) & (away[:, 0] > 0)
     stays = (moved <= MOST_MOVED) & (turned <= MOST_TURNED) & near & ~sim.nonfinite
     sim.close()
     if not stays.any():
@@ -102,7 +106,8 @@ def dropped(scene: Scene, random: torch.Generator) -> Tensor:
     axis = rotations.rotate(turn, nearest)  # of the object, and nearly out of the palm
     level = torch.cat((torch.linalg.cross(axis, out), 1 + (axis * out).sum(1, keepdim=True)), 1)
     turn = rotations.multiply(torch.nn.functional.normalize(level, dim=1), turn)
-    aside = 0.015 * (2 * torch.rand(TRIED, 3, generator=random) - 1)
+    aside = ASIDE * (2 * torch.rand(TRIED, 3, generator=random) - 1)
+    aside[:, 2] = FORWARD[0] + (FORWARD[1] - FORWARD[0]) * torch.rand(TRIED, generator=random)
     aside[:, 0] = (nearest.abs() * torch.tensor(thing.extents)).sum(1) / 2 + ABOVE
     return torch.cat((middle[:, :3] + rotations.rotate(middle[:, 3:], aside), turn), 1)
 

@@ -149,6 +149,9 @@ class Scene:
     grip: Tuple[str, ...] = ()
     """What of "hand" (its fingertips) and "world" (the ground) decides the friction of its contacts, in the place of the
     object, so that it can vary; until it does, it is the same: that of the objects, which must agree."""
+    ghosts: Tuple[Object, ...] = ()
+    """Objects that are only shown (MuJoCo's pictures, window and page), half transparent, where the quantity of their name
+    says: world poses [N, 7]."""
     self_collision: bool = False
     """Whether fingers and palm collide with each other. Set by the environment, from env.self_collision."""
     boxes: InitVar[Tuple[Object, ...]] = ()

@@ -21,6 +21,8 @@ from dexhand_gym.meshes import load_mesh
 from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.shapes import geom_size
 
+GHOSTLY = 0.35
+"""Opacity of a ghost."""
 SPECK = 1e-4
 """Half the size of a geom that is not to be touched, m."""
 CORNERS = 10 * SPECK * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], np.float32)
@@ -28,6 +30,12 @@ CORNERS = 10 * SPECK * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1
 AWRY = np.array([1.0, 1e-3, 1e-3, 1e-3])
 """A place and an orientation of no use: where they are those of the body, the engine takes short cuts for ever."""
 OF_GEOMS = ("geom_size", "geom_rbound", "geom_aabb", "geom_pos", "geom_quat")
+
+
+FACES = ((0.85, 0.2, 0.2), (0.95, 0.6, 0.1), (0.95, 0.9, 0.2), (0.2, 0.65, 0.3), (0.2, 0.4, 0.85), (0.95, 0.95, 0.95))
+"""Colours of the faces of a marked box: +x, -x, +y, -y, +z, -z."""
+PLATE = 2e-4
+"""Thickness of what marks a face, m."""
 
 
 def add_object(spec: mujoco.MjSpec, thing: Object) -> None:
@@ -44,6 +52,34 @@ def add_object(spec: mujoco.MjSpec, thing: Object) -> None:
         body.add_freejoint(name=thing.name)
     for name, share, shape in shapes(spec, thing):
         body.add_geom(name=name, mass=share * thing.mass, **surface(thing), **shape)
+    add_marks(body, thing)
+
+
+def add_ghost(spec: mujoco.MjSpec, thing: Object) -> None:
+    """A body that is only seen, and that a viewer puts where it is to be seen."""
+    body = spec.worldbody.add_body(name=thing.name, mocap=True)
+    for name, _, shape in shapes(spec, thing):
+        body.add_geom(name=name, rgba=(*thing.color, GHOSTLY), contype=0, conaffinity=0, **shape)
+    add_marks(body, thing, GHOSTLY)
+
+
+def add_marks(body: Any, thing: Object, opacity: float = 1.0) -> None:
+    """Thin plates on the faces of a box that is marked; nothing touches them."""
+    half = np.array(thing.extents) / 2
+    for i, color in enumerate(FACES if thing.marks else ()):
+        axis, side = i // 2, 1 - 2 * (i % 2)
+        size, place = 0.9 * half, np.zeros(3)
+        size[axis], place[axis] = PLATE / 2, side * half[axis]
+        body.add_geom(
+            name=f"{thing.name}.face{i}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=size,
+            pos=place,
+            rgba=(*color, opacity),
+            mass=0,
+            contype=0,
+            conaffinity=0,
+        )
 
 
 def surface(thing: Object) -> Dict[str, Any]:

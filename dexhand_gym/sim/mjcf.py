@@ -19,7 +19,7 @@ from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import read_tree
 from dexhand_gym.objects import AnyOf
 from dexhand_gym.sim.base import Scene, SimConfig
-from dexhand_gym.sim.bodies import add_object
+from dexhand_gym.sim.bodies import add_ghost, add_object
 
 SCENE_XML = Path(__file__).resolve().parent.parent / "assets" / "scene.xml"
 MOST_DENSE = 60  # degrees of freedom; with more, MuJoCo Warp needs sparse matrices
@@ -52,6 +52,8 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
         spec.add_exclude(bodyname1=one, bodyname2=other)
     for thing in scene.bodies:
         add_object(spec, thing)
+    for ghost in scene.ghosts if visuals else ():
+        add_ghost(spec, ghost)
     if scene.grip:
         give_grip(spec, scene)
     for body in touchable_bodies(spec) if sensors else ():

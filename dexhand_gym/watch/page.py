@@ -46,6 +46,7 @@ class Page(Viewer):
         self._any = [thing for thing in env.sim.scene.free if isinstance(thing, AnyOf)]
         self._choices: Dict[Tuple[int, int], Any] = {}  # (which AnyOf, which choice) -> its handle, once it was there
         self._nominal = np.array([thing.extents for thing in env.sim.scene.free]).reshape(-1, 3) / 2
+        self._ghosts = len(env.sim.scene.ghosts)
         self._is_built = False
 
     def watched(self) -> bool:
@@ -65,7 +66,7 @@ class Page(Viewer):
         with self._server.atomic():
             for handle, bodies in self._bodies:
                 handle.batched_wxyzs, handle.batched_positions = poses_of(frame, bodies)
-                handle.batched_scales = scales_of(frame, bodies, self._nominal, len(self._any))
+                handle.batched_scales = scales_of(frame, bodies, self._nominal, len(self._any), self._ghosts)
             self._draw_choices(frame)
             self._ring.position = frame.places[frame.picked - frame.rows.start]
             self._ring.visible = len(frame.rows) > 1
@@ -199,7 +200,7 @@ class Page(Viewer):
                 f"/bodies/{i}",
                 mesh,
                 *poses_of(frame, bodies),
-                batched_scales=scales_of(frame, bodies, self._nominal, len(self._any)),
+                batched_scales=scales_of(frame, bodies, self._nominal, len(self._any), self._ghosts),
                 lod="off",
             )
             self._bodies.append((handle, bodies))
@@ -224,14 +225,14 @@ def poses_of(frame: Frame, bodies: List[int]) -> Tuple[np.ndarray, np.ndarray]:
     return np.roll(poses[..., 3:], 1, -1).reshape(-1, 4), positions.reshape(-1, 3)
 
 
-def scales_of(frame: Frame, bodies: List[int], nominal: np.ndarray, choices: int = 0) -> np.ndarray:
-    """Sizes of bodies [k * bodies, 3] relative to the model's, in which the objects that move, the last bodies, have
-    the half extents `nominal` [objects, 3], m; `choices`: how many of them are AnyOf."""
-    k, count = frame.poses.shape[0], len(nominal)
-    scales = np.ones((*frame.poses.shape[:2], 3), np.float32)
+def scales_of(frame: Frame, bodies: List[int], nominal: np.ndarray, choices: int = 0, ghosts: int = 0) -> np.ndarray:
+    """Sizes of bodies [k * bodies, 3] relative to the model's, in which the objects that move, the last bodies before the
+    `ghosts`, have the half extents `nominal` [objects, 3], m; `choices`: how many of them are AnyOf."""
+    k, count, last = frame.poses.shape[0], len(nominal), frame.poses.shape[1] - ghosts
+    scales = np.ones((k, frame.poses.shape[1], 3), np.float32)
     if count:
         first = frame.coordinates.shape[1] - 3 * count - choices
-        scales[:, -count:] = frame.coordinates[:, first : first + 3 * count].reshape(k, count, 3) / nominal
+        scales[:, last - count : last] = frame.coordinates[:, first : first + 3 * count].reshape(k, count, 3) / nominal
     return scales[:, bodies].reshape(-1, 3)
 
 
@@ -288,7 +289,10 @@ def merge(model: mujoco.MjModel, geoms: List[int], material: int) -> trimesh.Tri
     color, metallic, roughness = look
     color = np.append(color[:3] ** 2.2, color[3])  # glTF's factors are linear
     surface = trimesh.visual.material.PBRMaterial(
-        baseColorFactor=color, metallicFactor=metallic, roughnessFactor=roughness
+        baseColorFactor=color,
+        metallicFactor=metallic,
+        roughnessFactor=roughness,
+        alphaMode="OPAQUE" if color[3] == 1 else "BLEND",
     )
     mesh.visual = trimesh.visual.TextureVisuals(material=surface)
     return mesh

@@ -19,10 +19,10 @@ from torch import Tensor
 from dexhand_gym.envs.config import CameraConfig, check_name
 from dexhand_gym.hands import Hand
 from dexhand_gym.hands.pair import parts_of
-from dexhand_gym.objects import AnyOf
+from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.shapes import geom_size
 from dexhand_gym.sim import Scene, load_triton
-from dexhand_gym.sim.bodies import OF_GEOMS, choices
+from dexhand_gym.sim.bodies import FACES, OF_GEOMS, choices
 from dexhand_gym.sim.mjcf import build_model
 from dexhand_gym.watch.display import has_display
 
@@ -72,11 +72,18 @@ class Renderer:
 
 
 def coordinates(env: Any, rows: Any = slice(None)) -> Tensor:
-    """MuJoCo's qpos, the half extents of the free objects, m, and which choice each AnyOf is, of some or all environments
-    [N, Q + 3 objects + AnyOfs]."""
+    """MuJoCo's qpos, the world poses of the ghosts, the half extents of the free objects, m, and which choice each AnyOf
+    is, of some or all environments [N, Q + 7 ghosts + 3 objects + AnyOfs]."""
     dofs, roots = env.sim.dof_state[rows, :, 0], env.sim.root_state[rows, 1:]
     poses = torch.cat((roots[..., :3], roots[..., 6:7], roots[..., 3:6]), -1)  # MuJoCo's quaternions are w x y z
-    return torch.cat((dofs, poses.flatten(1), env.object_halves[rows].flatten(1), env.object_choices[rows]), 1)
+    looks = ghost_poses(env, rows).flatten(1), env.object_halves[rows].flatten(1), env.object_choices[rows]
+    return torch.cat((dofs, poses.flatten(1), *looks), 1)
+
+
+def ghost_poses(env: Any, rows: Any = slice(None)) -> Tensor:
+    """World poses of the ghosts of some or all environments [N, ghosts, 7]."""
+    ghosts, m = env.sim.scene.ghosts, env.measured
+    return torch.stack([m[x.name] for x in ghosts], 1)[rows] if ghosts else env.sim.root_state[rows, :0, :7]
 
 
 def tables(model: mujoco.MjModel, scene: Scene) -> Dict[str, Dict[str, np.ndarray]]:
@@ -93,16 +100,30 @@ def pose(
 ) -> None:
     """Applies one row of coordinates(): positions, sizes and choices."""
     data.qpos[:], rest = coordinates[: model.nq], coordinates[model.nq :]
+    for ghost in scene.ghosts:
+        mocap, place, rest = model.body(ghost.name).mocapid[0], rest[:7], rest[7:]
+        data.mocap_pos[mocap], data.mocap_quat[mocap] = place[:3], np.roll(place[3:], 1)
     halves = torch.from_numpy(rest[: 3 * len(scene.free)]).view(-1, 3)
     for thing, half in zip(scene.free, halves):
         if thing.shape != "mesh":
             model.geom(thing.name).size[:] = geom_size(thing.shape, half).numpy()
+        if thing.marks:
+            resize_marks(model, thing, half.numpy())
     for (name, table), which in zip(tables.items(), rest[3 * len(scene.free) :]):
         geoms = slice(model.body(name).geomadr[0], model.body(name).geomadr[0] + model.body(name).geomnum[0])
         for field in (*OF_GEOMS, "geom_dataid", "geom_rgba"):
             getattr(model, field)[geoms] = table[field][int(which)]
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
+
+
+def resize_marks(model: mujoco.MjModel, thing: Object, half: np.ndarray) -> None:
+    """Puts the plates on the faces of a box with these half extents [3], m."""
+    for i in range(len(FACES)):
+        plate, axis = model.geom(f"{thing.name}.face{i}"), i // 2
+        size, place = 0.9 * half, np.zeros(3)
+        size[axis], place[axis] = plate.size[axis], (1 - 2 * (i % 2)) * half[axis]
+        plate.size[:], plate.pos[:] = size, place
 
 
 def away(cfg: CameraConfig, hand: Hand) -> float:

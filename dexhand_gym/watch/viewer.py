@@ -142,7 +142,7 @@ class Viewer:
 
     def _fetch(self) -> Frame:
         """The frame to draw, in one transfer from the device."""
-        from dexhand_gym.watch.render import coordinates
+        from dexhand_gym.watch.render import coordinates, ghost_poses
 
         env, picked, k = self.env, self.picked, self.shown
         first = picked // k * k
@@ -150,7 +150,7 @@ class Viewer:
         shown = slice(rows.start, rows.stop)
         parts = [
             coordinates(env, shown),
-            env.sim.rigid_body_state[shown, :, :7],
+            torch.cat((env.sim.rigid_body_state[shown, :, :7], ghost_poses(env, shown)), 1),
             env.sim.net_contact_force[shown].index_select(1, self._contacts),
             env.reward_terms[:, picked],
             env.measured["episode_time"][picked],
