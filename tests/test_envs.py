@@ -21,7 +21,7 @@ from dexhand_gym.sim import PHYSICS
 from examples.scripted_grasp import scripted_env, scripted_grasp, success_rate
 
 TASKS = ["DexHand/BaseTask-v0", "DexHand/BoxGrasping-v0", "DexHand/BlindGrasping-v0", "DexHand/ObjectGrasping-v0"]
-TASKS += ["DexHand/BimanualLift-v0", "DexHand/CubeRotation-v0"]
+TASKS += ["DexHand/BimanualLift-v0", "DexHand/CubeRotation-v0", "DexHand/CubeReorientation-v0"]
 
 
 def make(task="DexHand/BoxGrasping-v0", num_envs=4, seed=0, **fields):

@@ -1,0 +1,244 @@
+"""CubeReorientation: goals, how they follow each other, and their ghosts."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from dexhand_gym import rotations
+from dexhand_gym.envs.config import Config
+from dexhand_gym.envs.cube_reorientation import (
+    CubeReorientation,
+    CubeReorientationConfig,
+    any_orientation,
+    difference,
+    uniform,
+)
+from dexhand_gym.envs.in_hand import SIGHT, TOUCH, rotation_vector
+from dexhand_gym.envs.quantities import Measured
+
+
+def make(num_envs=3, seed=0, **fields):
+    fields = {"device": "cpu", "backend": "mujoco", **fields}
+    env = gymnasium.make_vec("DexHand/CubeReorientation-v0", num_envs=num_envs, **fields).unwrapped
+    env.reset(seed=seed)
+    return env
+
+
+def angle(a, b):
+    return torch.linalg.vector_norm(rotation_vector(difference(a, b)), dim=1)
+
+
+# --- Goals -----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_as_good_as_random_and_always_the_same():
+    m = {"start_hand": torch.randn(4000, 18, generator=torch.Generator().manual_seed(0))}
+    first, again, later = (uniform(m, torch.full((4000,), count), 3) for count in (0.0, 0.0, 1.0))
+    assert torch.equal(first, again)
+    for numbers in (first, later):
+        assert numbers.min() >= 0 and numbers.max() < 1
+        assert numbers.mean(0).tolist() == pytest.approx([0.5] * 3, abs=0.02)
+        assert numbers.std(0).tolist() == pytest.approx([12**-0.5] * 3, abs=0.01)
+    every = torch.cat((first, later), 1)
+    assert (torch.corrcoef(every.T) - torch.eye(6)).abs().max() < 0.06, "of each other they say nothing"
+    moved = {"start_hand": m["start_hand"] + 1e-6 * (torch.arange(18) == 7)}
+    assert (uniform(moved, torch.zeros(4000), 3) != first).all(1).float().mean() > 0.95, "another start, another goal"
+
+
+def test_any_orientation_is_uniform():
+    """The mean angle of a uniform random rotation is pi / 2 + 2 / pi, and each axis points anywhere."""
+    turns = any_orientation(torch.rand(20000, 3, generator=torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(torch.linalg.vector_norm(turns, dim=1), torch.ones(20000))
+    still = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(20000, 4)
+    assert angle(turns, still).mean().item() == pytest.approx(math.pi / 2 + 2 / math.pi, abs=0.02)
+    for axis in torch.eye(3):
+        pointed = rotations.rotate(turns, axis.expand(20000, 3))
+        assert pointed.mean(0).abs().max() < 0.02
+        assert pointed.square().mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.01)
+
+
+def measured(step=10, left=0.5, goals_reached=2.0, just_reached=0.0, age=1.0, **fields):
+    """A cube that is `left` rad about z away from its goal."""
+    cfg = Config(task=CubeReorientationConfig(**fields))
+    wanted = torch.tensor([[0.5, -0.5, 0.5, 0.5]])
+    now = rotations.multiply(torch.tensor([[0.0, 0.0, -math.sin(left / 2), math.cos(left / 2)]]), wanted)
+    raw = {
+        "object_in_palm": torch.cat((torch.zeros(1, 3), now, torch.zeros(1, 6)), 1),
+        "start_hand": torch.full((1, 18), 0.25),
+        "episode_step": torch.tensor([step]),
+        "last_actions": torch.full((1, 12), 0.5),
+        "prev_goal": wanted,
+        "prev_first_turn": torch.tensor([[0.0, 0.0, 0.0, 1.0]]),
+        "prev_first_place": torch.tensor([[0.0, 0.025, 0.0]]),
+        "prev_reached": torch.tensor([just_reached]),
+        "prev_goals_reached": torch.tensor([goals_reached]),
+        "prev_goal_age": torch.tensor([age]),
+    }
+    return Measured(raw, CubeReorientation.quantities, cfg), cfg
+
+
+def test_what_is_left_to_turn():
+    m, cfg = measured(left=0.5)
+    assert m["goal"].tolist() == m["prev_goal"].tolist()
+    assert m["goal_angle"].item() == pytest.approx(0.5, abs=1e-5)
+    assert m["goal_difference"][0].tolist() == pytest.approx([0, 0, math.sin(0.25), math.cos(0.25)], abs=1e-6)
+    terms = {name: value.item() for name, value in CubeReorientation.rewards(m, cfg).items()}
+    assert terms == {
+        "rotation": pytest.approx(1 / 0.6, abs=1e-4),
+        "reached": 0.0,
+        "drift": pytest.approx(0.5),
+        "action": pytest.approx(3.0),
+    }
+    assert (m["goals_reached"].item(), m["goal_age"].item()) == (2.0, pytest.approx(1.02))
+    far, _ = measured(left=4.0)
+    assert far["goal_angle"].item() == pytest.approx(2 * math.pi - 4.0, abs=1e-4), "the short way"
+
+
+def test_a_goal_counts_once_and_the_next_step_wants_another():
+    m, cfg = measured(left=0.3)
+    assert (m["reached"].item(), m["goals_reached"].item()) == (1.0, 3.0)
+    assert not CubeReorientation.successes(m, cfg)["all_reached"]
+    assert CubeReorientation.successes(*measured(left=0.3, max_goals=3))["all_reached"]
+    m, _ = measured(left=0.3, just_reached=1.0, goals_reached=3.0)
+    assert m["goal"].tolist() != m["prev_goal"].tolist()
+    assert m["goal_age"].item() == 0.0
+    assert m["goals_reached"].item() == 3.0 + m["reached"].item()
+    torch.testing.assert_close(m["goal"], any_orientation(uniform(m, torch.tensor([3.0]), 3)))
+    assert measured(left=0.3, success_tolerance=0.1)[0]["reached"].item() == 0.0
+
+
+def test_an_episode_begins_with_nothing_reached():
+    m, _ = measured(step=0, left=0.3, just_reached=1.0, goals_reached=7.0, age=5.0)
+    assert [m[name].item() for name in ("reached", "goals_reached", "goal_age")] == [0.0, 0.0, 0.0]
+    torch.testing.assert_close(m["goal"], any_orientation(uniform(m, torch.tensor([0.0]), 3)))
+
+
+def test_a_goal_takes_too_long_or_the_cube_falls():
+    for age, away, found in ((7.97, 0.08, [False, False]), (7.99, 0.08, [False, True]), (1.0, 0.02, [True, False])):
+        m, cfg = measured(age=age, max_away=away)
+        assert [x.item() for x in CubeReorientation.failures(m, cfg).values()] == found
+
+
+def test_families_of_goals():
+    m, _ = measured(just_reached=1.0, goals="quarter")
+    assert angle(m["goal"], m["prev_goal"]).item() == pytest.approx(math.pi / 2, abs=1e-4)
+    own = rotation_vector(rotations.multiply(rotations.conjugate(m["prev_goal"]), m["goal"]))[0]
+    assert sorted(own.abs().tolist()) == pytest.approx([0, 0, math.pi / 2], abs=1e-4), "about one of its own axes"
+    m, _ = measured(just_reached=1.0, goals="yaw")
+    turn = rotation_vector(m["goal"])[0]
+    assert turn[1:].abs().max() < 1e-6 < turn[0].abs(), "of the start, about the axis out of the palm"
+
+
+# --- The environment -------------------------------------------------------------------------------------------------
+
+
+def turn_to_goal(env, rows):
+    """Puts the cube where it is wanted, in these rows."""
+    m = env.measured
+    palm, place = m["hand_pose"], m["object"][:, :3]
+    env.sim.root_state[rows, 1, :7] = torch.cat((place, rotations.multiply(palm[:, 3:], m["goal"])), 1)[rows]
+    env.sim.root_state[rows, 1, 7:] = 0.0
+    env.sim.write_state(torch.tensor([row in rows for row in range(env.num_envs)]))
+
+
+def test_goals_are_reached_one_after_the_other():
+    env = make(num_envs=3, max_away=0.5)
+    still = torch.zeros(3, 12)
+    goals = [env.measured["goal"].clone()]
+    for count in (1, 2, 3):
+        turn_to_goal(env, [0, 2])
+        env.step(still)
+        assert env.measured["last_count"].tolist() == [count, 0, count]
+        goals.append(env.measured["goal"].clone())
+        assert (angle(goals[-1], goals[-2]) > 1e-3).tolist() == [True, False, True]
+        assert env.statistics()["reward_raw/reached"] == pytest.approx(2 / 3)
+    for _ in range(2):
+        *_, info = env.step(still)
+    assert info["episode"]["goals_reached"].tolist() == [3, 0, 3]
+    assert not torch.equal(goals[1][0], goals[1][2]), "each has goals of its own"
+
+
+def test_who_is_too_slow_begins_again():
+    env = make(num_envs=2, goal_time=0.1)
+    for _ in range(6):
+        _, _, terminated, _, info = env.step(torch.zeros(2, 12))
+    assert terminated.all() and info["endings"]["too_slow"].all()
+    assert env.measured["goal_age"].tolist() == [0.0, 0.0]
+    assert env.measured["last_count"].tolist() == [0.0, 0.0]
+
+
+def test_it_goes_on_from_a_checkpoint_with_the_same_goals():
+    env, other = make(seed=1, max_away=0.5), make(seed=2, max_away=0.5)
+    turn_to_goal(env, [1])
+    env.step(torch.zeros(3, 12))
+    other.set_state(env.get_state())
+    for _ in range(3):
+        a, b = (x.step(torch.full((3, 12), 0.1))[0] for x in (env, other))
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
+    assert torch.equal(env.measured["goal"], other.measured["goal"])
+
+
+def test_what_a_policy_sees():
+    env = make()
+    assert env.task.policy_observation_keys == (*SIGHT, "goal_difference")
+    env = make(observe="touch")
+    assert env.task.policy_observation_keys == (*TOUCH, "goal")
+    assert env.single_observation_space.shape == (56 + 4,)
+
+
+# --- Ghosts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.draws
+def test_pictures_show_the_goal_above_the_hand():
+    """The same scene with another goal differs there, and only there."""
+    env = make(num_envs=1, render_mode="rgb_array")
+    (before,) = env.render()
+    with torch.inference_mode():
+        other = rotations.multiply(env.raw["prev_goal"], torch.tensor([[0.6, 0.0, 0.0, 0.8]]))
+        env.raw["prev_goal"].copy_(other)
+        env._episode_step.fill_(1)  # else it is made anew
+    (after,) = env.render()
+    changed = np.argwhere(np.abs(before.astype(int) - after).max(-1) > 30)  # its light falls elsewhere, too
+    assert len(changed) > 500
+    assert np.ptp(changed, axis=0).max() < 200, "nothing else"
+
+
+@pytest.mark.draws
+def test_a_marked_box_shows_how_it_has_turned():
+    env = make(num_envs=1, render_mode="rgb_array")
+    (before,) = env.render()
+    x, y, z, w = env.sim.root_state[0, 1, 3:7].tolist()
+    turned = rotations.multiply(torch.tensor([[x, y, z, w]]), torch.tensor([[0.0, 0.0, 0.5**0.5, 0.5**0.5]]))
+    env.sim.root_state[0, 1, 3:7] = turned[0]  # by 90 degrees about its own axis: the same space
+    (after,) = env.render()
+    assert (before != after).any(-1).sum() > 500
+
+
+def test_a_marked_ball_is_a_mistake():
+    with pytest.raises(ValueError, match="env.object.marks = True: allowed is False for a sphere"):
+        make(**{"env.object.shape": "sphere", "env.object.marks": True})
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_goal_and_each_cube_in_its_size():
+    pytest.importorskip("viser")
+    from dexhand_gym.watch.page import scales_of
+
+    env = make(num_envs=2, render_mode="human", render_port=0, randomize={"box_size": (0.04, 0.06)})
+    frame = env.viewer._fetch()
+    ghost = len(env.sim.body_names)
+    np.testing.assert_allclose(frame.poses[:, ghost], env.measured["shown_goal"].numpy(), atol=1e-6)
+    scales = scales_of(frame, [ghost - 1, ghost], env.viewer._nominal, 0, 1).reshape(2, 2, 3)
+    np.testing.assert_allclose(scales[:, 0], 2 * env.object_halves[:, 0] / 0.05, rtol=1e-5)
+    np.testing.assert_allclose(scales[:, 1], 1.0)
+    env.viewer.draw(frame)
+    handles = [handle for handle, of in env.viewer._bodies if of == [ghost]]
+    assert len(handles) == 7, "the cube and its six faces"
+    np.testing.assert_allclose(handles[0].batched_positions, frame.poses[:, ghost, :3] + frame.places, atol=1e-5)
+    env.close()
