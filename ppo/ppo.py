@@ -326,7 +326,7 @@ class Agent(nn.Module):
         self.running_mean_std = RunningMeanStd(sizes[0], cfg.sync_statistics) if cfg.normalize_input else None
         self.a2c_network = ActorCritic(*sizes, cfg).float()
         self.central_value = Critic(critic_size, cfg) if critic_size > sizes[0] else None
-        self.obs_size = sizes[0]
+        self.obs_size, self.activation = sizes[0], cfg.activation
         self.clip_actions = cfg.clip_actions
         self.register_buffer("action_low", torch.as_tensor(action_space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("action_high", torch.as_tensor(action_space.high, dtype=torch.float32), persistent=False)

@@ -1,4 +1,4 @@
-"""What is installed: one package, dexhand_gym, beside which users have files of whatever name."""
+"""What is installed: dexhand_gym and dexhand_deploy, beside which users have files of whatever name."""
 
 import os
 import shutil
@@ -12,7 +12,17 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "configs.py", "train_ppo.py", "ppo", "dexhand_gym")
+SOURCE = (
+    "setup.cfg",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "configs.py",
+    "train_ppo.py",
+    "ppo",
+    "dexhand_gym",
+    "dexhand_deploy",
+)
 TINY = "--num-envs 4 --task.episode-length 3 --max-iterations 1 --train.horizon-length 4 --train.num-minibatches 1 --train.units 8"
 
 
@@ -77,18 +87,31 @@ def users_folder(tmp_path):
     return tmp_path
 
 
-def test_the_wheel_has_one_package_with_all_that_belongs_to_it(wheel):
+def test_the_wheel_has_two_packages_with_all_that_belongs_to_them(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (top_level,) = (archive.read(name).decode() for name in names if name.endswith("top_level.txt"))
-    assert top_level == "dexhand_gym\n"
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"dexhand_gym"}
+    assert top_level == "dexhand_deploy\ndexhand_gym\n"
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"dexhand_deploy", "dexhand_gym"}
+    deployed = {f"dexhand_deploy/{path.name}" for path in (ROOT / "dexhand_deploy").glob("*.py")}
+    assert {name for name in names if name.startswith("dexhand_deploy/")} == deployed
     kept = {path.relative_to(ROOT) for path in (ROOT / "dexhand_gym").rglob("*") if path.is_file()}
     expected = {str(path) for path in kept if "__pycache__" not in path.parts}
     expected |= {f"dexhand_gym/ppo/{path.name}" for path in (ROOT / "ppo").glob("*.py")}
     expected |= {"dexhand_gym/command/configs.py", "dexhand_gym/command/train_ppo.py"}
     assert {name for name in names if name.startswith("dexhand_gym/")} == expected
     assert {name for name in expected if "pretrained" in name} > {"dexhand_gym/pretrained/BoxGrasping/v0/nn/policy.pth"}
+
+
+def test_dexhand_deploy_alone_needs_numpy_and_nothing_else(source, tmp_path):
+    pip("wheel", source / "dexhand_deploy", cwd=tmp_path)
+    (path,) = tmp_path.glob("dexhand_deploy-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("METADATA"))
+        found = {name for name in archive.namelist() if name.endswith(".py")}
+    needs = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
+    assert needs == ["Requires-Dist: numpy"]
+    assert found == {f"dexhand_deploy/{path.name}" for path in (ROOT / "dexhand_deploy").glob("*.py")}
 
 
 def test_neither_shadows_the_other(installed, users_folder):

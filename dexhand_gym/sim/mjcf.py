@@ -42,6 +42,15 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     Without `visuals`, purely visual shapes are left out: same physics, faster. With `sensors`, every body that can
     collide gets a sensor of the sum of its contact forces.
     """
+    spec = build_spec(scene, cfg, visuals, sensors)
+    try:
+        return move_centers(spec, spec.compile(), scene)
+    except ValueError as error:  # MuJoCo's own words take several lines
+        raise ValueError(f"the scene's model: {' '.join(str(error).split())[:300]}") from None
+
+
+def build_spec(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bool = False) -> mujoco.MjSpec:
+    """What build_model() compiles. Centres of mass that are not in the middle are not in it."""
     spec = mujoco.MjSpec.from_string(hand_and_ground(scene.hand))
     spec.compiler.discardvisual = not visuals
     root = scene.hand_links[0]
@@ -84,10 +93,7 @@ def build_model(scene: Scene, cfg: SimConfig, visuals: bool = False, sensors: bo
     option.ls_iterations = cfg.solver.ls_iterations
     option.impratio = cfg.solver.impratio
     option.cone = getattr(mujoco.mjtCone, f"mjCONE_{cfg.solver.cone.upper()}")
-    try:
-        return move_centers(spec, spec.compile(), scene)
-    except ValueError as error:  # MuJoCo's own words take several lines
-        raise ValueError(f"the scene's model: {' '.join(str(error).split())[:300]}") from None
+    return spec
 
 
 def hand_and_ground(hand: Hand) -> str:

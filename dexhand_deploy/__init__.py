@@ -1,0 +1,17 @@
+"""Runs an exported policy with NumPy alone, on a simulation or a hand.
+
+    from dexhand_deploy import Contract, Observer, Policy, Targets
+
+    contract = Contract("exported")              # what `python -m dexhand_gym.export` has written
+    policy, observer, targets = Policy(contract), Observer(contract), Targets(contract)
+
+No hardware was at hand when this was written: everything is shown in simulation.
+"""
+
+from .contract import Contract
+from .observer import Observer
+from .policy import Policy
+from .sim_body import SimBody
+from .targets import Targets
+
+__all__ = ["Contract", "Observer", "Policy", "SimBody", "Targets"]
