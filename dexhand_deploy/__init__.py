@@ -9,9 +9,26 @@ No hardware was at hand when this was written: everything is shown in simulation
 """
 
 from .contract import Contract
+from .dexhand_body import Arm, DexHandBody
+from .loop import Run, Safety, run
+from .mock_hand import MockHand
 from .observer import Observer
 from .policy import Policy
+from .ros_body import RosBody
 from .sim_body import SimBody
 from .targets import Targets
 
-__all__ = ["Contract", "Observer", "Policy", "SimBody", "Targets"]
+__all__ = [
+    "Arm",
+    "Contract",
+    "DexHandBody",
+    "MockHand",
+    "Observer",
+    "Policy",
+    "RosBody",
+    "Run",
+    "Safety",
+    "SimBody",
+    "Targets",
+    "run",
+]

@@ -61,10 +61,14 @@ class SimBody:
         self.forces = np.zeros((len(self.touching), 3))
         return targets
 
-    def send(self, joints: Array) -> None:
-        """Drives the joints to these targets [D] for a control step."""
+    def send(self, targets: Array) -> None:
+        """Drives the hand to these action targets [T] for a control step."""
+        self.advance(self.contract.coupling @ targets, self.steps)
+
+    def advance(self, joints: Array, steps: int) -> None:
+        """Drives the joints to these targets [D] for so many physics steps."""
         self.data.ctrl[self.drives] = joints
-        for _ in range(self.steps - 1):
+        for _ in range(steps - 1):
             self.mujoco.mj_step(self.model, self.data)
         # What a step leaves in poses and contacts is of the state that it began with.
         self.state = self.data.qpos.copy(), self.data.qvel.copy()
@@ -102,8 +106,9 @@ class SimBody:
             readings[name] = np.array([*pose[:3], *pose[4:], pose[3]])
         return readings
 
-    def close(self) -> None:
-        """Nothing is held."""
+    def health(self) -> Dict[str, Any]:
+        """See loop.Body: a simulation is always well."""
+        return {}
 
 
 def pad_axes(finger: Dict[str, Any]) -> Array:

@@ -42,8 +42,6 @@ from dexhand_gym.sim.base import SimConfig
 FORMAT = "dexhand contract 1"  # that of dexhand_deploy.contract
 AGREE = 1e-5
 """What runtimes may differ by."""
-STARTS = 64
-"""Of episodes in the contract."""
 STEPS = 64
 """Of an episode whose observations are compared."""
 PALM, WORLD, PAD = "palm", "world", "pad"
@@ -95,13 +93,16 @@ def main(argv: Any = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="latest, a run, a .pth file, or pretrained")
     parser.add_argument("--out", required=True, help="a folder, which is made")
+    parser.add_argument("--starts", type=int, default=64, help="of episodes, in the contract")
     args, others = parser.parse_known_args(argv)
     configs, policy = ours()
     try:
+        if not 1 <= args.starts <= 10**5:
+            raise ValueError(f"--starts {args.starts}: allowed is 1 to 100000")
         flags = ["--test", "--checkpoint", args.checkpoint, "--device", "cpu", "--num-envs", "1", *others]
         cfg = configs.parse(flags)
         cfg.task.randomize = type(cfg.task.randomize)()  # the contract is of the nominal hand
-        folder = export(cfg, policy, Path(args.out))
+        folder = export(cfg, policy, Path(args.out), args.starts)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -121,7 +122,7 @@ def ours() -> Tuple[Any, Any]:
     return configs, policy
 
 
-def export(cfg: Any, policy: Any, out: Path) -> Path:
+def export(cfg: Any, policy: Any, out: Path, starts: int = 64) -> Path:
     """Writes the folder. Raises ValueError, one line, and leaves `out` as it was, if anything fails."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out}: allowed is a folder that is empty or not there yet")
@@ -135,6 +136,7 @@ def export(cfg: Any, policy: Any, out: Path) -> Path:
             write_npz(folder / "policy.npz", layers)
             write_onnx(folder / "policy.onnx", layers)
             contract = contract_of(env, cfg, loaded.agent, loaded.iteration)
+            contract["starts"] = starts_of(env, starts)
             (folder / "contract.json").write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
             (folder / "model.xml").write_text(plain_model(env), encoding="utf-8")
             check(folder, env, loaded.agent)
@@ -285,7 +287,6 @@ def contract_of(env: Any, cfg: Any, agent: Any, iteration: int) -> Dict[str, Any
             "self_collision": env.sim.scene.self_collision,
             "objects": [described(thing) for thing in env.sim.scene.objects],
         },
-        "starts": starts_of(env),
         "notes": list(NOTES),
     }
 
@@ -327,18 +328,18 @@ def actions_of(env: Any) -> List[Dict[str, Any]]:
 
 def middle_start(env: Any) -> List[float]:
     """The mean of many starts, action targets [T]."""
-    return sampled(env)["hand"].mean(0).tolist()
+    return sampled(env, 1000)["hand"].mean(0).tolist()
 
 
-def starts_of(env: Any) -> Dict[str, Any]:
-    """What STARTS episodes begin with: action targets [T], and world poses of objects [7]."""
-    return {name: [[round(x, 6) for x in row] for row in rows.tolist()] for name, rows in sampled(env).items()}
+def starts_of(env: Any, count: int) -> Dict[str, Any]:
+    """What so many episodes begin with: action targets [T], and world poses of objects [7]."""
+    return {name: [[round(x, 6) for x in row] for row in rows.tolist()] for name, rows in sampled(env, count).items()}
 
 
-def sampled(env: Any) -> Dict[str, torch.Tensor]:
-    """Random starts [STARTS, ...] by name."""
+def sampled(env: Any, count: int) -> Dict[str, torch.Tensor]:
+    """Random starts [count, ...] by name."""
     env.generator.manual_seed(0)
-    drawn = [env.sample_start() for _ in range(STARTS)]
+    drawn = [env.sample_start() for _ in range(count)]
     return {name: torch.cat([start[name] for start in drawn]) for name in drawn[0]}
 
 

@@ -22,8 +22,7 @@ def main(folder: str) -> None:
         for _ in range(500):  # 10 s
             action = policy(observation)
             observer.acted(action)
-            targets(action)
-            body.send(targets.joints)
+            body.send(targets(action))
             observation = observer(body.read(), targets.current, contract.control_dt)
             held = held + contract.control_dt if body.read()["box"][2] > 0.2 else 0.0
             if held >= 2.0:

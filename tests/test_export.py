@@ -154,7 +154,7 @@ def test_plain_mujoco_gives_the_environments_observations(exported, name):
         observer.acted(action)
         np.testing.assert_allclose(targets(action), env.measured["targets"][0], atol=1e-5)
         np.testing.assert_allclose(targets.joints, env.measured["dof_targets"][0], atol=1e-5)
-        body.send(targets.joints)
+        body.send(targets.current)
         found = observer(body.read(), targets.current, contract.control_dt)
         felt = max(felt, np.abs(body.read()["forces_pad"]).max())
         if felt == 0.0:
@@ -181,7 +181,7 @@ def test_forces_are_the_environments(exported):
         if terminated[0]:
             break
         targets(down[0].numpy())
-        body.send(targets.joints)
+        body.send(targets.current)
         m, found = env.observations(), body.read()
         np.testing.assert_allclose(found["forces_world"].ravel(), m["contact_forces"][0], atol=0.2, rtol=0.1)
         np.testing.assert_allclose(found["forces_pad"].ravel(), m["fingertip_forces"][0], atol=0.2, rtol=0.1)

@@ -1,0 +1,133 @@
+"""Runs an exported policy:
+
+    python -m dexhand_deploy --policy exported --body sim|mock|dexhand|ros [--seconds 10] [--episodes 1] [--log run.npz]
+
+sim is plain MuJoCo, mock the vendor's SDK on a simulated bus, dexhand the SDK itself (pyzlg_dexhand), ros the vendor's
+ROS 2 node, with the SDK's feedback. The base's targets, for an arm, go to stdout as JSON lines with --arm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+from .contract import Contract
+from .dexhand_body import DexHandBody
+from .loop import Run, run, save_log
+from .mock_hand import MockHand
+from .policy import Policy
+from .ros_body import RosBody, ros2_publisher
+from .sim_body import SimBody
+from .targets import Targets
+
+SIMULATED = ("sim", "mock")
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", required=True, help="the folder that dexhand_gym.export has written")
+    parser.add_argument("--body", required=True, choices=("sim", "mock", "dexhand", "ros"))
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--episodes", type=int, default=1, help="of a simulation, from the contract's starts")
+    parser.add_argument(
+        "--until-height", type=float, default=0.0, help="an episode succeeds when the object has been above"
+    )
+    parser.add_argument("--low-pass", type=float, default=0.3, help="of the mock")
+    parser.add_argument("--lost", type=float, default=0.01, help="share of frames that the mock loses")
+    parser.add_argument("--runtime", default="auto", choices=("auto", "onnx", "numpy"))
+    parser.add_argument("--log", help="a .npz file of everything, step by step")
+    parser.add_argument("--arm", action="store_true", help="print the base's targets")
+    parser.add_argument("--quiet", action="store_true", help="no table")
+    args = parser.parse_args(argv)
+    try:
+        if not args.seconds > 0 or args.episodes < 1:
+            raise ValueError(f"--seconds {args.seconds} --episodes {args.episodes}: allowed is more than 0")
+        contract = Contract(args.policy)
+        policy, body = Policy(contract, args.runtime), make_body(contract, args)
+        if args.log:
+            Path(args.log).touch()  # a folder that is not there is told before the run
+        results = [
+            episode(contract, policy, body, args, i) for i in range(args.episodes if args.body in SIMULATED else 1)
+        ]
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.until_height:
+        print(f"{sum(results)} of {len(results)} lifted above {args.until_height} m and held for 2 s")
+    return 0
+
+
+def make_body(contract: Contract, args: Any) -> Any:
+    """Raises ValueError, one line, where something is not installed."""
+    if args.body == "sim":
+        return SimBody(contract)
+    if args.body == "mock":
+        hand = MockHand(contract, args.low_pass, args.lost)
+        return DexHandBody(contract, hand, hand)
+    try:
+        import pyzlg_dexhand  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ValueError(f"the body {args.body} needs the vendor's SDK: pip install pyzlg_dexhand") from None
+    name = "LeftDexHand" if contract.said["hand"]["name"] == "left" else "RightDexHand"
+    sdk = getattr(pyzlg_dexhand, name)()
+    if not sdk.init():
+        raise ValueError(f"{name} cannot be opened: is the CAN adapter there?")
+    body = DexHandBody(contract, sdk)
+    return body if args.body == "dexhand" else RosBody(contract, ros2_publisher(), body.read)
+
+
+def episode(contract: Contract, policy: Policy, body: Any, args: Any, i: int) -> bool:
+    """One run; whether the object was held above --until-height for 2 s."""
+    targets, sim = Targets(contract), getattr(getattr(body, "sdk", body), "body", getattr(body, "sdk", body))
+    if args.body in SIMULATED:
+        starts = contract.said["starts"]
+        start = {name: rows[i % len(rows)] for name, rows in starts.items()}
+        targets.reset(getattr(body, "sdk", body).reset(start))
+    held = 0.0
+
+    def tell(found: Run, readings: Dict[str, Any], current: Any) -> bool:
+        nonlocal held
+        if args.arm:
+            row = dict(zip(contract.targets[: contract.base], np.round(current[: contract.base], 6).tolist()))
+            print(json.dumps({"time": round(found.steps * contract.control_dt, 4), **row}), flush=True)
+        if not args.quiet and found.steps % max(1, round(0.5 / contract.control_dt)) == 0:
+            print(table(contract, found, readings, current), file=sys.stderr, flush=True)
+        if args.until_height:
+            high = any(pose[2] > args.until_height for pose in objects(sim))
+            held = held + contract.control_dt if high else 0.0
+        return bool(args.until_height) and held >= 2.0
+
+    found = run(contract, body, args.seconds, targets, policy, realtime=args.body not in SIMULATED, tell=tell)
+    if args.log:
+        save_log(found, args.log)
+    if not args.quiet or found.why != "done":
+        late = f"{found.late} late, by {1e3 * found.worst:.1f} ms at most, {1e3 * found.busy:.2f} ms a step"
+        print(f"{found.why}: {found.steps} steps, {late}, {found.lost} without feedback", file=sys.stderr)
+    return held >= 2.0
+
+
+def objects(sim: Any) -> List[Any]:
+    """Poses of a simulation's objects."""
+    readings = sim.read()
+    return [readings[name] for name in sim.objects]
+
+
+def table(contract: Contract, found: Run, readings: Dict[str, Any], current: Any) -> str:
+    """Angles, targets and forces of this instant."""
+    lines = [f"{found.steps * contract.control_dt:6.2f} s   joint      target   angle, degrees"]
+    for name, target, angle in zip(contract.targets[contract.base :], current[contract.base :], readings["angles"]):
+        lines.append(f"{'':11}{name:10}{np.degrees(target):7.1f}{np.degrees(angle):9.1f}")
+    fingers = [finger["name"] for finger in contract.said["hand"]["fingers"]]
+    pressed = [f"{name} {force[0]:.1f}" for name, force in zip(fingers, readings["forces_pad"])]
+    return "\n".join([*lines, f"{'':11}on fingertips, N: {', '.join(pressed)}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
