@@ -61,7 +61,7 @@ class Run:
     lost: int = 0
     """Steps without feedback."""
     log: Dict[str, List[Any]] = field(default_factory=dict)
-    """Of every step: time, observation, action, targets and readings."""
+    """Of every step with feedback: its number, time, observation, action, targets and readings."""
 
 
 def run(
@@ -125,7 +125,8 @@ def stopped(missing: int, health: Dict[str, Any], safety: Safety) -> str:
 
 def note(found: Run, first: float, observation: Array, action: Array, targets: Array, readings: Dict[str, Any]) -> None:
     """Adds a step to the log."""
-    row = {"time": time.perf_counter() - first, "observation": observation, "action": action, "targets": targets.copy()}
+    row = {"step": found.steps, "time": time.perf_counter() - first, "observation": observation, "action": action}
+    row["targets"] = targets.copy()
     for name, value in {**row, **{f"reading_{name}": np.array(x) for name, x in readings.items()}}.items():
         found.log.setdefault(name, []).append(value)
 

@@ -1,0 +1,203 @@
+"""Repeats a run in simulation, with the same commands, and tells how far the joints were apart:
+
+    python -m dexhand_gym.replay run.npz --policy exported [--fit]
+
+The log is that of `python -m dexhand_deploy --log run.npz`, the folder the policy's export. Writes run.png, angles and
+their differences joint by joint, and prints a table. With --fit it looks for the stiffness and damping of the fingers'
+drives, as factors of the simulation's, and for the delay of commands with which the simulation comes nearest (least
+squares), prints them and writes run.yaml: ranges around them for `train_ppo.py --config run.yaml`. A log for that is of
+fingers that move freely and at different speeds; objects are out of their reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
+import numpy as np
+import yaml
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from dexhand_deploy import Contract, SimBody
+
+MOST_DELAY = 8
+"""Control steps."""
+AROUND = 1.2
+"""Ranges reach from the fitted factor over this to it times this."""
+Array = Any
+
+
+class Log(NamedTuple):
+    """What was commanded and reported, of S control steps."""
+
+    targets: Array  # [S, T] action targets; of a step without feedback those before
+    angles: Array  # [S, A] at the beginning of each step, rad; not a number where there was no feedback
+    base: Array  # [B] where the base was at first
+
+
+class Fit(NamedTuple):
+    """Factors of stiffness and damping, delay in control steps, and the error that is left, rad (root mean square)."""
+
+    stiffness: float
+    damping: float
+    delay: int
+    error: float
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("log", help="a .npz file of dexhand_deploy")
+    parser.add_argument("--policy", required=True, help="the folder of the export that ran")
+    parser.add_argument("--fit", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        contract = Contract(args.policy)
+        log = read(Path(args.log), contract)
+        body = SimBody(contract)
+        found = simulate(body, log)
+        print("\n".join(table(contract, log, found)))
+        if args.fit:
+            best = fit(body, log)
+            print(
+                f"stiffness {best.stiffness:.2f} and damping {best.damping:.2f} of the simulation's, commands "
+                f"{best.delay} control steps late: {np.degrees(best.error):.2f} degrees are left"
+            )
+            write_ranges(Path(args.log).with_suffix(".yaml"), best)
+            found = simulate(body, log, *best[:3])
+        draw(contract, log, found, Path(args.log).with_suffix(".png"))
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def read(file: Path, contract: Contract) -> Log:
+    """Raises ValueError, one line, for a file that is no log of this policy."""
+    try:
+        with np.load(file) as stored:
+            arrays = {name: stored[name] for name in ("step", "targets", "reading_angles", "reading_base")}
+    except KeyError as error:
+        raise ValueError(f"{file}: no log, it lacks {error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file}: not read, {error}") from None
+    steps, said = arrays["step"], arrays["targets"]
+    if said.ndim != 2 or said.shape[1] != len(contract.targets) or not len(said):
+        raise ValueError(f"{file}: targets of shape {said.shape}, allowed are {len(contract.targets)} columns")
+    count = int(steps[-1]) + 1
+    rows = np.searchsorted(steps, np.arange(count), side="right") - 1
+    angles = np.full((count, arrays["reading_angles"].shape[1]), np.nan)
+    angles[steps.astype(int)] = arrays["reading_angles"]
+    return Log(said[np.maximum(rows, 0)], angles, arrays["reading_base"][0])
+
+
+def simulate(body: SimBody, log: Log, stiffness: float = 1.0, damping: float = 1.0, delay: int = 0) -> Array:
+    """The angles [S, A] of the simulated hand under the same commands, `delay` control steps later."""
+    contract, model = body.contract, body.model
+    fingers = body.drives[[name not in contract.targets[: contract.base] for name in contract.joints]]
+    before = model.actuator_gainprm.copy(), model.actuator_biasprm.copy()
+    model.actuator_gainprm[fingers, 0] *= stiffness
+    model.actuator_biasprm[fingers, 1] *= stiffness
+    model.actuator_biasprm[fingers, 2] *= damping
+    try:
+        start = begin(contract, log)
+        body.reset({"hand": start, **{name: aside(i) for i, name in enumerate(body.objects)}})
+        found = []
+        for i in range(len(log.targets)):
+            found.append(body.read()["angles"])
+            body.send(log.targets[i - delay] if i >= delay else start)
+    finally:
+        model.actuator_gainprm[:], model.actuator_biasprm[:] = before
+    return np.array(found)
+
+
+def begin(contract: Contract, log: Log) -> Array:
+    """The action targets [T] at which the hand was at first."""
+    active = [contract.joints.index(name) for name in contract.said["hand"]["active_joints"]]
+    scale = contract.coupling[active, contract.base + np.arange(len(active))]
+    return np.concatenate((log.base, log.angles[0] / scale)).astype(np.float32)
+
+
+def aside(i: int) -> List[float]:
+    """A pose out of reach."""
+    return [2.0 + i, 2.0, 0.2, 0.0, 0.0, 0.0, 1.0]
+
+
+def fit(body: SimBody, log: Log) -> Fit:
+    """The best of all delays. Raises ValueError, one line, without scipy."""
+    try:
+        from scipy.optimize import least_squares  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ValueError("--fit needs scipy: pip install 'dexhand-gym[replay]'") from None
+    known = np.isfinite(log.angles)
+    best: Optional[Fit] = None
+    for delay in range(MOST_DELAY + 1):
+
+        def off(logarithms: Array, delay: int = delay) -> Array:
+            return (simulate(body, log, *np.exp(logarithms), delay) - log.angles)[known]
+
+        found = least_squares(off, np.zeros(2), bounds=(-2.0, 2.0), diff_step=0.02, max_nfev=12)
+        stiffness, damping = np.exp(found.x).tolist()
+        here = Fit(stiffness, damping, delay, float(np.sqrt(np.mean(found.fun**2))))
+        if best is None or here.error < best.error:
+            best = here
+    assert best is not None
+    return best
+
+
+def write_ranges(file: Path, best: Fit) -> None:
+    """Ranges around what was found, as train_ppo.py reads them."""
+    randomize = {
+        "finger_stiffness": [round(best.stiffness / AROUND, 3), round(best.stiffness * AROUND, 3)],
+        "finger_damping": [round(best.damping / AROUND, 3), round(best.damping * AROUND, 3)],
+        "action_delay": [max(0, best.delay - 1), best.delay + 1],
+    }
+    file.write_text(yaml.safe_dump({"task": {"randomize": randomize}}, sort_keys=False), encoding="utf-8")
+
+
+def table(contract: Contract, log: Log, found: Array) -> List[str]:
+    """Lines of a Markdown table: how far each joint was from the simulation's."""
+    off = np.degrees(found - log.angles)
+    lines = ["| joint | mean difference, degrees | largest |", "|---|---|---|"]
+    for name, column in zip(contract.targets[contract.base :], off.T):
+        known = column[np.isfinite(column)]
+        lines.append(f"| {name} | {np.sqrt(np.mean(known**2)):.2f} | {np.abs(known).max():.2f} |")
+    return lines
+
+
+def draw(contract: Contract, log: Log, found: Array, file: Path) -> None:
+    """Angles, of the log and of the simulation, a panel for each joint."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = contract.targets[contract.base :]
+    rows = -(-len(names) // 3)
+    figure, panels = plt.subplots(rows, 3, figsize=(12, 2.2 * rows), squeeze=False, sharex=True, layout="tight")
+    times = np.arange(len(found)) * contract.control_dt
+    targets: Dict[str, Tuple[Array, str]] = {
+        "commanded": (log.targets[:, contract.base :], "0.7"),
+        "logged": (log.angles, "C0"),
+        "simulated": (found, "C1"),
+    }
+    for i, (axes, name) in enumerate(zip(panels.flat, names)):
+        for label, (values, color) in targets.items():
+            axes.plot(times, np.degrees(values[:, i]), color=color, label=label, linewidth=1)
+        axes.set_title(name, fontsize=9)
+    panels[0][0].legend(fontsize=7)
+    for axes in panels[-1]:
+        axes.set_xlabel("s")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("degrees")
+    figure.savefig(file, dpi=100)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

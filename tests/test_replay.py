@@ -1,0 +1,122 @@
+"""A logged run, repeated in simulation; drives that were others are found again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import configs
+from dexhand_deploy import Contract, SimBody
+from dexhand_deploy.__main__ import main as deploy
+from dexhand_gym import export, replay
+
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "policy"
+    assert export.main(["--checkpoint", "pretrained", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def logged(folder, tmp_path_factory):
+    """Fingers that swing freely, of a hand with other drives, late."""
+    contract = Contract(folder)
+    body, file = SimBody(contract), tmp_path_factory.mktemp("log") / "run.npz"
+    middle = contract.start.copy()
+    middle[2] = 0.3  # high above the ground
+    times, random = np.arange(STEPS) * contract.control_dt, np.random.default_rng(0)
+    targets = np.repeat(middle[None], STEPS, 0)
+    for column in range(contract.base, len(middle)):
+        swing = np.sin(2 * np.pi * (0.4 + 1.5 * random.random()) * times)
+        span = contract.upper[column] - contract.lower[column]
+        wanted = np.clip(
+            contract.lower[column] + span * (0.4 + 0.25 * swing), contract.lower[column], contract.upper[column]
+        )
+        targets[:, column] = wanted
+    middle[contract.base :] = targets[0, contract.base :]
+    true = replay.Log(targets, np.repeat(middle[None, contract.base :], STEPS, 0), middle[: contract.base])
+    angles = replay.simulate(body, true, 0.6, 1.5, 2)
+    base = np.repeat(middle[None, : contract.base], STEPS, 0)
+    np.savez(file, step=np.arange(STEPS), targets=targets, reading_angles=angles, reading_base=base)
+    return file
+
+
+@pytest.mark.slow
+def test_known_drives_and_delays_are_found_again(folder, logged, capsys):
+    assert replay.main([str(logged), "--policy", str(folder), "--fit"]) == 0
+    contract = Contract(folder)
+    found = replay.fit(SimBody(contract), replay.read(logged, contract))
+    assert found.stiffness == pytest.approx(0.6, rel=0.1)
+    assert found.damping == pytest.approx(1.5, rel=0.1)
+    assert found.delay == 2
+    assert np.degrees(found.error) < 0.2
+    told = capsys.readouterr().out
+    assert "| th_rot |" in told and "commands 2 control steps late" in told
+    cfg = configs.parse(["--task", "BoxGrasping", "--config", str(logged.with_suffix(".yaml"))])
+    low, high = cfg.task.randomize.finger_stiffness
+    assert low < 0.6 < high and cfg.task.randomize.action_delay == (1, 3)
+    assert logged.with_suffix(".png").stat().st_size > 20_000
+
+
+def test_the_same_simulation_gives_the_same_angles(folder, logged, capsys):
+    """And leaves the model as it was."""
+    contract = Contract(folder)
+    body, log = SimBody(contract), replay.read(logged, contract)
+    first = replay.simulate(body, log)
+    replay.simulate(body, log, 0.3, 2.0, 1)
+    np.testing.assert_array_equal(replay.simulate(body, log), first)
+    assert np.abs(first - log.angles).max() > np.radians(3), "those of the log had other drives"
+
+
+def test_a_run_of_the_deployed_policy_can_be_repeated(folder, tmp_path, capsys):
+    """Of a hand that touches nothing for a second, the mock's smoothing shows."""
+    words = [
+        "--policy",
+        str(folder),
+        "--body",
+        "mock",
+        "--seconds",
+        "0.6",
+        "--quiet",
+        "--log",
+        str(tmp_path / "run.npz"),
+    ]
+    assert deploy(words) == 0
+    assert replay.main([str(tmp_path / "run.npz"), "--policy", str(folder)]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 12 and all(float(row[2]) < 5 for row in rows)
+    assert (tmp_path / "run.png").exists()
+
+
+def test_steps_without_feedback_keep_their_time(folder, tmp_path):
+    contract = Contract(folder)
+    rows = [0, 1, 4]
+    targets = np.repeat(contract.start[None], 3, 0) + np.arange(3)[:, None]
+    angles, base = np.arange(36.0).reshape(3, 12), np.zeros((3, 6))
+    np.savez(tmp_path / "run.npz", step=rows, targets=targets, reading_angles=angles, reading_base=base)
+    log = replay.read(tmp_path / "run.npz", contract)
+    assert (log.targets[:, 0] - contract.start[0]).tolist() == pytest.approx([0, 1, 1, 1, 2])
+    assert np.isnan(log.angles[2:4]).all() and log.angles[4].tolist() == angles[2].tolist()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda file: None, "No such file"),
+        (lambda file: file.write_bytes(b"PK"), "not read"),
+        (lambda file: np.savez(file, step=[0]), "no log, it lacks"),
+        (
+            lambda file: np.savez(file, step=[0], targets=np.zeros((1, 4)), reading_angles=[[0]], reading_base=[[0]]),
+            "targets of shape (1, 4), allowed are 18 columns",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(folder, tmp_path, capsys, spoil, message):
+    spoil(tmp_path / "run.npz")
+    assert replay.main([str(tmp_path / "run.npz"), "--policy", str(folder)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert {path.name for path in tmp_path.iterdir()} <= {"run.npz"}
