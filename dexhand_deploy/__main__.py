@@ -19,7 +19,7 @@ import numpy as np
 
 from .contract import Contract
 from .dexhand_body import DexHandBody
-from .loop import Run, run, save_log
+from .loop import Run, run, save_log, steps_in
 from .mock_hand import MockHand
 from .policy import Policy
 from .ros_body import RosBody, ros2_publisher
@@ -47,12 +47,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="no table")
     args = parser.parse_args(argv)
     try:
-        if not args.seconds > 0 or args.episodes < 1:
-            raise ValueError(f"--seconds {args.seconds} --episodes {args.episodes}: allowed is more than 0")
+        check(args)
         contract = Contract(args.policy)
+        steps_in(contract, args.seconds)
         policy, body = Policy(contract, args.runtime), make_body(contract, args)
-        if args.log:
-            Path(args.log).touch()  # a folder that is not there is told before the run
         results = [
             episode(contract, policy, body, args, i) for i in range(args.episodes if args.body in SIMULATED else 1)
         ]
@@ -62,6 +60,16 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.until_height:
         print(f"{sum(results)} of {len(results)} lifted above {args.until_height} m and held for 2 s")
     return 0
+
+
+def check(args: Any) -> None:
+    """Raises ValueError, one line, for options that make no sense."""
+    if args.episodes < 1:
+        raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
+    if not 0 <= args.until_height < 100:
+        raise ValueError(f"--until-height {args.until_height}: allowed is 0 to 100 m")
+    if args.log and (args.episodes > 1 or Path(args.log).suffix != ".npz" or not Path(args.log).parent.is_dir()):
+        raise ValueError(f"--log {args.log}: allowed is a .npz file in a folder that is there, and one episode")
 
 
 def make_body(contract: Contract, args: Any) -> Any:

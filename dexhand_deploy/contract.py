@@ -17,6 +17,7 @@ class Contract:
     | attribute        | content                                                                                  |
     |------------------|------------------------------------------------------------------------------------------|
     | `folder`         | where it was read from                                                                   |
+    | `name`           | task, hand, checkpoint and iteration, as one text                                        |
     | `control_dt`     | seconds between two actions                                                              |
     | `observations`   | names, in order                                                                          |
     | `widths`         | how many numbers each has                                                                |
@@ -42,7 +43,7 @@ class Contract:
             self._read()
         except OSError as error:
             raise ValueError(f"{file}: {error.strerror or error}; allowed is a folder of dexhand_gym.export") from None
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"{file}: not whole, {type(error).__name__} {error}") from None
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
@@ -70,7 +71,27 @@ class Contract:
             for name, scale in entry["joints"].items():
                 self.coupling[self.joints.index(name), column] = float(scale)
         self.touch = float(self.said["touch"]["threshold"])
+        self.name = " ".join(str(self.said[name]) for name in ("task", "checkpoint", "iteration"))
+        self.name += f" {self.said['hand']['name']}"
+        self._check()
+
+    def _check(self) -> None:
+        """Raises ValueError or KeyError for what cannot be."""
+        hand, said = self.said["hand"], self.said
         if self.mode not in ("position_delta", "position"):
             raise ValueError(f"control_mode = {self.mode!r}: allowed is position_delta or position")
-        if not (self.control_dt > 0 and np.isfinite(self.coupling).all() and (self.lower <= self.upper).all()):
-            raise ValueError("not whole, control_dt or limits make no sense")
+        numbers = (self.coupling, self.lower, self.upper, self.max_change, self.start, self.touch, self.control_dt)
+        sensible = all(np.isfinite(x).all() for x in numbers) and self.control_dt > 0 and (self.max_change >= 0).all()
+        if not (sensible and (self.lower <= self.upper).all() and min(self.history, default=1) > 0):
+            raise ValueError("not whole, control_dt, limits or history make no sense")
+        if not all(type(entry["controlled"]) is bool for entry in said["actions"]):
+            raise ValueError("controlled: allowed is true or false")
+        bodies = [link["name"] for link in hand["links"]]
+        for name in (hand["palm"], *(finger[what] for finger in hand["fingers"] for what in ("pad", "contact"))):
+            if name not in bodies:
+                raise ValueError(f"not whole, the hand has no body {name!r}")
+        if not hand["fingers"] or len(hand["active_joints"]) != len(self.targets) - self.base:
+            raise ValueError("not whole, fingers or their joints are missing")
+        rows = said["starts"]["hand"]
+        if not rows or any(len(row) != len(self.targets) for row in rows):
+            raise ValueError("not whole, the starts are missing")

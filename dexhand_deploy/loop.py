@@ -14,6 +14,7 @@ from .policy import Policy
 from .targets import Targets
 
 Array = Any
+MOST_SECONDS = 1e6
 OPENING = 1.0
 """s that opening the hand takes at most when a run is interrupted."""
 
@@ -58,6 +59,8 @@ class Run:
     """How much longer the worst of them took, s."""
     busy: float = 0.0
     """Mean time that a step computed, s."""
+    policy: str = ""
+    """Contract.name."""
     lost: int = 0
     """Steps without feedback."""
     log: Dict[str, List[Any]] = field(default_factory=dict)
@@ -76,11 +79,13 @@ def run(
 ) -> Run:
     """Runs a policy for so long. `realtime` False: as fast as it goes, for simulations. `tell` is called after every step,
     and ends the run by returning True. Ctrl-C opens the hand, at the speed limits, and returns."""
+    count = steps_in(contract, seconds)
     policy, safety, observer, found = policy or Policy(contract), safety or Safety(), Observer(contract), Run()
+    found.policy = contract.name
     first = begin = time.perf_counter()
     missing, elapsed = 0, 0.0
     try:
-        while found.steps < round(seconds / contract.control_dt):
+        while found.steps < count:
             readings = body.read()
             elapsed += contract.control_dt if found.steps else 0.0
             observation = observed(observer, readings, targets.current, elapsed)
@@ -101,6 +106,13 @@ def run(
         found.why = "interrupted"
         open_hand(contract, body, targets, realtime)
     return found
+
+
+def steps_in(contract: Contract, seconds: float) -> int:
+    """Control steps. Raises ValueError, one line, for a time that is none."""
+    if not contract.control_dt <= seconds <= MOST_SECONDS:
+        raise ValueError(f"seconds = {seconds}: allowed is {contract.control_dt:g} to {MOST_SECONDS:g}")
+    return round(seconds / contract.control_dt)
 
 
 def observed(observer: Observer, readings: Dict[str, Any], targets: Array, elapsed: float) -> Optional[Array]:
@@ -162,4 +174,4 @@ def open_hand(contract: Contract, body: Body, targets: Targets, realtime: bool) 
 def save_log(found: Run, file: Any) -> None:
     """Writes the log as a .npz file of arrays [steps, ...]."""
     arrays: Dict[str, Any] = {name: np.array(rows) for name, rows in found.log.items()}
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, policy=np.array(found.policy), **arrays)

@@ -30,6 +30,8 @@ class MockHand:
     """
 
     def __init__(self, contract: Contract, low_pass: float = 0.3, lost: float = 0.01, seed: int = 0):
+        if not (0 < low_pass <= 1 and 0 <= lost <= 1):
+            raise ValueError(f"low_pass = {low_pass}, lost = {lost}: allowed are more than 0 to 1, and 0 to 1")
         self.contract, self.low_pass, self.lost = contract, low_pass, lost
         self.body, self.random = SimBody(contract), np.random.default_rng(seed)
         self.names = contract.targets[contract.base :]

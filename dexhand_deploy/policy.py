@@ -80,10 +80,9 @@ class Policy:
         rows = np.asarray(observations, np.float32)
         if rows.shape[-1:] != (self.size,):
             raise ValueError(f"observations: shape {rows.shape}, allowed is [..., {self.size}]")
-        single = rows.ndim == 1
-        rows = rows.reshape(-1, self.size)
+        shape, rows = rows.shape[:-1], rows.reshape(-1, self.size)
         found = self._compute(rows) if self.session is None else self.session.run(None, {"observations": rows})[0]
-        return found[0] if single else found
+        return found.reshape(*shape, found.shape[-1])
 
     def _compute(self, rows: Array) -> Array:
         x = np.clip((rows - self.mean) / self.std, -self.clamp, self.clamp)

@@ -43,17 +43,19 @@ class SimBody:
         self.active = np.array([contract.joints.index(name) for name in hand["active_joints"]])
         self.axes = np.array([pad_axes(finger) for finger in hand["fingers"]])
         self.steps = round(contract.control_dt / self.model.opt.timestep)
+        if abs(self.steps * self.model.opt.timestep - contract.control_dt) > 1e-6 or self.steps < 1:
+            raise ValueError(f"control_dt = {contract.control_dt}: allowed are steps of {self.model.opt.timestep:g}")
         self.reset()
 
     def reset(self, start: Optional[Dict[str, Any]] = None) -> Array:
         """Begins at `start`: action targets under "hand" [T] and poses of objects [7], by default the contract's first.
         Returns the targets."""
         start = {name: rows[0] for name, rows in self.contract.said["starts"].items()} if start is None else start
-        targets = np.asarray(start["hand"], np.float32)
+        targets = self._checked("hand", start.get("hand", ()), len(self.contract.targets)).astype(np.float32)
         self.mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[self.positions] = self.contract.coupling @ targets
         for name, body in self.objects.items():
-            pose = np.asarray(start[name], float)
+            pose = self._checked(name, start.get(name, ()), 7)
             first = self.model.jnt_qposadr[body.jntadr[0]]
             self.data.qpos[first : first + 7] = [*pose[:3], pose[6], *pose[3:6]]
         self.mujoco.mj_forward(self.model, self.data)
@@ -63,7 +65,14 @@ class SimBody:
 
     def send(self, targets: Array) -> None:
         """Drives the hand to these action targets [T] for a control step."""
+        targets = self._checked("targets", targets, len(self.contract.targets))
         self.advance(self.contract.coupling @ targets, self.steps)
+
+    def _checked(self, name: str, values: Any, count: int) -> Array:
+        found = np.asarray(values, float)
+        if found.shape != (count,) or not np.isfinite(found).all():
+            raise ValueError(f"{name} = {values}: allowed are {count} finite numbers")
+        return found
 
     def advance(self, joints: Array, steps: int) -> None:
         """Drives the joints to these targets [D] for so many physics steps."""

@@ -24,8 +24,8 @@ class Targets:
         start = self.contract.start if targets is None else np.asarray(targets, np.float32)
         if start.shape != self.contract.start.shape or not np.isfinite(start).all():
             raise ValueError(f"targets: {start}, allowed are {len(self.contract.start)} finite numbers")
-        self.start = start.copy()
-        self.current = start.copy()
+        self.start = np.clip(start, self.contract.lower, self.contract.upper)
+        self.current = self.start.copy()
 
     def __call__(self, action: Array) -> Array:
         """The action targets [T] after an action [A]. Actions are clamped to [-1, 1]; one that is not finite raises

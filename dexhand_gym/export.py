@@ -37,6 +37,8 @@ import torch
 import dexhand_gym
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.actions import clamp_position, clamp_velocity, position, position_delta  # noqa: F401
+from dexhand_gym.hands.pair import parts_of
 from dexhand_gym.sim.base import SimConfig
 
 FORMAT = "dexhand contract 1"  # that of dexhand_deploy.contract
@@ -128,6 +130,7 @@ def export(cfg: Any, policy: Any, out: Path, starts: int = 64) -> Path:
         raise ValueError(f"--out {out}: allowed is a folder that is empty or not there yet")
     env: Any = make_vec_env(find_task(cfg.task_name), 1, cfg, 0)
     try:
+        check_exportable(env)
         loaded = policy.Policy(env, cfg.train, Path(str(cfg.train.checkpoint)))
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export") as made:
@@ -147,6 +150,15 @@ def export(cfg: Any, policy: Any, out: Path, starts: int = 64) -> Path:
     finally:
         env.close()
     return out
+
+
+def check_exportable(env: Any) -> None:
+    """Raises ValueError, one line, for what a contract cannot say."""
+    if parts_of(env.hand):
+        raise ValueError(f"env.hand = {env.cfg.env.hand!r}: allowed for an export is one hand")
+    usual = [clamp_velocity, clamp_position], globals()[env.task.control_mode]
+    if (env.post_action_filters, env.action_rule) != usual or "Stages.__init__" not in env.pre_action_rule.__qualname__:
+        raise ValueError("the task replaces stages of its actions: allowed for an export are those of actions.py")
 
 
 # --- The network -----------------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ MOST_DELAY = 8
 """Control steps."""
 AROUND = 1.2
 """Ranges reach from the fitted factor over this to it times this."""
+MOST_STEPS = 10**6
+LOGGED = ("step", "targets", "reading_angles", "reading_base")
 Array = Any
 
 
@@ -69,7 +71,7 @@ def main(argv: Optional[List[str]] = None) -> int:
                 f"{best.delay} control steps late: {np.degrees(best.error):.2f} degrees are left"
             )
             write_ranges(Path(args.log).with_suffix(".yaml"), best)
-            found = simulate(body, log, *best[:3])
+            found = simulate(body, log, best.stiffness, best.damping, best.delay)
         draw(contract, log, found, Path(args.log).with_suffix(".png"))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -81,19 +83,37 @@ def read(file: Path, contract: Contract) -> Log:
     """Raises ValueError, one line, for a file that is no log of this policy."""
     try:
         with np.load(file) as stored:
-            arrays = {name: stored[name] for name in ("step", "targets", "reading_angles", "reading_base")}
-    except KeyError as error:
-        raise ValueError(f"{file}: no log, it lacks {error}") from None
+            missing = [name for name in LOGGED if name not in stored.files]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}: allowed is a log of dexhand_deploy")
+            arrays = {name: stored[name] for name in (*LOGGED, *({"policy"} & set(stored.files)))}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file}: not read, {error}") from None
-    steps, said = arrays["step"], arrays["targets"]
-    if said.ndim != 2 or said.shape[1] != len(contract.targets) or not len(said):
-        raise ValueError(f"{file}: targets of shape {said.shape}, allowed are {len(contract.targets)} columns")
+    check(file, arrays, contract)
+    steps, said = arrays["step"].astype(int), arrays["targets"]
     count = int(steps[-1]) + 1
     rows = np.searchsorted(steps, np.arange(count), side="right") - 1
     angles = np.full((count, arrays["reading_angles"].shape[1]), np.nan)
-    angles[steps.astype(int)] = arrays["reading_angles"]
+    angles[steps] = arrays["reading_angles"]
     return Log(said[np.maximum(rows, 0)], angles, arrays["reading_base"][0])
+
+
+def check(file: Path, arrays: Dict[str, Any], contract: Contract) -> None:
+    """Raises ValueError, one line, unless these are steps of this policy."""
+    policy = str(arrays.pop("policy", contract.name))
+    if policy != contract.name:
+        raise ValueError(f"{file} is of {policy}: allowed is a log of {contract.name}")
+    widths = {"targets": len(contract.targets), "reading_angles": len(contract.targets) - contract.base}
+    count = len(arrays["step"]) if arrays["step"].ndim == 1 else 0
+    for name, width in {**widths, "reading_base": contract.base}.items():
+        shape, kind = arrays[name].shape, arrays[name].dtype.kind
+        if shape != (count, width) or kind not in "fiu" or not count or not np.isfinite(arrays[name]).all():
+            raise ValueError(
+                f"{file}: {name} is {arrays[name].dtype} {shape}, allowed are finite numbers [steps, {width}]"
+            )
+    steps = arrays["step"]
+    if steps.dtype.kind not in "iu" or steps[0] < 0 or (np.diff(steps) <= 0).any() or steps[-1] > MOST_STEPS:
+        raise ValueError(f"{file}: step is no count that rises, {MOST_STEPS} at most")
 
 
 def simulate(body: SimBody, log: Log, stiffness: float = 1.0, damping: float = 1.0, delay: int = 0) -> Array:
@@ -117,10 +137,11 @@ def simulate(body: SimBody, log: Log, stiffness: float = 1.0, damping: float = 1
 
 
 def begin(contract: Contract, log: Log) -> Array:
-    """The action targets [T] at which the hand was at first."""
+    """The action targets [T] at which the hand was when it first reported."""
+    first = int(np.isfinite(log.angles).all(1).argmax())
     active = [contract.joints.index(name) for name in contract.said["hand"]["active_joints"]]
     scale = contract.coupling[active, contract.base + np.arange(len(active))]
-    return np.concatenate((log.base, log.angles[0] / scale)).astype(np.float32)
+    return np.concatenate((log.base, log.angles[first] / scale)).astype(np.float32)
 
 
 def aside(i: int) -> List[float]:
@@ -139,7 +160,8 @@ def fit(body: SimBody, log: Log) -> Fit:
     for delay in range(MOST_DELAY + 1):
 
         def off(logarithms: Array, delay: int = delay) -> Array:
-            return (simulate(body, log, *np.exp(logarithms), delay) - log.angles)[known]
+            stiffness, damping = np.exp(logarithms)
+            return (simulate(body, log, stiffness, damping, delay) - log.angles)[known]
 
         found = least_squares(off, np.zeros(2), bounds=(-2.0, 2.0), diff_step=0.02, max_nfev=12)
         stiffness, damping = np.exp(found.x).tolist()

@@ -23,7 +23,9 @@ from . import checkpoint as checkpoints
 from .ppo import Agent, Batch, Moments, PPOConfig, load_agent, moved, value_loss
 
 SAME = ("task_name", "env.hand", "task.control_mode", "task.policy_controls_base", "task.policy_controls_fingers")
-"""Settings in which teacher and student agree: what an action does."""
+SAME += ("task.max_linear_velocity", "task.max_angular_velocity", "task.max_finger_velocity", "task.wrist_range")
+SAME += ("sim.dt", "task.decimation", "task.axis", "task.goals")
+"""Settings in which teacher and student agree: what an action does, and what is wanted."""
 ENTROPY = 0.5 + 0.5 * math.log(2 * math.pi)
 """Of a normal distribution with deviation 1."""
 SIGMA = -2.0
@@ -36,8 +38,9 @@ def what_it_sees(theirs: dict[str, list[str]], ours: dict[str, list[str]]) -> li
     if "task.policy_observation_keys" not in theirs:
         raise ValueError("nothing says what it sees, allowed is a policy in the folder of its run")
     for name in SAME:
-        if theirs.get(name) != ours[name]:
-            raise ValueError(f"its {name} is {' '.join(theirs.get(name, []))}, here {' '.join(ours[name])}")
+        there, here = (" ".join(settings.get(name, [])) for settings in (theirs, ours))
+        if there != here:
+            raise ValueError(f"its {name} is {there}, here {here}")
     if " ".join(theirs.get("task.observation_history", [])) not in ("", "()", "[]"):
         raise ValueError("it has an observation_history, allowed is one without")
     return theirs["task.policy_observation_keys"]

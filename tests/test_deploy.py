@@ -283,11 +283,26 @@ def test_the_command_logs_and_tells(folder, tmp_path):
             "the body dexhand needs the vendor's SDK: pip install pyzlg_dexhand",
         ),
         (["--policy", "FOLDER", "--body", "ros"], "the body ros needs the vendor's SDK"),
-        (
-            ["--policy", "FOLDER", "--body", "sim", "--seconds", "0"],
-            "--seconds 0.0 --episodes 1: allowed is more than 0",
+        *(
+            (
+                ["--policy", "FOLDER", "--body", "sim", "--seconds", value],
+                f"seconds = {float(value)}: allowed is 0.02 to 1e+06",
+            )
+            for value in ("0", "-1", "nan", "inf", "1e300", "0.001")
         ),
-        (["--policy", "FOLDER", "--body", "sim", "--log", "no/where.npz"], "No such file"),
+        *(
+            (
+                ["--policy", "FOLDER", "--body", "sim", "--log", value],
+                f"--log {value}: allowed is a .npz file in a folder",
+            )
+            for value in ("no/where.npz", "run", ".")
+        ),
+        (["--policy", "FOLDER", "--body", "sim", "--log", "run.npz", "--episodes", "3"], "and one episode"),
+        (["--policy", "FOLDER", "--body", "sim", "--episodes", "0"], "--episodes 0: allowed is 1 or more"),
+        (["--policy", "FOLDER", "--body", "sim", "--until-height", "nan"], "--until-height nan: allowed is 0 to 100 m"),
+        (["--policy", "FOLDER", "--body", "mock", "--low-pass", "5"], "low_pass = 5.0, lost = 0.01: allowed are"),
+        (["--policy", "FOLDER", "--body", "mock", "--low-pass", "nan"], "low_pass = nan, lost = 0.01: allowed are"),
+        (["--policy", "FOLDER", "--body", "mock", "--lost", "2"], "low_pass = 0.3, lost = 2.0: allowed are"),
     ],
 )
 def test_mistakes_are_one_line(folder, tmp_path, monkeypatch, capsys, words, message):

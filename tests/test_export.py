@@ -66,6 +66,7 @@ def test_all_runtimes_compute_what_torch_does(exported, name):
         np.testing.assert_allclose(policy(rows.numpy()), wanted, atol=1e-5)
         np.testing.assert_allclose(policy(rows[7].numpy()), wanted[7], atol=1e-5)
         assert policy(rows[:0].numpy()).shape == (0, 18), "any number of rows"
+        assert policy(rows[:6].numpy().reshape(2, 3, -1)).shape == (2, 3, 18)
     assert np.abs(wanted).max() == 1.0, "clamped"
     env.close()
 
@@ -308,7 +309,19 @@ def test_readings_that_are_missing_or_wrong(exported):
             lambda x: changed(x, format="dexhand contract 0"),
             "format = 'dexhand contract 0': allowed is 'dexhand contract 1'",
         ),
-        (lambda x: changed(x, control_dt=-1), "control_dt or limits make no sense"),
+        (lambda x: changed(x, control_dt=-1), "control_dt, limits or history make no sense"),
+        (lambda x: changed(x, control_dt=float("inf")), "control_dt, limits or history make no sense"),
+        (lambda x: changed(x, history=[-1]), "control_dt, limits or history make no sense"),
+        (lambda x: changed(x, touch={"threshold": float("nan")}), "control_dt, limits or history make no sense"),
+        (lambda x: action(x, max_change=-1), "control_dt, limits or history make no sense"),
+        (lambda x: action(x, lower=float("-inf")), "control_dt, limits or history make no sense"),
+        (lambda x: action(x, start=float("nan")), "control_dt, limits or history make no sense"),
+        (lambda x: action(x, controlled="false"), "controlled: allowed is true or false"),
+        (lambda x: of_hand(x, links=[]), "the hand has no body 'right_hand_base'"),
+        (lambda x: of_hand(x, palm="x"), "the hand has no body 'x'"),
+        (lambda x: of_hand(x, fingers=[]), "fingers or their joints are missing"),
+        (lambda x: changed(x, starts={"hand": []}), "the starts are missing"),
+        (lambda x: changed(x, starts={}), "not whole, KeyError 'hand'"),
         (lambda x: changed(x, control_mode="torque"), "control_mode = 'torque': allowed is position_delta or position"),
         (lambda x: changed(x, actions=[]), "contract.json|policy has 18 actions, its contract 0"),
         (lambda x: (x / "policy.npz").write_bytes(b"PK"), "policy.npz: not read"),
@@ -325,6 +338,34 @@ def test_a_damaged_export_is_one_line(copied, spoil, message):
 def changed(folder, **fields):
     said = json.loads((folder / "contract.json").read_text())
     (folder / "contract.json").write_text(json.dumps({**said, **fields}))
+
+
+def action(folder, **fields):
+    said = json.loads((folder / "contract.json").read_text())
+    changed(folder, actions=[{**said["actions"][0], **fields}, *said["actions"][1:]])
+
+
+def of_hand(folder, **fields):
+    changed(folder, hand={**json.loads((folder / "contract.json").read_text())["hand"], **fields})
+
+
+def test_a_simulation_takes_what_it_can_use(exported, copied):
+    contract = Contract(exported())
+    body = SimBody(contract)
+    for wrong, message in (
+        (lambda: body.send(np.full(18, np.nan)), "targets = .*allowed are 18 finite numbers"),
+        (lambda: body.send(np.zeros(3)), "targets = .*allowed are 18 finite numbers"),
+        (lambda: body.reset({"hand": contract.start}), "box = .*allowed are 7 finite numbers"),
+        (lambda: body.reset({"hand": np.zeros(2), "box": np.zeros(7)}), "hand = .*allowed are 18 finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+    changed(copied, control_dt=0.007)
+    with pytest.raises(ValueError, match="control_dt = 0.007: allowed are steps of 0.00666667"):
+        SimBody(Contract(copied))
+    targets = Targets(contract)
+    targets.reset(contract.start + 100)
+    assert (targets.current <= contract.upper).all()
 
 
 def test_a_damaged_onnx_or_model_is_one_line(copied):
@@ -349,6 +390,11 @@ def test_a_damaged_onnx_or_model_is_one_line(copied):
             "--out full: allowed is a folder that is empty or not there yet",
         ),
         (["--checkpoint", "pretrained", "--out", "out", "--task.episode-lenght", "3"], "episode"),
+        (
+            ["--checkpoint", "pretrained", "--task", "BimanualLift", "--out", "out"],
+            "env.hand = 'both': allowed for an export is one hand",
+        ),
+        (["--checkpoint", "pretrained", "--out", "out", "--starts", "0"], "--starts 0: allowed is 1 to 100000"),
     ],
 )
 def test_mistakes_leave_nothing_behind(tmp_path, monkeypatch, capsys, words, message):

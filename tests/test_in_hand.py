@@ -131,6 +131,15 @@ def test_starts_are_found_once(capfd, tmp_path, monkeypatch):
     assert "looking" in capfd.readouterr().err, "another cube lies otherwise"
 
 
+def test_another_shape_begins_elsewhere():
+    """With the same extents, mass and friction."""
+    box, ball = (make(8, **{"env.object.shape": shape, "env.object.size": 0.047}) for shape in ("box", "sphere"))
+    assert box._starts[2].shape != ball._starts[2].shape or not torch.equal(box._starts[2], ball._starts[2])
+    for _ in range(50):
+        _, _, terminated, *_ = ball.step(torch.zeros(8, 12))
+        assert not terminated.any()
+
+
 def test_the_wrist_turns_by_20_degrees_and_does_not_slide():
     env = make(2, policy_controls_base=True, max_away=1.0)
     assert env.single_action_space.shape == (18,)

@@ -149,18 +149,43 @@ def turn_to_goal(env, rows):
 def test_goals_are_reached_one_after_the_other():
     env = make(num_envs=3, max_away=0.5)
     still = torch.zeros(3, 12)
-    goals = [env.measured["goal"].clone()]
     for count in (1, 2, 3):
+        before = env.measured["goal"].clone()
         turn_to_goal(env, [0, 2])
         env.step(still)
-        assert env.measured["last_count"].tolist() == [count, 0, count]
-        goals.append(env.measured["goal"].clone())
-        assert (angle(goals[-1], goals[-2]) > 1e-3).tolist() == [True, False, True]
+        assert env.measured["goals_reached"].tolist() == [count, 0, count]
+        assert torch.equal(env.measured["goal"], before), "it was this one"
         assert env.statistics()["reward_raw/reached"] == pytest.approx(2 / 3)
-    for _ in range(2):
         *_, info = env.step(still)
+        assert (angle(env.measured["goal"], before) > 1e-3).tolist() == [True, False, True]
+        assert env.measured["goal_age"].tolist() == pytest.approx([0.0, 0.04 * count, 0.0], abs=1e-5)
+        env.statistics()
     assert info["episode"]["goals_reached"].tolist() == [3, 0, 3]
-    assert not torch.equal(goals[1][0], goals[1][2]), "each has goals of its own"
+    assert not torch.equal(env.measured["goal"][0], env.measured["goal"][2]), "each has goals of its own"
+
+
+def test_what_begins_elsewhere_changes_nothing_here():
+    """Many environments that begin anew at all times: each goal has its time all the same, and is counted once."""
+    env = make(num_envs=64, max_away=0.004, goal_time=1.0, success_tolerance=1e-4)
+    lengths, dropped = [], 0
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(120):
+        *_, info = env.step(0.25 * torch.randn(64, 12, generator=generator))
+        lengths += info["episode"]["l"][info["endings"]["too_slow"]].tolist()
+        dropped += int(info["endings"]["dropped"].sum())
+    assert dropped > 20 and len(lengths) > 10
+    assert set(lengths) == {51}
+
+
+def test_quantities_are_those_of_the_newest_step():
+    """Also those that compare with the step before."""
+    env = make(num_envs=4, seed=5, max_away=0.5)
+    for step in range(1, 7):
+        before = env.measured["object_quat_in_palm"].clone()
+        env.step(torch.full((4, 12), 0.6))
+        moved = rotations.multiply(env.measured["object_quat_in_palm"], rotations.conjugate(before))
+        torch.testing.assert_close(env.observations()["turned"], rotation_vector(moved) / 0.02)
+        assert env.observations()["goal_age"][:, 0].tolist() == pytest.approx([0.02 * step] * 4, abs=1e-6)
 
 
 def test_who_is_too_slow_begins_again():

@@ -107,10 +107,22 @@ def test_steps_without_feedback_keep_their_time(folder, tmp_path):
     [
         (lambda file: None, "No such file"),
         (lambda file: file.write_bytes(b"PK"), "not read"),
-        (lambda file: np.savez(file, step=[0]), "no log, it lacks"),
+        (lambda file: np.savez(file, step=[0]), "it lacks targets, reading_angles, reading_base"),
         (
-            lambda file: np.savez(file, step=[0], targets=np.zeros((1, 4)), reading_angles=[[0]], reading_base=[[0]]),
-            "targets of shape (1, 4), allowed are 18 columns",
+            lambda file: log(file, targets=np.zeros((2, 4))),
+            "targets is float64 (2, 4), allowed are finite numbers [steps, 18]",
+        ),
+        (lambda file: log(file, targets=np.full((2, 18), np.nan)), "targets is float64 (2, 18), allowed are finite"),
+        (lambda file: log(file, targets=np.full((2, 18), "x")), "targets is <U1 (2, 18), allowed are finite"),
+        (lambda file: log(file, reading_angles=np.zeros((2, 3))), "reading_angles is float64 (2, 3)"),
+        (lambda file: log(file, reading_base=np.zeros((3, 6))), "reading_base is float64 (3, 6)"),
+        (lambda file: log(file, step=[0, 10**15]), "step is no count that rises"),
+        (lambda file: log(file, step=[1, 0]), "step is no count that rises"),
+        (lambda file: log(file, step=[-2, 0]), "step is no count that rises"),
+        (lambda file: log(file, step=[0.0, np.inf]), "step is no count that rises"),
+        (
+            lambda file: log(file, policy="BoxGrasping other.pth 3 left"),
+            "is of BoxGrasping other.pth 3 left: allowed is a log of",
         ),
     ],
 )
@@ -120,3 +132,19 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys, spoil, message):
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error
     assert {path.name for path in tmp_path.iterdir()} <= {"run.npz"}
+
+
+def log(file, **fields):
+    whole = {
+        "step": [0, 1],
+        "targets": np.zeros((2, 18)),
+        "reading_angles": np.zeros((2, 12)),
+        "reading_base": np.zeros((2, 6)),
+    }
+    np.savez(file, **{**whole, **fields})
+
+
+def test_a_hand_that_reports_late_is_repeated_from_its_first_report(folder, tmp_path, capsys):
+    log(tmp_path / "run.npz", step=[3, 4])
+    assert replay.main([str(tmp_path / "run.npz"), "--policy", str(folder)]) == 0
+    assert "nan" not in capsys.readouterr().out

@@ -31,7 +31,7 @@ class CubeRotationConfig(InHandConfig):
             "other_spin": -0.1,
             "drift": -0.5,
             "action": -0.005,
-            "termination_failure_penalty": 50.0,
+            "termination_failure_penalty": 100.0,  # with 10 a policy rolls the cube off the hand, for the turn that is
         }
     )
     """Weight of each reward term and ending."""

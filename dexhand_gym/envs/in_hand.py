@@ -155,19 +155,15 @@ class InHand(DexHandVecEnv):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.task.policy_controls_base:
-            self.post_action_filters = [*self.post_action_filters, self._hold_wrist]
-
-    def _hold_wrist(self, targets: Tensor, previous: Tensor, limits: Any) -> Tensor:
-        """The base does not slide, and turns within wrist_range."""
-        most = self._wrist
-        return torch.where(most >= 0, targets.clamp(-most, most), targets)
+        most = {"slide": 0.0, "turn": self.task.wrist_range}
+        for column, kind in enumerate(self.hand.action_kinds):
+            if kind != "finger":
+                self.limits.lower[column], self.limits.upper[column] = -most[kind], most[kind]
 
     @cached_property
-    def _wrist(self) -> Tensor:
-        """How far the base's dofs may move [T]; -1 for fingers."""
-        most = {"slide": 0.0, "turn": self.task.wrist_range}
-        return torch.tensor([most.get(kind, -1.0) for kind in self.hand.action_kinds], device=self.device)
+    def _fingers(self) -> Tensor:
+        """1 for action targets of fingers [T], 0 for the base's."""
+        return torch.tensor([float(kind == "finger") for kind in self.hand.action_kinds], device=self.device)
 
     def scene(self) -> Scene:
         """The object, and the hand turned over."""
@@ -200,8 +196,7 @@ class InHand(DexHandVecEnv):
         size = (self.raw["object_size"] > sizes + 1e-6).sum(1).clamp(max=len(sizes) - 1)
         which = (self.uniform(0.0, 1.0, 1)[:, 0] * counts[size]).floor().long()
         targets, pose = rows[size, which].split((self.hand.num_actions, 7), 1)
-        fingers = self._wrist < 0
-        targets = targets + self.uniform(-0.01, 0.01, self.hand.num_actions) * fingers
+        targets = targets + self.uniform(-0.01, 0.01, self.hand.num_actions) * self._fingers
         return {"hand": targets.clamp(self.limits.lower, self.limits.upper), "object": pose}
 
     @staticmethod

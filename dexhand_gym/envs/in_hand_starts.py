@@ -4,6 +4,7 @@ cache folder."""
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import List, Tuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from dexhand_gym import rotations
 from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.placing import palm_surface, poses_at_zero
-from dexhand_gym.meshes import kept
+from dexhand_gym.meshes import kept, load_mesh
 from dexhand_gym.sim.base import Scene, SimConfig, Simulator
 
 TRIED = 384
@@ -39,9 +40,12 @@ def lying_in_hand(scene: Scene) -> Tuple[Tensor, Tensor]:
     targets stay. The hand's base is at zero. Raises ValueError, one line, where there are none."""
     (thing,) = scene.free
     hand = scene.hand
-    purpose = np.frombuffer(b"lying in a hand, 2", np.uint8)
-    numbers = [*thing.extents, thing.mass, thing.friction, scene.hand_height, *scene.hand_quat]
-    inputs = [purpose, np.frombuffer(hand_text(hand).encode(), np.uint8), np.array(numbers)]
+    purpose = np.frombuffer(b"lying in a hand, 3", np.uint8)
+    looks = {"name": "", "color": (0.0, 0.0, 0.0), "marks": False, "file": ""}
+    text = repr((hand_text(hand), replace(thing, **looks) if thing.shape != "mesh" else thing))
+    corners = load_mesh(thing.file, thing.first_size, thing.parts).hulls if thing.shape == "mesh" else ()
+    inputs = [purpose, np.frombuffer(text.encode(), np.uint8), np.array([scene.hand_height, *scene.hand_quat])]
+    inputs += [hull.vertices for hull in corners]
 
     def fits(arrays: List[np.ndarray]) -> bool:
         return len(arrays) == 1 and arrays[0].shape[1:] == (hand.num_actions + 7,) and len(arrays[0]) > 0

@@ -17,7 +17,7 @@ from dexhand_gym.envs.task import Task
 from dexhand_gym.fields import check_name
 from dexhand_gym.objects import AnyOf
 from dexhand_gym.sim import Scene
-from dexhand_gym.sim.base import Simulator, Variation
+from dexhand_gym.sim.base import Simulator, Variation, overwrite
 
 
 def raw_quantities(
@@ -69,6 +69,8 @@ class Instruments:
         self.history = History(ago) if ago else None
         self.timers: Dict[str, Tensor] = {}
         self.previous: Dict[str, Tensor] = {}
+        self.newest: Dict[str, Tensor] = {}
+        """What becomes `previous` when the next step is measured: until then `measured` has this step's values."""
         check_table_names(task, raw)
         known = [*raw, *task.quantities, *task.timers, *(f"prev_{name}" for name in task.remembered)]
         self.policy_keys, self.critic_keys = (
@@ -88,6 +90,9 @@ class Instruments:
     def measure(self, elapsed: float) -> Measured:
         """The quantities of this instant, `elapsed` seconds after the last one (0 after a restart); advances the
         timers."""
+        if elapsed:
+            for name, value in self.newest.items():
+                self.previous[name].copy_(value)
         m = self.measured
         for name, condition in self.task.timers.items():
             if name not in self.raw:
@@ -95,12 +100,16 @@ class Instruments:
             self.timers[name].add_(elapsed).masked_fill_(m[condition] <= 0, 0.0)
         return m
 
-    def remember(self, m: Measured) -> None:
-        """Stores this instant's values of the task's `remembered` quantities, as prev_<name>."""
+    def remember(self, m: Measured, begun: Optional[Tensor] = None) -> None:
+        """Stores this instant's values of the task's `remembered` quantities, which the next step has as prev_<name>. With
+        `begun` [N] only those of episodes that begin, which have them at once."""
         for name in self.task.remembered:
             if name not in self.previous:
                 self.raw[f"prev_{name}"] = m[f"prev_{name}"] = self.previous[name] = m[name].clone()
-            self.previous[name].copy_(m[name])
+                self.newest[name] = m[name].clone()
+            overwrite(self.newest[name], m[name], begun)
+            if begun is not None:
+                overwrite(self.previous[name], m[name], begun)
 
     def observe(self, m: Measured, begun: Optional[Tensor] = None) -> Tensor:
         """The observation [N, S]: the policy's columns, followed by those that only the critic may see. `begun` [N]:
@@ -132,6 +141,7 @@ class Instruments:
         return {
             **{f"timer_{name}": value for name, value in self.timers.items()},
             **{f"prev_{name}": value for name, value in self.previous.items()},
+            **{f"next_prev_{name}": value for name, value in self.newest.items()},
             **(self.late.memory() if self.late else {}),
             **(self.history.memory() if self.history else {}),
         }

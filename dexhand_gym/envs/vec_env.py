@@ -245,7 +245,7 @@ class DexHandVecEnv(Task):
         done = terminated | truncated
         if self._drive.on_gpu or done.any():  # reading it from a GPU would stall
             self._begin_episodes(done)
-            rows = self._observe()
+            rows = torch.where(done.unsqueeze(1), self._observe(), rows)
         else:
             rows = copies(rows)
         obs, critic_obs = self._split(rows)
@@ -296,7 +296,7 @@ class DexHandVecEnv(Task):
     def _observe_starts(self) -> Tensor:
         """The observation [N, S] after episodes have begun."""
         m = self._instruments.measure(0.0)
-        self._instruments.remember(m)
+        self._instruments.remember(m, self._beginning)
         rows = self._instruments.observe(m, self._beginning)
         self._blank(rows, ~finite(rows))  # such an episode ends in the next step
         return rows
