@@ -182,8 +182,14 @@ def test_a_task_that_remembers_actions_takes_its_state_back():
     state = env.get_state()
     env.step(torch.zeros(2, 18))
     env.set_state(state)
-    assert env.memory()["prev_actions"].unique().tolist() == [2.0]
+    assert env.measured["prev_actions"].unique().tolist() == [0.0], "of the step before this one"
     assert env.memory()["last_actions"].unique().tolist() == [1.0]
+    older = {name: value for name, value in state.items() if not name.startswith("next_")}
+    older["prev_actions"] = state["next_prev_actions"]  # what a checkpoint had before these were two
+    for saved in (state, older):
+        env.set_state(saved)
+        env.step(torch.zeros(2, 18))
+        assert env.measured["prev_actions"].unique().tolist() == [2.0]
 
 
 def test_a_state_of_other_types_is_told():

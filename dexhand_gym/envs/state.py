@@ -25,6 +25,9 @@ def set_state(env: Any, state: Dict[str, Any]) -> None:
         raise ValueError(f"state is a {type(state).__name__}: allowed is what get_state() returns")
     if "last_actions" not in state and "prev_actions" not in env.memory():  # its older name
         state = {{"prev_actions": "last_actions"}.get(name, name): value for name, value in state.items()}
+    for name in env.memory():
+        if name.startswith("next_prev_") and name not in state and name[5:] in state:  # older states have one for both
+            state = {**state, name: state[name[5:]]}
     mine, delay = get_state(env), env.task.randomize.action_delay[1]
     counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay}
     for name in [*mine, *state]:
