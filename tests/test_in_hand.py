@@ -87,6 +87,15 @@ def test_speed_about_the_axis(axis, speed):
     assert m["mean_speed"].item() == pytest.approx(2 * math.pi * m["turns"].item() / 2.0, rel=1e-5), "in two seconds"
 
 
+def test_turning_slowly_and_jerking_back_earns_nothing():
+    """Nine steps forward at 1 rad/s, and one back over the whole way."""
+    earned = 0.0
+    for angle in [0.02] * 9 + [-0.18]:
+        m, cfg = measured("z", angle, max_speed=1.0)
+        earned += CubeRotation.rewards(m, cfg)["spin"].item()
+    assert earned == pytest.approx(0.0, abs=1e-3)
+
+
 def test_haste_earns_no_more():
     m, cfg = measured("z", 0.1)
     assert m["speed"].item() == pytest.approx(5.0, rel=1e-4)

@@ -73,7 +73,7 @@ class CubeRotation(InHand):
 
     | term       | value                                                                                    |
     |------------|------------------------------------------------------------------------------------------|
-    | spin       | speed of the turn about the axis, rad/s, of what really turned, clipped to +-max_speed   |
+    | spin       | speed of the turn about the axis, rad/s, of what really turned; max_speed at most        |
     | other_spin | speed of the rest of the turn, rad/s                                                     |
     | drift      | distance from where it lay at the start, seen from the palm, in units of 5 cm            |
     | action     | sum of squared actions                                                                   |
@@ -99,7 +99,9 @@ class CubeRotation(InHand):
         speed = m["speed"]
         rest = m["turned"] - speed.unsqueeze(1) * axis_of(m, cfg)
         return {
-            "spin": speed.clamp(-cfg.task.max_speed, cfg.task.max_speed),
+            "spin": speed.clamp(
+                max=cfg.task.max_speed
+            ),  # not from below: else turning slowly and jerking back would pay
             "other_spin": torch.linalg.vector_norm(rest, dim=1),
             "drift": m["away"] / 0.05,
             "action": m["last_actions"].square().sum(1),
