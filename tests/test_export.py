@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def exported(tmp_path_factory):
         return made[name, words]
 
     return get
+
+
+@pytest.fixture(autouse=True)
+def own_log(monkeypatch):
+    """A training that another test has run in this process has left its console."""
+    monkeypatch.setattr(logging.root, "handlers", [])
 
 
 @pytest.fixture

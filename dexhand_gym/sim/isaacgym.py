@@ -31,8 +31,8 @@ from dexhand_gym.hands.hand import Hand
 from dexhand_gym.hands.mjcf import numbers, write_plain_mjcf
 from dexhand_gym.hands.pair import Hands
 from dexhand_gym.objects import Object
-from dexhand_gym.sim import isaacgym_objects
 from dexhand_gym.sim.base import MOST, REPORTED, PhysxConfig, Scene, SimConfig, Variation, View, check_properties
+from dexhand_gym.sim.isaacgym_objects import in_each, make_asset, things_of
 from dexhand_gym.sim.kinematics import Kinematics
 
 _EYE, _TARGET, _FIELD = (-0.5, -0.86, 0.52), (-0.05, 0.0, 0.12), 50.0  # m, m, degrees across: the camera of scene.xml
@@ -63,7 +63,7 @@ class IsaacGymSimulator:
         if scene.edit_spec is not None:
             raise ValueError("the task changes MuJoCo's model (edit_spec), which Isaac Gym has not: allowed is MuJoCo")
         check_variation(scene, variation or {}, num_envs)
-        objects_of = isaacgym_objects.in_each(scene, num_envs, variation or {})
+        objects_of = in_each(scene, num_envs, variation or {})
         hands_of = {name: np.asarray(rows) for name, rows in (variation or {}).items() if name in OF_DRIVES}
         if self.device.type == "cuda" and IsaacGymSimulator._started:
             raise RuntimeError("Isaac Gym takes one simulator per process: a second one crashes it on GPUs")
@@ -154,7 +154,7 @@ class IsaacGymSimulator:
             succeeded(gym.set_actor_dof_properties(env, actor, drives), "set_actor_dof_properties")
             self._set_friction(env, actor, 1.0)
             hands.append(gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM))
-            for thing in isaacgym_objects.things_of(scene, objects_of, i):
+            for thing in things_of(scene, objects_of, i):
                 boxes.append(self._add_object(env, i, thing, self._asset_of(thing, physx, assets)))
             self.envs.append(env)
             if i < self.view.cameras:
@@ -197,7 +197,7 @@ class IsaacGymSimulator:
         """The asset of its shape and mass, from `assets` if it is there."""
         key = thing.shape, thing.size, thing.file, thing.parts, thing.mass
         if key not in assets:
-            found = isaacgym_objects.make_asset(self.gym, self.sim, thing, asset_options(physx))
+            found = make_asset(self.gym, self.sim, thing, asset_options(physx))
             assets[key] = succeeded(found, "create_box" if thing.shape == "box" else "load_asset")
         return assets[key]
 
