@@ -13,7 +13,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -25,8 +25,6 @@ from .policy import Policy
 from .ros_body import RosBody, ros2_publisher
 from .sim_body import SimBody
 from .targets import Targets
-
-SIMULATED = ("sim", "mock")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -50,15 +48,20 @@ def main(argv: Optional[List[str]] = None) -> int:
         check(args)
         contract = Contract(args.policy)
         steps_in(contract, args.seconds)
-        policy, body = Policy(contract, args.runtime), make_body(contract, args)
-        results = [
-            episode(contract, policy, body, args, i) for i in range(args.episodes if args.body in SIMULATED else 1)
-        ]
+        policy, (body, world) = Policy(contract, args.runtime), make_body(contract, args)
+        held = 0
+        for i in range(args.episodes if world else 1):
+            found, success = episode(contract, policy, body, world, args, i)
+            held += success
+            if found.why != "done":
+                return 130 if found.why == "interrupted" else 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # once more, while the hand opened
+        return 130
     if args.until_height:
-        print(f"{sum(results)} of {len(results)} lifted above {args.until_height} m and held for 2 s")
+        print(f"{held} of {args.episodes} lifted above {args.until_height} m and held for 2 s")
     return 0
 
 
@@ -72,13 +75,15 @@ def check(args: Any) -> None:
         raise ValueError(f"--log {args.log}: allowed is a .npz file in a folder that is there, and one episode")
 
 
-def make_body(contract: Contract, args: Any) -> Any:
-    """Raises ValueError, one line, where something is not installed."""
+def make_body(contract: Contract, args: Any) -> Tuple[Any, Any]:
+    """The body, and the simulation behind it, which has reset() and highest(); None for a real one. Raises ValueError, one
+    line, where something is not installed."""
     if args.body == "sim":
-        return SimBody(contract)
+        body = SimBody(contract)
+        return body, body
     if args.body == "mock":
         hand = MockHand(contract, args.low_pass, args.lost)
-        return DexHandBody(contract, hand, hand)
+        return DexHandBody(contract, hand, hand), hand
     try:
         import pyzlg_dexhand  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -87,18 +92,16 @@ def make_body(contract: Contract, args: Any) -> Any:
     sdk = getattr(pyzlg_dexhand, name)()
     if not sdk.init():
         raise ValueError(f"{name} cannot be opened: is the CAN adapter there?")
-    body = DexHandBody(contract, sdk)
-    return body if args.body == "dexhand" else RosBody(contract, ros2_publisher(), body.read)
+    hand = DexHandBody(contract, sdk)
+    return hand if args.body == "dexhand" else RosBody(contract, ros2_publisher(), hand.read, hand.arm), None
 
 
-def episode(contract: Contract, policy: Policy, body: Any, args: Any, i: int) -> bool:
-    """One run; whether the object was held above --until-height for 2 s."""
-    targets, sim = Targets(contract), getattr(getattr(body, "sdk", body), "body", getattr(body, "sdk", body))
-    if args.body in SIMULATED:
+def episode(contract: Contract, policy: Policy, body: Any, world: Any, args: Any, i: int) -> Tuple[Run, bool]:
+    """One run, and whether the object was held above --until-height for 2 s."""
+    targets, held = Targets(contract), 0.0
+    if world:
         starts = contract.said["starts"]
-        start = {name: rows[i % len(rows)] for name, rows in starts.items()}
-        targets.reset(getattr(body, "sdk", body).reset(start))
-    held = 0.0
+        targets.reset(world.reset({name: rows[i % len(rows)] for name, rows in starts.items()}))
 
     def tell(found: Run, readings: Dict[str, Any], current: Any) -> bool:
         nonlocal held
@@ -107,24 +110,17 @@ def episode(contract: Contract, policy: Policy, body: Any, args: Any, i: int) ->
             print(json.dumps({"time": round(found.steps * contract.control_dt, 4), **row}), flush=True)
         if not args.quiet and found.steps % max(1, round(0.5 / contract.control_dt)) == 0:
             print(table(contract, found, readings, current), file=sys.stderr, flush=True)
-        if args.until_height:
-            high = any(pose[2] > args.until_height for pose in objects(sim))
-            held = held + contract.control_dt if high else 0.0
-        return bool(args.until_height) and held >= 2.0
+        if world and args.until_height:
+            held = held + contract.control_dt if world.highest() > args.until_height else 0.0
+        return held >= 2.0
 
-    found = run(contract, body, args.seconds, targets, policy, realtime=args.body not in SIMULATED, tell=tell)
+    found = run(contract, body, args.seconds, targets, policy, realtime=not world, tell=tell)
     if args.log:
         save_log(found, args.log)
     if not args.quiet or found.why != "done":
         late = f"{found.late} late, by {1e3 * found.worst:.1f} ms at most, {1e3 * found.busy:.2f} ms a step"
         print(f"{found.why}: {found.steps} steps, {late}, {found.lost} without feedback", file=sys.stderr)
-    return held >= 2.0
-
-
-def objects(sim: Any) -> List[Any]:
-    """Poses of a simulation's objects."""
-    readings = sim.read()
-    return [readings[name] for name in sim.objects]
+    return found, held >= 2.0
 
 
 def table(contract: Contract, found: Run, readings: Dict[str, Any], current: Any) -> str:

@@ -46,6 +46,10 @@ class MockHand:
         self.frames = [self._frame(self.body.read())] * len(BOARDS)
         return self.targets.astype(np.float32)
 
+    def highest(self) -> float:
+        """See SimBody.highest()."""
+        return self.body.highest()
+
     # What an arm has -------------------------------------------------------------------------------------------------
 
     def send(self, targets: Array) -> None:

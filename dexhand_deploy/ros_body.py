@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 
 from .contract import Contract
+from .dexhand_body import Arm
 
 Array = Any
 
@@ -25,20 +26,23 @@ class RosBody:
         contract: Contract,
         publish: Callable[[List[str], List[float]], None],
         feedback: Callable[[], Dict[str, Any]],
+        arm: Any = None,
     ):
         self.contract, self.publish, self.feedback = contract, publish, feedback
+        self.arm = Arm(contract) if arm is None else arm
         self.names = [str(name) for name in contract.said["hand"]["active_joints"]]
         rows = [contract.joints.index(name) for name in self.names]
         self.scale = contract.coupling[rows][:, contract.base :]
 
     def send(self, targets: Array) -> None:
-        """Sends the fingers' part of these action targets [T]; the base's is the arm's business."""
+        """Sends the fingers' part of these action targets [T], and the base's to the arm."""
+        self.arm.send(targets[: self.contract.base])
         positions = self.scale @ np.asarray(targets[self.contract.base :], float)
         self.publish(self.names, positions.tolist())
 
     def read(self) -> Dict[str, Any]:
-        """What feedback() returns."""
-        return self.feedback()
+        """What feedback() returns, and where the arm is."""
+        return {**self.feedback(), "base": np.asarray(self.arm.read())}
 
     def health(self) -> Dict[str, Any]:
         """The node tells nothing."""

@@ -115,6 +115,11 @@ class SimBody:
             readings[name] = np.array([*pose[:3], *pose[4:], pose[3]])
         return readings
 
+    def highest(self) -> float:
+        """Height of the highest object's middle, m; -inf where there is none."""
+        readings = self.read()
+        return max((float(readings[name][2]) for name in self.objects), default=-np.inf)
+
     def health(self) -> Dict[str, Any]:
         """See loop.Body: a simulation is always well."""
         return {}

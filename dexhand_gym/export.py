@@ -35,13 +35,14 @@ import numpy as np
 import torch
 
 import dexhand_gym
+from dexhand_deploy import Contract, Policy
+from dexhand_deploy.contract import FORMAT
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.actions import clamp_position, clamp_velocity, position, position_delta  # noqa: F401
 from dexhand_gym.hands.pair import parts_of
 from dexhand_gym.sim.base import SimConfig
 
-FORMAT = "dexhand contract 1"  # that of dexhand_deploy.contract
 AGREE = 1e-5
 """What runtimes may differ by."""
 STEPS = 64
@@ -118,7 +119,6 @@ def ours() -> Tuple[Any, Any]:
         from dexhand_gym.command import configs  # pyright: ignore[reportAttributeAccessIssue]
         from dexhand_gym.ppo import policy  # pyright: ignore[reportMissingImports]
     except ImportError:
-        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
         import configs
         from ppo import policy
     return configs, policy
@@ -138,8 +138,7 @@ def export(cfg: Any, policy: Any, out: Path, starts: int = 64) -> Path:
             layers = layers_of(loaded.agent)
             write_npz(folder / "policy.npz", layers)
             write_onnx(folder / "policy.onnx", layers)
-            contract = contract_of(env, cfg, loaded.agent, loaded.iteration)
-            contract["starts"] = starts_of(env, starts)
+            contract = contract_of(env, cfg, loaded.agent, loaded.iteration, starts)
             (folder / "contract.json").write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
             (folder / "model.xml").write_text(plain_model(env), encoding="utf-8")
             check(folder, env, loaded.agent)
@@ -227,9 +226,6 @@ def activation_nodes(helper: Any, name: str, source: str, to: str) -> List[Any]:
 
 def check(folder: Path, env: Any, agent: Any) -> None:
     """Raises ValueError, one line, unless all runtimes compute what torch does."""
-    sys.path.append(str(Path(__file__).resolve().parent.parent))
-    from dexhand_deploy import Contract, Policy
-
     contract = Contract(folder)
     rows = torch.cat((episode(env, agent), 3 * torch.randn(64, agent.obs_size)))
     with torch.no_grad():
@@ -254,7 +250,7 @@ def episode(env: Any, agent: Any) -> torch.Tensor:
 # --- The contract ----------------------------------------------------------------------------------------------------
 
 
-def contract_of(env: Any, cfg: Any, agent: Any, iteration: int) -> Dict[str, Any]:
+def contract_of(env: Any, cfg: Any, agent: Any, iteration: int, starts: int) -> Dict[str, Any]:
     """All that has to be known to use the policy, as JSON has it."""
     hand, task, sim = env.hand, cfg.task, cfg.sim
     seen = env.observations()
@@ -299,6 +295,7 @@ def contract_of(env: Any, cfg: Any, agent: Any, iteration: int) -> Dict[str, Any
             "self_collision": env.sim.scene.self_collision,
             "objects": [described(thing) for thing in env.sim.scene.objects],
         },
+        "starts": starts_of(env, starts),
         "notes": list(NOTES),
     }
 

@@ -23,7 +23,6 @@ if __name__ == "__main__":
 import numpy as np
 import yaml
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
 from dexhand_deploy import Contract, SimBody
 
 MOST_DELAY = 8

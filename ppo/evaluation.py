@@ -19,13 +19,12 @@ def evaluate(env: Any, agent: Agent, episodes: int, tell: Callable[[int], None] 
     obs, _ = env.reset()
     left = torch.full((env.num_envs,), episodes // env.num_envs, device=obs.device)
     left[: episodes % env.num_envs] += 1
-    rows, endings, figures, done = [], {}, [], 0
+    rows, endings, figures, done = [], {}, list(getattr(env, "figures", ())), 0
     while (left > 0).any():
         obs, *_, info = env.step(agent.to_env(agent.act_deterministic(obs)))
         counted = info["_episode"] & (left > 0)
         left -= counted.long()
         endings = info["endings"]
-        figures = [name for name in info["episode"] if name not in ("r", "l")]
         of_episode = [info["episode"][name] for name in ("r", "l", *figures)]
         columns = (info["success"], *of_episode, *endings.values())
         rows.append(torch.stack([column.double() for column in columns], 1)[counted])

@@ -245,7 +245,10 @@ def test_ros_gets_one_joint_of_every_motor(contract):
     assert message["r_f_joint2_1"] == pytest.approx(0.1)
     assert "r_f_joint4_1" not in message and "r_f_joint5_1" not in message, "which the node would average"
     assert message["r_f_joint1_3"] == pytest.approx(0.4) and "r_f_joint1_4" not in message
-    assert body.read() == {"angles": 1}
+    assert body.read()["angles"] == 1
+    targets[2] = 0.05
+    body.send(targets)
+    assert body.read()["base"][2] == pytest.approx(0.05), "the arm went along"
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
@@ -272,6 +275,22 @@ def test_the_command_logs_and_tells(folder, tmp_path):
     with np.load(tmp_path / "run.npz") as log:
         assert log["targets"].shape == (50, 18) and log["reading_forces_pad"].shape == (50, 5, 3)
         np.testing.assert_allclose(log["targets"][:, 0], [row["ARTx"] for row in rows], atol=1e-6)
+
+
+def test_a_run_that_was_stopped_is_no_success(folder, monkeypatch, capsys):
+    """Its exit status says so, and no other episode begins."""
+    monkeypatch.setattr("dexhand_deploy.loop.stopped", lambda *args: "something is wrong")
+    assert main(["--policy", str(folder), "--body", "mock", "--episodes", "3", "--quiet"]) == 1
+    assert capsys.readouterr().err.count("something is wrong: 1 steps") == 1
+
+
+def test_an_interrupted_run_opens_the_hand_and_ends(folder, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dexhand_deploy.loop.stopped", interrupt)
+    assert main(["--policy", str(folder), "--body", "mock", "--episodes", "3", "--quiet"]) == 130
+    assert capsys.readouterr().err.count("interrupted: 1 steps") == 1
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_a_rotation_vector_is_the_short_way(angle):
     assert rotation_vector(-quat((0.0, 0.6, 0.8), angle))[0].tolist() == pytest.approx(found[0].tolist(), abs=1e-5)
 
 
+def test_half_a_turn_is_not_none():
+    """Whatever the sign of a w that is 0."""
+    for w in (0.0, -0.0):
+        assert rotation_vector(torch.tensor([[0.0, 1.0, 0.0, w]])).norm().item() == pytest.approx(math.pi)
+
+
 def test_what_a_moving_palm_carries_does_not_move_in_it():
     """The palm turns about the vertical at 2 rad/s and slides along x at 0.1 m/s; the object is 5 cm beside it."""
     palm = torch.cat((torch.tensor([[0.0, 0.0, 0.3]]), quat((0.0, 0.0, 1.0), math.pi / 2)), 1)

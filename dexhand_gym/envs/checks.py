@@ -206,6 +206,11 @@ def check_scene(scene: Any, taken: Collection[str]) -> Scene:
             raise ValueError(f"scene().objects: {name!r} is there twice, allowed is a name of its own for each")
         if name in taken:
             raise ValueError(f"scene().objects: {name!r} is the name of something else, allowed is another")
+    for ghost in scene.ghosts:
+        if not isinstance(ghost, Object) or ghost.name not in taken:
+            raise ValueError(
+                f"scene().ghosts: {ghost!r} is no Object with the name of a quantity, which says where it is"
+            )
     return scene
 
 

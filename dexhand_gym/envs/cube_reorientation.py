@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.envs.in_hand import InHand, InHandConfig, rotation_vector
+from dexhand_gym.envs.in_hand import InHand, InHandConfig, first, rotation_vector
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.hands.placing import constant
 from dexhand_gym.sim import Scene
@@ -132,8 +132,10 @@ def shown_goal(m: Dict[str, Tensor], cfg: Any) -> Tensor:
 class CubeReorientation(InHand):
     """Turn a cube in the hand to a goal orientation, and when that is reached to the next, as often as possible in 60 s.
 
-    **Actions, start** as CubeRotation. **Goals** one after the other: `goals` in the palm's frame; the next one is wanted from the step after
-    the last was reached. Pictures show the goal as a ghost above the hand.
+    **Actions, start** as CubeRotation.
+
+    **Goals** `goals`, in the palm's frame; the next one is wanted from the step after the last was reached. Pictures show
+    it as a ghost above the hand.
 
     **Observations** in_hand.SIGHT and goal_difference [N, 4], the turn that is left, in the palm's frame, with w >= 0; with
     `observe="touch"` in_hand.TOUCH and goal [N, 4]. Privileged: object_in_palm, active_finger_dof_vel, goal_difference,
@@ -157,11 +159,7 @@ class CubeReorientation(InHand):
     config = CubeReorientationConfig
     quantities = {
         **InHand.quantities,
-        "first_turn": lambda m, cfg: torch.where(
-            (m["episode_step"] == 0).unsqueeze(1),
-            m["object_quat_in_palm"],
-            m.get("prev_first_turn", m["object_quat_in_palm"]),
-        ),
+        "first_turn": lambda m, cfg: first(m, "first_turn", m["object_quat_in_palm"]),
         "last_count": last_count,
         "goal": goal,
         "goal_age": goal_age,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Dict, List, Literal, Tuple
 
@@ -74,8 +74,6 @@ class InHandConfig(TaskConfig):
     """What the policy sees, in this order."""
     critic_observation_keys: Tuple[str, ...] = ("object_in_palm", "active_finger_dof_vel", "episode_time")
     """What the critic sees in addition, in training."""
-    reward_weights: Dict[str, float] = field(default_factory=dict)
-    """Weight of each reward term and ending."""
 
     def validate(self) -> None:
         """Raises ValueError, one line, for values that contradict each other. Puts the policy's keys in place that
@@ -116,7 +114,7 @@ def turned(m: Dict[str, Tensor], cfg: Any) -> Tensor:
 
 def rotation_vector(q: Tensor) -> Tensor:
     """Axis times angle [..., 3] of rotations [..., 4] by pi at most, rad."""
-    vector, w = q[..., :3] * q[..., 3:].sign(), q[..., 3:].abs()
+    vector, w = torch.where(q[..., 3:] < 0, -q[..., :3], q[..., :3]), q[..., 3:].abs()
     length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     return vector * (2 * torch.atan2(length, w) / length.clamp(min=1e-9))
 
