@@ -176,8 +176,8 @@ class Mesh(Object):
 @dataclass
 class AnyOf(Object):
     """One of several objects, another in each environment and, with MuJoCo's engines, in each episode: a Variation
-    "<name>.which" says which, by number. The others' names, colours, marks and places do not count; those of one shape have one
-    `condim`."""
+    "<name>.which" says which, by number. The others' names, colours, marks and places do not count; those of one shape
+    have one `condim`."""
 
     name: Name = "object"
     shape: Shape = "mesh"  # in what concerns the rest of the package: it has one size

@@ -82,7 +82,8 @@ class EnvConfig:
     spacing: Annotated[float, Range(0, 100)] = 0.6
     """Distance between environments where they are shown side by side, m."""
     hand: str = "auto"
-    """auto (the right one, or the one that the task is for), right, left, both (two that face each other), or your own hand, by the name under which it is registered or as package.module:HAND."""
+    """auto (the right one, or the one that the task is for), right, left, both (two that face each other), or your own hand,
+    by the name under which it is registered or as package.module:HAND."""
     hand_height: Annotated[float, Range(-10, 10)] = 0.25
     """Height of the hand's anchor, m: where it is when all base dofs are zero, palm down, fingers along +x."""
     self_collision: bool = False
