@@ -29,6 +29,7 @@ from rich.console import Console
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.config import override
+from dexhand_gym.envs.randomize_config import OF_TRAINING
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.sim import choose_engine
 from dexhand_gym.watch import check_watching, watched
@@ -128,7 +129,8 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml records it
     if train.test:
-        cfg.task.randomize.curriculum = 0.0  # a test is as wide as its ranges
+        for name in OF_TRAINING:
+            setattr(cfg.task.randomize, name, 0.0)  # a test is as wide as its ranges
         train.test_episodes = 256 if train.test_episodes is None else train.test_episodes
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes or cfg.env.num_envs)
     ppo.be_deterministic(train.torch_deterministic)
@@ -196,8 +198,7 @@ def train(
     if not distributed.is_main():
         return
     best = workspace.best_checkpoint(folder)
-    if env.width is not None:
-        env.width.fill_(1.0)  # a test is as wide as its ranges
+    env.widen()
     film("best")
     if cfg.train.test_episodes != 0:
         Policy(env, cfg.train, best).measure(cfg.train.test_episodes or env.num_envs, folder, console)
@@ -213,7 +214,7 @@ def train(
 def trials_of(cfg: RunConfig, agent: ppo.Agent) -> Trials:
     """Environments of their own, in which a policy in training is tested."""
     apart = {"env.num_envs": ATTEMPTS, "env.compile": False, "env.render": False, "env.record_video": False}
-    apart["task.randomize.curriculum"] = 0.0
+    apart.update({f"task.randomize.{name}": 0.0 for name in OF_TRAINING})
     env = make_vec_env(find_task(cfg.task_name), ATTEMPTS, override(cfg, apart), cfg.train.seed + 2**20)
     return Trials(env, agent, float(cfg.train.stop_at_success or 0))
 

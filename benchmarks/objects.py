@@ -23,6 +23,7 @@ import configs
 import torch
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.randomize_config import OF_TRAINING
 from dexhand_gym.object_sets import family, load_set
 from ppo.evaluation import wilson
 from ppo.policy import Policy
@@ -45,7 +46,8 @@ def main() -> None:
         if args.episodes < 1:
             raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
         flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
-        flags += ["--num-envs", str(args.episodes), "--task.randomize.curriculum", "0"]
+        flags += ["--num-envs", str(args.episodes)]
+        flags += [word for name in OF_TRAINING for word in (f"--task.randomize.{name}", "0")]
         runs = {objects: configs.parse([*flags, "--task.objects", objects]) for objects in args.objects}
         for cfg in runs.values():
             load_set(cfg.task.objects, cfg.task.mesh_unit)  # a mistake in the last is told before the first is played

@@ -151,6 +151,28 @@ def test_a_curriculum_begins_with_what_is_thick():
     assert len(env.measured["box_which"].unique()) == 32
 
 
+def test_what_failed_is_tried_again():
+    """With retry 0.8 about 0.8 of 1000 failed attempts have the same object again, those that succeeded have another (one
+    of 32), and a test draws anew."""
+    env = make(1000, "held_out:box", randomize={"retry": 0.8})
+    assert len(env.reset(seed=1) and env.measured["box_which"].unique()) == 32, "the first objects are any"
+
+    def kept():
+        before = env.measured["box_which"].clone()
+        env.reset()
+        return (env.measured["box_which"] == before).float().mean().item()
+
+    env.step(torch.zeros(1000, 18))
+    assert kept() == pytest.approx(0.8 + 0.2 / 32, abs=0.04)
+    env.step(torch.zeros(1000, 18))
+    env.consecutive_successes.fill_(1)
+    assert kept() < 0.06
+    env.step(torch.zeros(1000, 18))
+    env.consecutive_successes.fill_(0)
+    env.widen()
+    assert kept() < 0.06
+
+
 def test_a_folder_is_found_from_everywhere(folder, monkeypatch):
     monkeypatch.chdir(Path(folder).parent)
     cfg = parse(["--task", "ObjectGrasping", "--task.objects", Path(folder).name, "--task.mesh-unit", "0.001"])

@@ -80,6 +80,7 @@ def measured(step=10, left=0.5, goals_reached=2.0, just_reached=0.0, age=1.0, **
         "prev_reached": torch.tensor([just_reached]),
         "prev_goals_reached": torch.tensor([goals_reached]),
         "prev_goal_age": torch.tensor([age]),
+        "prev_goal_angle": torch.tensor([0.6]),
     }
     return Measured(raw, CubeReorientation.quantities, cfg), cfg
 
@@ -92,6 +93,7 @@ def test_what_is_left_to_turn():
     terms = {name: value.item() for name, value in CubeReorientation.rewards(m, cfg).items()}
     assert terms == {
         "rotation": pytest.approx(1 / 0.6, abs=1e-4),
+        "progress": pytest.approx(0.1 / 0.02, abs=1e-3),
         "reached": 0.0,
         "drift": pytest.approx(0.5),
         "action": pytest.approx(3.0),
@@ -110,6 +112,7 @@ def test_a_goal_counts_once_and_the_next_step_wants_another():
     assert m["goal"].tolist() != m["prev_goal"].tolist()
     assert m["goal_age"].item() == 0.0
     assert m["goals_reached"].item() == 3.0 + m["reached"].item()
+    assert CubeReorientation.rewards(m, cfg)["progress"].item() == 0.0, "the next goal is another, not farther away"
     torch.testing.assert_close(m["goal"], any_orientation(uniform(m, torch.tensor([3.0]), 3)))
     assert measured(left=0.3, success_tolerance=0.1)[0]["reached"].item() == 0.0
 

@@ -405,7 +405,7 @@ def test_pushes_by_their_rate_and_size():
 
 
 def test_everything_is_everything():
-    rest = {"per", "curriculum", "push_rate"}
+    rest = {"per", "curriculum", "retry", "push_rate"}
     assert {*EVERYTHING, *rest} == set(vars(RandomizeConfig()))
 
 
@@ -495,9 +495,10 @@ def test_a_training_is_tested_at_full_width(tmp_path, monkeypatch):
     assert widths == [1.0]
 
 
-def test_a_curriculum_needs_a_success():
-    ranges = {"task.randomize.curriculum": 0.9, "task.randomize.link_mass": (0.5, 1.5)}
-    with pytest.raises(ValueError, match="^task.randomize.curriculum = 0.9: allowed is 0, for no success is defined"):
+@pytest.mark.parametrize("name", ["curriculum", "retry"])
+def test_what_looks_at_successes_needs_one(name):
+    ranges = {f"task.randomize.{name}": 0.9, "task.randomize.link_mass": (0.5, 1.5)}
+    with pytest.raises(ValueError, match=f"^task.randomize.{name} = 0.9: allowed is 0, for no success is defined"):
         gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=2, device="cpu", **ranges)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dexhand_gym.envs.config import TaskConfig
 from dexhand_gym.envs.mirror import OF_THE_HAND
+from dexhand_gym.envs.randomize_config import OF_TRAINING, RandomizeConfig
 from dexhand_gym.fields import check, check_name, shortened
 from dexhand_gym.objects import Object
 from dexhand_gym.sim import Scene
@@ -255,3 +256,10 @@ def check_variation(variation: Any) -> None:
 
 def numbers(shape: Iterable[int]) -> str:
     return f"[{', '.join('any' if n < 0 else str(n) for n in shape)}]"
+
+
+def check_training(randomize: RandomizeConfig, successes: Sequence[str]) -> None:
+    """Raises ValueError, one line, for what needs a success in a task that defines none."""
+    for name in () if successes else OF_TRAINING:
+        if value := getattr(randomize, name):
+            raise ValueError(f"task.randomize.{name} = {value}: allowed is 0, for no success is defined")

@@ -47,6 +47,7 @@ class CubeReorientationConfig(InHandConfig):
     reward_weights: Dict[str, float] = field(
         default_factory=lambda: {
             "rotation": 1.0,
+            "progress": 2.0,
             "reached": 250.0,
             "drift": -0.5,
             "action": -0.002,
@@ -146,6 +147,7 @@ class CubeReorientation(InHand):
     | term     | value                                                                     |
     |----------|---------------------------------------------------------------------------|
     | rotation | 1 / (what is left to turn, rad, + 0.1)                                    |
+    | progress | speed at which what is left to turn falls, rad/s                         |
     | reached  | 1 in the step in which a goal is reached                                  |
     | drift    | distance from where it lay at the start, seen from the palm, units of 5 cm |
     | action   | sum of squared actions                                                    |
@@ -169,7 +171,7 @@ class CubeReorientation(InHand):
         "goals_reached": lambda m, cfg: m["last_count"] + m["reached"],
         "shown_goal": shown_goal,
     }
-    remembered = (*InHand.remembered, "first_turn", "goal", "goal_age", "reached", "goals_reached")
+    remembered = (*InHand.remembered, "first_turn", "goal", "goal_age", "goal_angle", "reached", "goals_reached")
     figures = ("goals_reached",)
     train_defaults = {**InHand.train_defaults, "reward_scale": 0.01}
 
@@ -183,6 +185,7 @@ class CubeReorientation(InHand):
         """Unweighted terms, see the class's table."""
         return {
             "rotation": 1.0 / (m["goal_angle"] + 0.1),
+            "progress": torch.where(m["goal_age"] > 0, m["prev_goal_angle"] - m["goal_angle"], 0.0) / cfg.control_dt,
             "reached": m["reached"],
             "drift": m["away"] / 0.05,
             "action": m["last_actions"].square().sum(1),

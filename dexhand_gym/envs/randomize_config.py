@@ -18,6 +18,11 @@ Angle = Annotated[float, Range(0, 1.6)]
 LEAST = 1e-9
 """Steps and limits of sensors are not finer, for numbers of 32 bits divide by them."""
 
+OF_TRAINING = ("curriculum", "retry")
+"""What says what a training meets when; a test has none of it."""
+WIDENING = 0.02
+"""What a curriculum adds to the width of ranges at a time, of 1."""
+
 
 @dataclass
 class RandomizeConfig:
@@ -30,6 +35,9 @@ class RandomizeConfig:
     curriculum: Share = 0.0
     """Above 0: ranges and pushes begin at their nominal values and widen while this share of the attempts succeeds, to
     their full width in 50 steps at least (an iteration of training each)."""
+    retry: Annotated[float, Range(0, 0.99)] = 0.0
+    """With this probability an attempt that failed is followed by one with the same draw, the same object for example, so
+    that training meets more often what is hard."""
 
     box_size: Optional[Tuple[Size, Size]] = None
     """Largest extent of the objects, m; None: env.object.size."""
@@ -133,9 +141,12 @@ class RandomizeConfig:
         for name in ("joint_position_step", "contact_force_step", "contact_force_limit"):
             if 0 < getattr(self, name) < LEAST:
                 raise ValueError(f"task.randomize.{name} = {getattr(self, name)}: allowed is 0, or {LEAST} or more")
-        if self.curriculum and self.per == "environment":
-            raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0 with per = 'environment'")
-        names = [item.name for item in fields(self) if item.name not in ("per", "curriculum", "push_rate")]
+        for name in OF_TRAINING:
+            if getattr(self, name) and self.per == "environment":
+                raise ValueError(
+                    f"task.randomize.{name} = {getattr(self, name)}: allowed is 0 with per = 'environment'"
+                )
+        names = [item.name for item in fields(self) if item.name not in ("per", *OF_TRAINING, "push_rate")]
         if self.curriculum and not widens and not any(self.is_on(name) for name in names):
             raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0, for nothing is randomised")
         if self.push_rate != RandomizeConfig.push_rate and not (self.push_impulse or self.push_twist):
@@ -191,7 +202,7 @@ AT_EVERY_STEP += ("contact_force_limit", "joint_position_noise", "joint_velocity
 AT_EVERY_STEP += ("contact_force_noise",)
 """What is drawn at every step, or not drawn at all."""
 DRAWN = tuple(
-    item.name for item in fields(RandomizeConfig) if item.name not in ("per", "curriculum", "push_rate", *AT_EVERY_STEP)
+    item.name for item in fields(RandomizeConfig) if item.name not in ("per", *OF_TRAINING, "push_rate", *AT_EVERY_STEP)
 )
 """What is drawn for an episode or an environment."""
 PHYSICAL = tuple(name for name in DRAWN[: DRAWN.index("action_delay")] if name not in ("joint_offset", "coupling"))

@@ -20,6 +20,10 @@ class Redraw:
     def __init__(self, env: Any, own: bool, physics: Optional[Physics], parts: Sequence[Any]):
         """`own`: the task's vary() adds to it. Draws once, in no environment, to learn what numbers it takes."""
         self.sim, self.raw, self.generator, self.physics, self.parts = env.sim, env.raw, env.generator, physics, parts
+        self.retries = env.task.randomize.retry > 0
+        self.retry = torch.full((), env.task.randomize.retry, device=env.device)
+        """With which probability a failed attempt is made again []."""
+        self.episode_step, self.successes = env.raw["episode_step"], env.consecutive_successes
         self.largest = {
             thing.name: env.raw[f"{thing.name}_size"].new_tensor([[max(choice.extents)] for choice in thing.of])
             for thing in env.sim.scene.free
@@ -37,13 +41,18 @@ class Redraw:
         """Whether the engine is told anything."""
         for part in parts:
             part.draw(noted, nobody)
+        if self.retries and not (self.varies or parts):
+            raise ValueError(f"task.randomize.retry = {env.task.randomize.retry}: allowed is 0, for nothing is drawn")
         self.columns = [columns for _, _, columns in ranges]
         rows = [(low, high - low) for low, high, columns in ranges for _ in range(columns)]
         self.low, self.span = torch.tensor(rows, **self.kind).view(-1, 2).unbind(1)
         self.shape = env.num_envs, len(rows)
 
     def __call__(self, own: Dict[str, Tensor], mask: Tensor) -> None:
-        """Draws for the environments in `mask` [N]; `own` is the task's variation."""
+        """Draws for the environments in `mask` [N]; `own` is the task's variation. What has failed may stay (`retry`)."""
+        if self.retries:
+            failed = (self.episode_step > 0) & (self.successes == 0)  # of the episode that has ended, if one has
+            mask = mask & ~(failed & (torch.rand(len(mask), generator=self.generator, device=mask.device) < self.retry))
         if self.varies or self.parts:
             self.apply(torch.rand(self.shape, generator=self.generator, **self.kind), own, mask)
 

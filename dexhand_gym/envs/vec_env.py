@@ -22,6 +22,7 @@ from dexhand_gym.envs.checks import (
     check_seed,
     check_start,
     check_started,
+    check_training,
     check_variation,
 )
 from dexhand_gym.envs.commands import OF_COMMANDS, Commands
@@ -30,6 +31,7 @@ from dexhand_gym.envs.measuring import Instruments, raw_quantities
 from dexhand_gym.envs.parts import of_parts
 from dexhand_gym.envs.quantities import RAW, Measured, finite, half_extents
 from dexhand_gym.envs.randomize import Physics, Pushes, check_engine, choices_for_life, once, randomizable
+from dexhand_gym.envs.randomize_config import WIDENING
 from dexhand_gym.envs.redraw import Redraw
 from dexhand_gym.envs.sensing import OF_SENSORS, Late, Sensors
 from dexhand_gym.envs.state import get_state, set_state
@@ -38,9 +40,6 @@ from dexhand_gym.envs.terms import Terms, Verdict
 from dexhand_gym.fields import check_name, shortened
 from dexhand_gym.sim import Scene, View, choose_engine, make_sim
 from dexhand_gym.sim.base import draws_itself
-
-WIDENING = 0.02
-"""What statistics() adds to the width of ranges, where a curriculum allows it."""
 
 
 class DexHandVecEnv(Task):
@@ -202,9 +201,7 @@ class DexHandVecEnv(Task):
         endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
         """Names of the criteria that end an episode."""
-        if self.width is not None and not terms.successes:
-            value = self.task.randomize.curriculum
-            raise ValueError(f"task.randomize.curriculum = {value}: allowed is 0, for no success is defined")
+        check_training(self.task.randomize, terms.successes)
 
     def _make_spaces(self) -> None:
         def numbers(width: int) -> gym.spaces.Box:
@@ -378,8 +375,7 @@ class DexHandVecEnv(Task):
 
     def observations(self) -> Dict[str, Tensor]:
         """Every quantity of the newest instant by name, each [N, width]: all that policy and critic can observe."""
-        m = self.measured
-        return {name: m[name].reshape(self.num_envs, -1).clone() for name in self.observable()}
+        return {name: self.measured[name].reshape(self.num_envs, -1).clone() for name in self.observable()}
 
     def memory(self) -> Dict[str, Tensor]:
         """The state that persists between steps, as views by name. A task with more state adds it here."""
@@ -402,22 +398,26 @@ class DexHandVecEnv(Task):
         return get_state(self)
 
     def set_state(self, state: Dict[str, Any]) -> None:
-        """Restores a state from get_state(); on the CPU the environment continues from it bit for bit. Raises
-        ValueError, one line, and changes nothing if the state is that of another task, hand or number of
-        environments."""
+        """Restores a state from get_state(); on the CPU what follows is the same bit for bit. Raises ValueError, one
+        line, and changes nothing for that of another task, hand or number of environments."""
         set_state(self, state)
 
     def statistics(self) -> Dict[str, float]:
         """Means since the last call: reward terms, raw and weighted (per step; the weighted ones sum to the reward),
-        endings (share of finished episodes), success_rate (if the task has successes), episode_length, episodes,
-        nonfinite and overflow (counts), randomize_width (with a curriculum, which this widens where enough episodes
-        have succeeded since the last call). Costs one transfer from the device."""
+        endings (share of finished episodes), success_rate (if there are successes), episode_length, episodes, nonfinite
+        and overflow (counts), randomize_width (with a curriculum, which this widens). Costs one transfer."""
         found = self.terms.statistics(self.sim.take_overflow(), self.num_envs)
         if self.width is None:
             return found
         if found.get("success_rate", 0.0) >= self.task.randomize.curriculum:
             self.width.add_(WIDENING).clamp_(max=1.0)
         return {**found, "randomize_width": self.width.item()}
+
+    def widen(self) -> None:
+        """From now on draws are those of a test: at their full width, none of them again."""
+        self._redraw.retry.zero_()
+        if self.width is not None:
+            self.width.fill_(1.0)
 
     def show(self, speed: str = "1x") -> None:
         """Opens `viewer`, a window or a page that shows the environments from now on. Raises RuntimeError if neither is
