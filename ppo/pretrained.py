@@ -1,4 +1,5 @@
-"""The policies that come with the package: a folder for every task, in it one for every version."""
+"""The policies that come with the package: a folder for every task, in it one for every version, v0, v1, ..., and for
+every variant of a version, such as v0_touch."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ PRETRAINED = Path(dexhand_gym.__file__).parent / "pretrained"
 
 
 def resolve(given: Settings, name: str) -> list[str]:
-    """The words of the setting `name`, in which `pretrained`, the newest policy for the task, or `pretrained:v0`, a certain
-    one, has become its folder. Raises ValueError, one line."""
+    """The words of the setting `name`, in which `pretrained`, the newest version for the task, or `pretrained:v0_touch`, a
+    certain one, has become its folder. Raises ValueError, one line."""
     wanted, named, version = " ".join(given[name]).partition(":")
     if wanted != "pretrained":
         return given[name]
@@ -22,7 +23,8 @@ def resolve(given: Settings, name: str) -> list[str]:
     task = only_word("task", given.setdefault("task_name", ["BoxGrasping"]))
     if task not in known:
         raise ValueError(f"{short} = 'pretrained': there is none for {task}, only for {', '.join(known)}")
-    versions = sorted((path.name for path in (PRETRAINED / task).glob("v*")), key=lambda name: int(name[1:]))
+    versions = sorted(path.name for path in (PRETRAINED / task).glob("v*"))
+    newest = max((name for name in versions if "_" not in name), key=lambda name: int(name[1:]))
     if named:
         check_name(short, f"pretrained:{version}", ["pretrained", *(f"pretrained:{name}" for name in versions)])
-    return [str(PRETRAINED / task / (version or versions[-1]))]
+    return [str(PRETRAINED / task / (version or newest))]

@@ -107,11 +107,14 @@ def test_what_the_teacher_saw_comes_first(teacher):
         (["--task.policy-controls-base", "True"], "its task.policy_controls_base is False, here True"),
         (["--env.hand", "left"], "its env.hand is right, here left"),
         (["--task.max-finger-velocity", "1"], "its task.max_finger_velocity is 5.0, here 1.0"),
-        (["--task.axis", "x"], "its task.axis is z, here x"),
+        (["--task.axis", "y"], "its task.axis is x, here y"),
         (["--task.decimation", "2"], "its task.decimation is 1, here 2"),
         (["--test", "--checkpoint", "TEACHER"], "a test has no teacher, allowed is None"),
         (["--train.teacher", "nowhere"], "nowhere"),
-        (["--train.teacher", "pretrained"], "teacher = 'pretrained': there is none for CubeRotation"),
+        (
+            ["--train.teacher", "pretrained:v9"],
+            "teacher: unknown name 'pretrained:v9'",
+        ),
     ],
 )
 def test_mistakes_are_told(teacher, words, message):

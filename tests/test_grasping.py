@@ -12,10 +12,11 @@ from rl_games.algos_torch import central_value, model_builder
 
 import configs
 import dexhand_gym  # noqa: F401  (registers the tasks)
+from dexhand_gym import rotations
 from dexhand_gym.envs.blind_grasping import BlindGrasping, BlindGraspingConfig
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.quantities import Measured
-from examples.pretrained_grasp import load
+from examples.pretrained import load
 from ppo import checkpoint as checkpoints
 from ppo.evaluation import evaluate
 from ppo.ppo import Agent, Progress, best_so_far, make_optimizer, track_success, train
@@ -252,6 +253,39 @@ def test_pretrained_policy_lifts_with_both_hands():
     assert evaluate(env, agent, 64)["success_rate"] >= 0.72, "87.4 % of 1024; fewer than 47 of 64: one chance in 1000"
 
 
+@pytest.mark.slow
+def test_pretrained_policy_lifts_what_it_has_never_touched():
+    env, agent = load("ObjectGrasping", 128, seed=123, **{"task.objects": "held_out"})
+    assert evaluate(env, agent, 128)["success_rate"] >= 0.83, "92.3 % of 8192; fewer than 107 of 128: one in 1000"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("version", "axis", "observe", "turns"),
+    [
+        ("v0", "x", "sight", 6.5),
+        ("v0_y", "y", "sight", 6.5),
+        ("v0_z", "z", "sight", 3.5),
+        ("v0_touch", "x", "touch", 3.5),
+    ],
+)
+def test_pretrained_policy_turns_the_cube(version, axis, observe, turns):
+    """By real turns: the orientation of the cube itself, seen from the palm, goes round."""
+    env, agent = load("CubeRotation", 16, seed=123, checkpoint=f"pretrained:{version}")
+    assert (env.task.axis, env.task.observe) == (axis, observe)
+    obs, _ = env.reset(seed=123)
+    column, angle = "xyz".index(axis), torch.zeros(16)
+    alive = torch.ones(16, dtype=torch.bool)
+    for _ in range(999):
+        before = env.measured["object_in_palm"][:, 3:7].clone()
+        obs, _, terminated, _, _ = env.step(agent.to_env(agent.act_deterministic(obs)))
+        alive &= ~terminated
+        turn = rotations.multiply(env.measured["object_in_palm"][:, 3:7], rotations.conjugate(before))
+        angle += torch.where(alive, 2 * torch.atan2(turn[:, column], turn[:, 3]), 0.0)
+    assert alive.sum() >= 13, "1 to 3 % drop it"
+    assert (angle[alive] / (2 * math.pi)).mean() > turns
+
+
 def test_pretrained_is_small_and_says_how_it_was_made():
     cfg = configs.parse(["--test", "--checkpoint", "pretrained:v0"])
     file = Path(cfg.train.checkpoint)
@@ -259,21 +293,21 @@ def test_pretrained_is_small_and_says_how_it_was_made():
     assert (cfg.train.gamma, cfg.train.separate, cfg.task.randomize.box_size) == (0.995, False, (0.04, 0.06))
     assert sum(path.stat().st_size for path in file.parent.parent.parent.rglob("*") if path.is_file()) < 3e6
     assert checkpoints.load(file)["epoch"] == 600
-    with pytest.raises(
-        ValueError, match="'pretrained': there is none for BaseTask, only for BimanualLift, BlindGrasping, BoxGrasping"
-    ):
+    known = "BimanualLift, BlindGrasping, BoxGrasping, CubeRotation, ObjectGrasping"
+    with pytest.raises(ValueError, match=f"'pretrained': there is none for BaseTask, only for {known}$"):
         configs.parse(["--task", "BaseTask", "--test", "--checkpoint", "pretrained"])
 
 
 def test_pretrained_is_the_newest_and_older_ones_stay():
-    newest = Path(configs.parse(["--test", "--checkpoint", "pretrained"]).train.checkpoint).parts[-3]
-    for task in ("BimanualLift", "BlindGrasping", "BoxGrasping"):
+    for task in (path.name for path in PRETRAINED.iterdir()):
         shipped = {path.name for path in (PRETRAINED / task).iterdir()}
-        assert shipped == {f"v{i}" for i in range(len(shipped))}
-        for version in shipped:
-            cfg = configs.parse(["--task", task, "--test", "--checkpoint", f"pretrained:{version}"])
+        versions = {name for name in shipped if "_" not in name}
+        assert versions == {f"v{i}" for i in range(len(versions))}
+        assert {name.partition("_")[0] for name in shipped} == versions, "variants are of a version"
+        for name, version in (("pretrained", max(versions)), *((f"pretrained:{name}", name) for name in shipped)):
+            cfg = configs.parse(["--task", task, "--test", "--checkpoint", name])
             assert Path(cfg.train.checkpoint).parts[-4:] == (task, version, "nn", "policy.pth")
-    assert newest == max(shipped)
+            assert cfg.train.teacher is None
     for wrong in ("pretrained:v9", "pretrained:", "pretrained: v0"):
         with pytest.raises(
             ValueError, match="checkpoint: unknown name 'pretrained:.*Allowed: pretrained, pretrained:v0"

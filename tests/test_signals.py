@@ -50,7 +50,7 @@ PROGRAMS = {
     "train_ppo.py": TRAIN,
     "dexhand_gym.doctor": [sys.executable, "-m", "dexhand_gym.doctor"],
     "ppo.plot": [sys.executable, "-m", "ppo.plot", "."],
-    "pretrained_grasp.py": [sys.executable, str(ROOT / "examples" / "pretrained_grasp.py")],
+    "pretrained.py": [sys.executable, str(ROOT / "examples" / "pretrained.py")],
     "scripted_grasp.py": [sys.executable, str(ROOT / "examples" / "scripted_grasp.py"), "--num-envs", "4"],
 }
 MOMENTS = [("train_ppo.py", signal.SIGINT, seconds) for seconds in (0.1, 0.4, 0.8, 1.2, 1.8, 2.5, 3.5)]

@@ -21,7 +21,7 @@ AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 class CubeRotationConfig(InHandConfig):
     """A cube that turns about an axis."""
 
-    axis: Union[Literal["x", "y", "z"], Tuple[Part, Part, Part]] = "z"
+    axis: Union[Literal["x", "y", "z"], Tuple[Part, Part, Part]] = "x"
     """The axis in the palm's frame: x out of the palm, y across, z along the fingers, or a vector."""
     max_speed: Annotated[float, Range(0, 100, above=True)] = 2.0
     """Turning faster than this earns no more, rad/s."""
