@@ -1,6 +1,7 @@
 # make train            a virtual environment, then PPO on BoxGrasping (ARGS="..." for anything else)
 # make fast             the quick half of the tests, in under a minute
 # make test             linter, type checker and all tests (MuJoCo Warp's too, on the CPU)
+# make docs             the documentation as a site, in site/; a warning is an error
 # make test38           the tests of what Isaac Gym's users run, on Python 3.8 (5 GB of PyTorch with CUDA)
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -19,7 +20,7 @@ ALL_THERE = [ "$$(dpkg -s $(DEBIAN) 2>/dev/null | grep -c 'ok installed')" = $(w
 # What some tests draw with and look at: a browser, a virtual display, OpenGL without a screen.
 DEBIAN := chromium chromium-driver xvfb xauth libegl1 libegl-mesa0 libosmesa6
 
-.PHONY: train test test38 fast lint debian clean
+.PHONY: train test test38 fast lint docs debian clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train_ppo.py $(ARGS)
@@ -37,6 +38,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/tables.py
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build -q
 
 # Root installs it, anybody else reads how. The tests that want what is missing are skipped, and named at the end.
 debian:
@@ -63,4 +68,4 @@ $(VENV38)/.installed: setup.cfg constraints-38.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV38) *.egg-info
+	rm -rf $(VENV) $(VENV38) *.egg-info site

@@ -1,0 +1,150 @@
+"""Tables that come from the code: writes them into the pages, between `<!-- table: NAME -->` and `<!-- end -->`.
+
+python docs/tables.py            # writes
+python docs/tables.py --check    # exit status 1 if a page is not as the code is
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Set
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import gymnasium  # noqa: E402
+from gymnasium.envs.registration import registry  # noqa: E402
+
+import configs  # noqa: E402
+from dexhand_gym import tasks  # noqa: E402
+from dexhand_gym.envs import task_class  # noqa: E402
+from dexhand_gym.envs.mirror import HAND_MIRRORS  # noqa: E402
+from dexhand_gym.export import KNOWN  # noqa: E402
+from dexhand_gym.hands import find_hand  # noqa: E402
+from dexhand_gym.hands.pair import parts_of  # noqa: E402
+from dexhand_gym.sim import PHYSICS  # noqa: E402
+
+HAND = find_hand("right")
+UNITS = {"slide": "m", "turn": "rad", "finger": "rad"}
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> List[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+
+
+def joints_of(name: str) -> str:
+    """What an action moves: `joint`, with its factor where that is not 1."""
+    moved = HAND.all_actions[name]
+    return ", ".join(f"`{joint}`" + ("" if factor == 1 else f" x {factor:g}") for joint, factor in moved.items())
+
+
+def actions() -> List[str]:
+    bounds = zip(HAND.action_names, HAND.action_kinds, HAND.action_lower, HAND.action_upper)
+    rows = [(i, f"`{n}`", joints_of(n), f"{low:g} to {high:g}", UNITS[k]) for i, (n, k, low, high) in enumerate(bounds)]
+    return markdown(("action", "name", "moves", "limits", "unit"), rows)
+
+
+def dofs() -> List[str]:
+    rows = []
+    for i, (name, low, high) in enumerate(zip(HAND.dof_names, HAND.dof_lower, HAND.dof_upper)):
+        by = [action for action, row in zip(HAND.action_names, zip(*HAND.coupling)) if row[i]]
+        rows.append(
+            (i, f"`{name}`", f"{low:g} to {high:g}", ", ".join(f"`{action}`" for action in by) or "none: fixed")
+        )
+    return markdown(("dof", "name", "limits", "moved by"), rows)
+
+
+def speeds() -> List[str]:
+    rows = []
+    for name in tasks():
+        task = configs.default_config(name).task
+        rows.append((name, task.max_linear_velocity, task.max_angular_velocity, task.max_finger_velocity))
+    return markdown(("task", "base, m/s", "base, rad/s", "fingers, rad/s"), rows)
+
+
+def observations() -> List[str]:
+    """Of all tasks: width, unit, frame, whether the hand reports it, and who sees it."""
+    seen: Dict[str, List[str]] = {}
+    widths: Dict[str, Set[int]] = {}
+    for name in tasks():
+        env: Any = gymnasium.make_vec(f"DexHand/{name}-v0", num_envs=1, device="cpu").unwrapped
+        task, found = env.task, env.observations()
+        for key in dict.fromkeys((*task.policy_observation_keys, *task.critic_observation_keys, *KNOWN)):
+            if key not in found or (parts_of(env.hand) and key in HAND_MIRRORS):  # of both hands together
+                continue
+            short, policy = key.split(".")[-1], key in task.policy_observation_keys
+            widths.setdefault(short, set()).add(found[key].shape[1])
+            who = seen.setdefault(short, [])
+            told = name if policy else f"{name} (critic)"
+            if told not in who and (policy or key in task.critic_observation_keys):
+                who.append(told)
+        env.close()
+    rows = []
+    for key, who in sorted(seen.items()):
+        unit, frame, real = KNOWN[key]
+        many = " or ".join(map(str, sorted(widths[key])))
+        rows.append((f"`{key}`", many, unit, frame, "yes" if real else "", ", ".join(who)))
+    return markdown(("name", "numbers", "unit", "frame", "the hand reports it", "who sees it by default"), rows)
+
+
+def physics() -> List[str]:
+    names = {"substeps": "substeps", "solver.iterations": "iterations (0: until it converges)"}
+    names |= {"solver.ls_iterations": "line search", "solver.cone": "friction cone"}
+    rows = []
+    for field, label in names.items():
+        cells = []
+        for preset in PHYSICS.values():
+            value = dataclasses.asdict(preset)
+            for part in field.split("."):
+                value = value[part]
+            cells.append(value)
+        rows.append((f"`sim.{field}`", label, *cells))
+    return markdown(("", "", *PHYSICS), rows)
+
+
+def endings() -> List[str]:
+    rows = []
+    for name, where in tasks().items():
+        cls, task = task_class(where), configs.default_config(name).task
+        registered = next(id for id in registry if id.startswith(f"DexHand/{name}-v"))
+        env = gymnasium.make_vec(registered, num_envs=1, device="cpu").unwrapped
+        criteria = [", ".join(f"`{x}`" for x in found) for found in (env.success_criteria, env.failure_criteria)]
+        steps = f"{task.episode_length} ({task.episode_length * env.control_dt:g} s)"
+        rows.append((f"[{cls.__name__}](../{cls.__module__.replace('.', '/')}.py)", *criteria, steps))
+        env.close()
+    return markdown(("task", "success", "failure", "time-out, steps"), rows)
+
+
+TABLES: Dict[str, Callable[[], List[str]]] = {
+    function.__name__: function for function in (actions, dofs, speeds, observations, physics, endings)
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the code has them."""
+
+    def table(match: re.Match) -> str:
+        return "\n".join((match[1], "", *TABLES[match[2]](), "", "<!-- end -->"))
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    stale = []
+    for page in sorted(Path(__file__).parent.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (new := filled(text)) != text:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(new, encoding="utf-8")
+    if stale:
+        print(f"{'not as the code is' if '--check' in sys.argv else 'written'}: {', '.join(stale)}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
