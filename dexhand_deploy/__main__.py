@@ -106,7 +106,9 @@ def episode(contract: Contract, policy: Policy, body: Any, world: Any, args: Any
     def tell(found: Run, readings: Dict[str, Any], current: Any) -> bool:
         nonlocal held
         if args.arm:
-            row = dict(zip(contract.targets[: contract.base], np.round(current[: contract.base], 6).tolist()))
+            row = dict(
+                zip(contract.targets[: contract.base], np.round(current[: contract.base].astype(float), 6).tolist())
+            )
             print(json.dumps({"time": round(found.steps * contract.control_dt, 4), **row}), flush=True)
         if not args.quiet and found.steps % max(1, round(0.5 / contract.control_dt)) == 0:
             print(table(contract, found, readings, current), file=sys.stderr, flush=True)

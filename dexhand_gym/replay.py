@@ -1,12 +1,13 @@
 """Repeats a run in simulation, with the same commands, and tells how far the joints were apart:
 
-    python -m dexhand_gym.replay run.npz --policy exported [--fit]
+    python -m dexhand_gym.replay run.npz --policy exported [--fit] [--show] [--video run.mp4]
 
 The log is that of `python -m dexhand_deploy --log run.npz`, the folder the policy's export. Writes run.png, angles and
 their differences joint by joint, and prints a table. With --fit it looks for the stiffness and damping of the fingers'
 drives, as factors of the simulation's, and for the delay of commands with which the simulation comes nearest (least
 squares), prints them and writes run.yaml: ranges around them for `train_ppo.py --config run.yaml`. A log for that is of
-fingers that move freely and at different speeds; objects are out of their reach.
+fingers that move freely and at different speeds; objects are out of their reach. --show plays what the hand reported
+beside the simulation, in a window or, without a display, on a page for the browser; --video writes that as a file.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MOST_DELAY = 8
 AROUND = 1.2
 """Ranges reach from the fitted factor over this to it times this."""
 MOST_STEPS = 10**6
+FAR = 1e6
+"""m or rad."""
 LOGGED = ("step", "targets", "reading_angles", "reading_base")
 Array = Any
 
@@ -39,7 +42,7 @@ class Log(NamedTuple):
 
     targets: Array  # [S, T] action targets; of a step without feedback those before
     angles: Array  # [S, A] at the beginning of each step, rad; not a number where there was no feedback
-    base: Array  # [B] where the base was at first
+    base: Array  # [S, B] where the base was, likewise
 
 
 class Fit(NamedTuple):
@@ -56,13 +59,19 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("log", help="a .npz file of dexhand_deploy")
     parser.add_argument("--policy", required=True, help="the folder of the export that ran")
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--show", action="store_true", help="the log beside the simulation: a window, or a page")
+    parser.add_argument("--video", metavar="FILE.mp4", help="the same as a file")
     args = parser.parse_args(argv)
     try:
         contract = Contract(args.policy)
+        if shown := args.show or args.video is not None:
+            from dexhand_gym import side_by_side  # not otherwise: it loads torch
+
+            side_by_side.check(contract, args.show, args.video)
         log = read(Path(args.log), contract)
         body = SimBody(contract)
-        found = simulate(body, log)
-        print("\n".join(table(contract, log, found)))
+        joints = simulate(body, log)
+        print("\n".join(table(contract, log, joints[:, body.active])))
         if args.fit:
             best = fit(body, log)
             print(
@@ -70,11 +79,17 @@ def main(argv: Optional[List[str]] = None) -> int:
                 f"{best.delay} control steps late: {np.degrees(best.error):.2f} degrees are left"
             )
             write_ranges(Path(args.log).with_suffix(".yaml"), best)
-            found = simulate(body, log, best.stiffness, best.damping, best.delay)
+            joints = simulate(body, log, best.stiffness, best.damping, best.delay)
+        found = joints[:, body.active]
         draw(contract, log, found, Path(args.log).with_suffix(".png"))
-    except (ValueError, OSError) as error:
+        if shown:
+            hands = np.stack((joints, reported(contract, log) @ contract.coupling.T), 1)
+            side_by_side.play(contract, hands, found - log.angles, args.show, args.video)
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -92,9 +107,9 @@ def read(file: Path, contract: Contract) -> Log:
     steps, said = arrays["step"].astype(int), arrays["targets"]
     count = int(steps[-1]) + 1
     rows = np.searchsorted(steps, np.arange(count), side="right") - 1
-    angles = np.full((count, arrays["reading_angles"].shape[1]), np.nan)
-    angles[steps] = arrays["reading_angles"]
-    return Log(said[np.maximum(rows, 0)], angles, arrays["reading_base"][0])
+    angles, base = (np.full((count, arrays[name].shape[1]), np.nan) for name in LOGGED[2:])
+    angles[steps], base[steps] = arrays["reading_angles"], arrays["reading_base"]
+    return Log(said[np.maximum(rows, 0)], angles, base)
 
 
 def check(file: Path, arrays: Dict[str, Any], contract: Contract) -> None:
@@ -106,17 +121,16 @@ def check(file: Path, arrays: Dict[str, Any], contract: Contract) -> None:
     count = len(arrays["step"]) if arrays["step"].ndim == 1 else 0
     for name, width in {**widths, "reading_base": contract.base}.items():
         shape, kind = arrays[name].shape, arrays[name].dtype.kind
-        if shape != (count, width) or kind not in "fiu" or not count or not np.isfinite(arrays[name]).all():
-            raise ValueError(
-                f"{file}: {name} is {arrays[name].dtype} {shape}, allowed are finite numbers [steps, {width}]"
-            )
+        if shape != (count, width) or kind not in "fiu" or not count or not (np.abs(arrays[name]) < FAR).all():
+            allowed = f"finite numbers [steps, {width}], less than {FAR:g}"
+            raise ValueError(f"{file}: {name} is {arrays[name].dtype} {shape}, allowed are {allowed}")
     steps = arrays["step"]
     if steps.dtype.kind not in "iu" or steps[0] < 0 or (np.diff(steps) <= 0).any() or steps[-1] > MOST_STEPS:
         raise ValueError(f"{file}: step is no count that rises, {MOST_STEPS} at most")
 
 
 def simulate(body: SimBody, log: Log, stiffness: float = 1.0, damping: float = 1.0, delay: int = 0) -> Array:
-    """The angles [S, A] of the simulated hand under the same commands, `delay` control steps later."""
+    """The joints [S, D] of the simulated hand under the same commands, `delay` control steps later."""
     contract, model = body.contract, body.model
     fingers = body.drives[[name not in contract.targets[: contract.base] for name in contract.joints]]
     before = model.actuator_gainprm.copy(), model.actuator_biasprm.copy()
@@ -124,23 +138,25 @@ def simulate(body: SimBody, log: Log, stiffness: float = 1.0, damping: float = 1
     model.actuator_biasprm[fingers, 1] *= stiffness
     model.actuator_biasprm[fingers, 2] *= damping
     try:
-        start = begin(contract, log)
+        start = reported(contract, log)[0]
         body.reset({"hand": start, **{name: aside(i) for i, name in enumerate(body.objects)}})
         found = []
         for i in range(len(log.targets)):
-            found.append(body.read()["angles"])
+            found.append(body.state[0][body.positions])
             body.send(log.targets[i - delay] if i >= delay else start)
     finally:
         model.actuator_gainprm[:], model.actuator_biasprm[:] = before
     return np.array(found)
 
 
-def begin(contract: Contract, log: Log) -> Array:
-    """The action targets [T] at which the hand was when it first reported."""
-    first = int(np.isfinite(log.angles).all(1).argmax())
+def reported(contract: Contract, log: Log) -> Array:
+    """The action targets [S, T] at which the hand said that it was: of a step without feedback those before, or, at the
+    beginning, the first ones."""
     active = [contract.joints.index(name) for name in contract.said["hand"]["active_joints"]]
     scale = contract.coupling[active, contract.base + np.arange(len(active))]
-    return np.concatenate((log.base, log.angles[first] / scale)).astype(np.float32)
+    known = np.flatnonzero(np.isfinite(log.angles).all(1))
+    rows = known[np.maximum(np.searchsorted(known, np.arange(len(log.angles)), side="right") - 1, 0)]
+    return np.concatenate((log.base[rows], log.angles[rows] / scale), 1).astype(np.float32)
 
 
 def aside(i: int) -> List[float]:
@@ -160,7 +176,7 @@ def fit(body: SimBody, log: Log) -> Fit:
 
         def off(logarithms: Array, delay: int = delay) -> Array:
             stiffness, damping = np.exp(logarithms)
-            return (simulate(body, log, stiffness, damping, delay) - log.angles)[known]
+            return (simulate(body, log, stiffness, damping, delay)[:, body.active] - log.angles)[known]
 
         found = least_squares(off, np.zeros(2), bounds=(-2.0, 2.0), diff_step=0.02, max_nfev=12)
         stiffness, damping = np.exp(found.x).tolist()

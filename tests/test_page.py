@@ -220,14 +220,15 @@ CLICK = {"type": "SceneNodeClickMessage", "name": "/bodies/0", **CLICK}
 
 
 class Client:
-    """Speaks viser's protocol as its page does, and says what it likes. `controls`: label -> uuid; `values`: uuid -> value."""
+    """Speaks viser's protocol as its page does, and says what it likes. `controls`: label -> uuid; `values`: uuid -> value;
+    `texts`: uuid -> what is written there."""
 
     def __init__(self, where, **options):
         url = where.replace("http", "ws")
         self.socket = connect(
             url, subprotocols=[f"viser-v{viser.__version__}"], max_size=None, close_timeout=0.1, **options
         )
-        self.controls, self.values, self.types = {}, {}, set()
+        self.controls, self.values, self.texts, self.types = {}, {}, {}, set()
         self.say(CAMERA)
 
     def close(self):
@@ -252,6 +253,9 @@ class Client:
                 self.types.add(message["type"])
                 if "label" in message.get("props", ()):
                     self.controls[message["props"]["label"]] = message["uuid"]
+                written = message.get("props", message.get("updates", {}))
+                if isinstance(written, dict) and "content" in written:
+                    self.texts[message["uuid"]] = written["content"]
                 if message["type"].startswith("Gui") and "uuid" in message:
                     self.values.setdefault(message["uuid"], message.get("value"))
                     if "value" in message.get("updates", ()):

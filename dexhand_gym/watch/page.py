@@ -104,8 +104,9 @@ class Page(Viewer):
         success = f"{frame.successes} of {frame.episodes} episodes"
         if frame.episodes:
             success += f" ({frame.successes / frame.episodes:.0%})"
-        rows = {"state": state, "step": self.steps, "success": success}
-        rows[f"environment {frame.picked}"] = f"{frame.time:.2f} s into its episode"
+        rows = {"state": state, "step": self.steps}
+        told = {"success": success, f"environment {frame.picked}": f"{frame.time:.2f} s into its episode"}
+        rows.update(self.words or told)
         cells = "".join(
             f"<tr><td>{name}</td><td id='{name.split()[0]}'>{text}</td></tr>" for name, text in rows.items()
         )
@@ -134,9 +135,10 @@ class Page(Viewer):
         picked = gui.add_number("Environment", self.picked, min=0, max=self.env.num_envs - 1, step=1)
         most = self.most_shown
         shown = gui.add_slider("Shown", min=1, max=max(most, 2), step=1, initial_value=self.shown, disabled=most == 1)
-        self._show_forces = gui.add_checkbox("Contact forces", True)
+        felt, paid = self.env.cfg.env.backend != "none", any(self.env.reward_weights.values())
+        self._show_forces = gui.add_checkbox("Contact forces", True, visible=felt)
         reload = gui.add_button("Newer policy", icon=viser.Icon.REFRESH, visible=self.on_reload is not None)
-        with gui.add_folder("Reward"):
+        with gui.add_folder("Reward", visible=paid):
             self._table = gui.add_html("")
 
         @step.on_click

@@ -9,7 +9,7 @@ import ctypes
 import logging
 import os
 from importlib import import_module
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import mujoco
 import numpy as np
@@ -50,8 +50,8 @@ class Renderer:
         self._context, self._buffers = open_gl(self._model, width, height)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
 
-    def draw(self, coordinates: np.ndarray) -> np.ndarray:
-        """The picture, uint8 [height, width, 3], of one row of coordinates()."""
+    def draw(self, coordinates: np.ndarray, words: Optional[Dict[str, str]] = None) -> np.ndarray:
+        """The picture, uint8 [height, width, 3], of one row of coordinates(), with names and values written in."""
         pose(self._model, self._data, self._scene_of_env, coordinates, self._tables)
         if self._follow:
             self._camera.lookat[:] = middle_of_hand(self._data, self._hand)
@@ -60,6 +60,9 @@ class Renderer:
         mujoco.mjv_updateScene(self._model, self._data, *scene)
         self._context.make_current()
         mujoco.mjr_render(self._area, self._scene, self._buffers)
+        if words:
+            place = mujoco.mjtFont.mjFONT_NORMAL, mujoco.mjtGridPos.mjGRID_TOPLEFT, self._area
+            mujoco.mjr_overlay(*place, "\n".join(words), "\n".join(words.values()), self._buffers)
         picture = np.empty((self._area.height, self._area.width, 3), np.uint8)
         mujoco.mjr_readPixels(picture, None, self._area, self._buffers)
         return picture[::-1].copy()  # OpenGL begins at the bottom

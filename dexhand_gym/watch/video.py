@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Recorder:
 
     def __init__(self, env: Any, folder: Path):
         self._env, self._folder = env, folder
-        self._stride = max(1, round(1 / (30 * env.control_dt)))  # control steps between two pictures
+        self._stride = stride(env.control_dt)
         self._name, self._steps = "", 0
         self._states: List[Tensor] = []
         self._cancelled = False
@@ -96,30 +96,19 @@ class Recorder:
             self._idle.set()
 
     def _draw(self, states: np.ndarray, file: Path) -> None:
-        from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
-
         size, fps = self._env.cfg.env.video_size, 1 / (self._stride * self._env.control_dt)
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}")
         renderer: Any = None
         if not draws_itself(self._env.sim):
             from dexhand_gym.watch.render import Renderer
 
             renderer = Renderer(self._env, size)
         try:
-            # faststart: a browser plays it while it loads.
-            options = ["-movflags", "+faststart", "-pix_fmt", "yuv420p", "-crf", "20"]
-            with FFMPEG_VideoWriter(str(temporary), size, fps, preset="veryfast", ffmpeg_params=options) as video:
-                for state in states:
-                    if self._cancelled:
-                        break
-                    video.write_frame(renderer.draw(state) if renderer else state)
-            if not self._cancelled:
-                os.replace(temporary, file)
+            pictures = (renderer.draw(state) if renderer else state for state in states)
+            write_clip(file, pictures, size, fps, lambda: self._cancelled)
         finally:
             if renderer:
                 renderer.close()
-            temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Recorder:
         self._env.watchers.append(self._take)
@@ -141,6 +130,37 @@ class Recorder:
             self._idle.wait()
             if self._thread:
                 self._thread.join()  # it is about to end; a process that ends before it is aborted
+
+
+def stride(control_dt: float) -> int:
+    """Control steps of so many seconds between two pictures of a clip."""
+    return max(1, round(1 / (30 * control_dt)))
+
+
+def write_clip(
+    file: Path,
+    pictures: Iterable[np.ndarray],
+    size: Tuple[int, int],
+    fps: float,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Encodes pictures, uint8 [height, width, 3], as an MP4 file. There is none before it is whole, nor if it is
+    cancelled."""
+    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
+
+    temporary = file.with_name(f".{file.name}")
+    # faststart: a browser plays it while it loads.
+    options = ["-movflags", "+faststart", "-pix_fmt", "yuv420p", "-crf", "20"]
+    try:
+        with FFMPEG_VideoWriter(str(temporary), size, fps, preset="veryfast", ffmpeg_params=options) as video:
+            for picture in pictures:
+                if cancelled():
+                    break
+                video.write_frame(picture)
+        if not cancelled():
+            os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def warn(name: str, error: Exception) -> None:

@@ -77,6 +77,7 @@ class Viewer:
         self.env, self.most_shown = env, min(env.num_envs, 64)
         self.paused, self.steps_to_go, self.speed = False, 0, speed
         self.picked, self.shown = 0, min(env.num_envs, 9)
+        self.words: Dict[str, str] = {}  # if any, written in the place of episodes and successes
         self.reload_wanted = False
         self.on_reload: Optional[Callable[[], None]] = None  # loads a newer policy
         self.steps = 0

@@ -86,10 +86,10 @@ class Window(Viewer):
                 scene.ngeom += 1
             pose(self._model, self._data, self.env.sim.scene, frame.coordinates[index], self._tables)
             self._follow(middle_of_hand(self._data, self.env.hand))
-        names = ["environment", "speed", "episode", "success"]
-        values = [str(frame.picked), "paused" if self.paused else self.speed, f"{frame.time:.2f} s"]
-        values.append(f"{frame.successes} of {frame.episodes}")
-        self._window.set_texts((None, None, "\n".join(names), "\n".join(values)))
+        words = {"environment": str(frame.picked), "speed": "paused" if self.paused else self.speed}
+        told = {"episode": f"{frame.time:.2f} s", "success": f"{frame.successes} of {frame.episodes}"}
+        words.update(self.words or told)
+        self._window.set_texts((None, None, "\n".join(words), "\n".join(words.values())))
         self._window.sync()
 
     def close(self) -> None:
