@@ -85,7 +85,10 @@ class Observer:
     def reading(self, name: str) -> Array:
         """A reading by its name. Raises ValueError, one line, if the body has not reported it."""
         if name not in self.readings:
-            raise ValueError(f"reading {name!r} is missing: the body reports {', '.join(self.readings)}")
+            raise ValueError(
+                f"reading {name!r} is missing: the body reports {', '.join(self.readings)}. A policy for a real hand learns "
+                "with --task.observe hardware (in the hand: touch)"
+            )
         values = np.asarray(self.readings[name], np.float32)
         if not np.isfinite(values).all():
             raise ValueError(f"reading {name!r} is not finite")

@@ -30,6 +30,8 @@ MOST_DELAY = 8
 """Control steps."""
 AROUND = 1.2
 """Ranges reach from the fitted factor over this to it times this."""
+WIDEST = 2.0
+"""Factors are looked for within exp(+-this)."""
 MOST_STEPS = 10**6
 FAR = 1e6
 """m or rad."""
@@ -165,7 +167,7 @@ def aside(i: int) -> List[float]:
 
 
 def fit(body: SimBody, log: Log) -> Fit:
-    """The best of all delays. Raises ValueError, one line, without scipy."""
+    """The best of all delays. Raises ValueError, one line, without scipy, and where the log does not tell."""
     try:
         from scipy.optimize import least_squares  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -178,12 +180,18 @@ def fit(body: SimBody, log: Log) -> Fit:
             stiffness, damping = np.exp(logarithms)
             return (simulate(body, log, stiffness, damping, delay)[:, body.active] - log.angles)[known]
 
-        found = least_squares(off, np.zeros(2), bounds=(-2.0, 2.0), diff_step=0.02, max_nfev=12)
+        found = least_squares(off, np.zeros(2), bounds=(-WIDEST, WIDEST), diff_step=0.02, max_nfev=12)
         stiffness, damping = np.exp(found.x).tolist()
         here = Fit(stiffness, damping, delay, float(np.sqrt(np.mean(found.fun**2))))
         if best is None or here.error < best.error:
             best = here
     assert best is not None
+    for name, factor in (("stiffness", best.stiffness), ("damping", best.damping)):
+        if abs(np.log(factor)) > 0.98 * WIDEST:
+            raise ValueError(
+                f"--fit: the {name} is {factor:.2f} times the simulation's, where the search ends: of such a log, in which "
+                "fingers touch something or hardly move, it cannot be found"
+            )
     return best
 
 

@@ -32,4 +32,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit(f"{__doc__}\nallowed is one folder of an export")
     main(sys.argv[1])

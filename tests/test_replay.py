@@ -148,3 +148,13 @@ def test_a_hand_that_reports_late_is_repeated_from_its_first_report(folder, tmp_
     log(tmp_path / "run.npz", step=[3, 4])
     assert replay.main([str(tmp_path / "run.npz"), "--policy", str(folder)]) == 0
     assert "nan" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_log_of_a_grasp_tells_nothing_of_the_drives(folder, tmp_path, capsys):
+    """Fingers that hold something: the search ends at its edge, and says so."""
+    file = tmp_path / "grasp.npz"
+    assert deploy(["--policy", str(folder), "--body", "mock", "--seconds", "5", "--log", str(file)]) == 0
+    assert replay.main([str(file), "--policy", str(folder), "--fit"]) == 2
+    assert "where the search ends" in capsys.readouterr().err
+    assert not file.with_suffix(".yaml").exists()
