@@ -142,8 +142,10 @@ def plain(value: Any) -> bool:
 
 def refusal(name: str, value: Any, hint: Any) -> ValueError:
     """The error that says what is wrong with a value."""
-    choices = [choice for part in (hint, *get_args(hint)) if get_origin(part) is Literal for choice in get_args(part)]
-    if choices and isinstance(value, str):
+    kinds = get_args(hint) if get_origin(hint) is Union else (hint,)
+    choices = [choice for part in kinds if get_origin(part) is Literal for choice in get_args(part)]
+    only_names = all(get_origin(part) is Literal or part is type(None) for part in kinds)
+    if only_names and isinstance(value, str):
         return unknown_name(name, value, choices)
     return ValueError(f"{name} = {shortened(repr(value))}: allowed is {describe(hint)}")
 

@@ -179,7 +179,8 @@ def test_what_a_policy_sees():
     ("fields", "message"),
     [
         ({"axis": (0.0, 0.0, 0.0)}, r"task.axis = \(0.0, 0.0, 0.0\): allowed is a vector that is not zero"),
-        ({"axis": "w"}, "task.axis: unknown name 'w'. Allowed: x, y, z"),
+        ({"axis": "w"}, "task.axis = 'w': allowed is x, y, z or 3 values, each a number, -1000 to 1000"),
+        ({"axis": (0.0, 1.0)}, r"task.axis = \(0.0, 1.0\): allowed is x, y, z or 3 values"),
         ({"observe": "touch", "policy_observation_keys": ("episode_time",)}, "task.policy_observation_keys: allowed"),
         ({"env.object.fixed": True}, "env.object.fixed = True: allowed is False"),
         ({"hand": "both"}, "env.hand = 'both': this task is for one hand"),

@@ -85,7 +85,9 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     reference = (tmp_path / "site" / "docs" / "api" / "index.html").read_text(encoding="utf-8")
     assert "Restores a state from get_state()" in reference.replace("<code>", "").replace("</code>", "")
     front = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
-    for link in re.findall(r'href="(docs/[^"#]*)"', front):
+    looks = re.findall(r'(?:href|src)="(assets/[^"#]*)"', front)
+    assert any(".css" in link for link in looks) and any(".js" in link for link in looks)
+    for link in (*looks, *re.findall(r'href="(docs/[^"#]*)"', front)):
         target = tmp_path / "site" / link
         assert (target / "index.html").is_file() or target.is_file(), link
     kept = {path.name for path in (tmp_path / "site").iterdir()}
