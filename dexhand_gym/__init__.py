@@ -8,7 +8,7 @@ import sys
 
 # While one of our own programs is importing, Ctrl-C ends it without a traceback.
 if (
-    os.path.basename(sys.argv[0]) in ("dexhand-train", "dexhand-plot")
+    os.path.basename(sys.argv[0]) in ("dexhand-train", "dexhand-plot", "dexhand-doctor")
     or " ".join(getattr(sys, "orig_argv", [])[1:3]).startswith("-m dexhand_gym.")
 ) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -94,6 +94,7 @@ def test_the_wheel_has_two_packages_with_all_that_belongs_to_them(wheel):
     assert top_level == "dexhand_deploy\ndexhand_gym\n"
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dexhand_deploy", "dexhand_gym"}
     deployed = {f"dexhand_deploy/{path.name}" for path in (ROOT / "dexhand_deploy").glob("*.py")}
+    deployed.add("dexhand_deploy/py.typed")
     assert {name for name in names if name.startswith("dexhand_deploy/")} == deployed
     kept = {path.relative_to(ROOT) for path in (ROOT / "dexhand_gym").rglob("*") if path.is_file()}
     expected = {str(path) for path in kept if "__pycache__" not in path.parts}
@@ -137,6 +138,7 @@ def test_the_installed_commands_work(installed, users_folder):
     out = run(installed / "dexhand-train", *TINY.split(), cwd=users_folder, **path)
     assert "test it: dexhand-train --test --checkpoint runs/BaseTask_train_" in out
     assert "curves.png" in run(installed / "dexhand-plot", "runs/latest_train", cwd=users_folder, **path)
+    assert "ok      python" in run(installed / "dexhand-doctor", cwd=users_folder, **path)
 
 
 def test_the_repository_keeps_its_names():
