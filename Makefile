@@ -59,7 +59,8 @@ $(VENV)/.installed: setup.cfg constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[gpu,dev,parity]"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[gpu,dev,parity,works-with]"
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --ignore-requires-python cleanrl==1.2.0
 	touch $@
 
 $(VENV38)/.installed: setup.cfg constraints-38.txt

@@ -1,4 +1,4 @@
-"""docs/wrappers.md says which of Gymnasium's vector wrappers work; here each is tried."""
+"""docs/works-with.md says which of Gymnasium's vector wrappers work; here each is tried."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,9 @@ import dexhand_gym  # noqa: F401
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-PAGE = (Path(__file__).parent.parent / "docs" / "wrappers.md").read_text()
+PAGE = (
+    (Path(__file__).parent.parent / "docs" / "works-with.md").read_text().partition("## Gymnasium's vector wrappers")[2]
+)
 TABLE = {
     name: (tensors, arrays) for name, tensors, arrays in re.findall(r"^\| `(\w+)` \| (yes|no) \| (\w*)", PAGE, re.M)
 }
