@@ -23,6 +23,7 @@ from torch import Tensor
 from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
+from dexhand_gym.envs.randomize_config import OF_TRAINING
 from dexhand_gym.fields import Annotated, Matching, Range, check, check_name
 from dexhand_gym.settings import (
     NONE,
@@ -200,6 +201,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
         with naming(f"config = '{command_line['config'][0]}'"):
             check(apply(cfg, {name: words for name, words in in_file.items() if name not in STARTING_POINTS}))
     cfg = apply(cfg, ours)
+    for name in OF_TRAINING if cfg.train.test else ():
+        setattr(cfg.task.randomize, name, 0.0)  # a test is as wide as its ranges, and draws evenly
     cfg.validate()
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
@@ -295,9 +298,8 @@ def read_physics(name: str) -> Settings:
 
 
 def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
-    """The config.yaml of a checkpoint's run, and the settings taken over from it: task, physics and network; if a
-    training is resumed, also its PPO settings and as many environments as the checkpoint has the state of. Everything
-    else is up to the user, since the run may be somebody else's. Nothing if it was of another task."""
+    """The config.yaml of a checkpoint's run, and what is taken over from it: task, physics, network; to resume, also PPO's
+    settings and num_envs. All else is the user's, for the run may be a stranger's. Nothing if it was of another task."""
     if given.get("train.checkpoint", ["None"]) in NONE:
         return None, {}
     goes_on = given.get("train.test", ["False"])[-1:] in (["False"], ["false"])

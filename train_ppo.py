@@ -129,8 +129,6 @@ def make_env(cfg: RunConfig) -> DexHandVecEnv:
     if train.seed < 0:
         train.seed = distributed.gather(secrets.randbelow(2**31))[0]  # so that config.yaml records it
     if train.test:
-        for name in OF_TRAINING:
-            setattr(cfg.task.randomize, name, 0.0)  # a test is as wide as its ranges
         train.test_episodes = 256 if train.test_episodes is None else train.test_episodes
         cfg.env.num_envs = min(cfg.env.num_envs, train.test_episodes or cfg.env.num_envs)
     ppo.be_deterministic(train.torch_deterministic)

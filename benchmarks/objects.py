@@ -23,14 +23,13 @@ import configs
 import torch
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
-from dexhand_gym.envs.randomize_config import OF_TRAINING
 from dexhand_gym.object_sets import family, load_set
 from ppo.evaluation import wilson
 from ppo.policy import Policy
 from ppo.ppo import Agent
 
-SIZES = [round(0.03 + 0.01 * i, 2) for i in range(7)]
-"""Edges of the heat map's columns: largest extents, m."""
+SIZES = [round(0.03 + 0.01 * i, 2) for i in range(6)] + [0.09 + 1e-6]
+"""Edges of the heat map's columns: largest extents, m; the last one belongs to its column."""
 
 
 def main() -> None:
@@ -47,7 +46,6 @@ def main() -> None:
             raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
         flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
         flags += ["--num-envs", str(args.episodes)]
-        flags += [word for name in OF_TRAINING for word in (f"--task.randomize.{name}", "0")]
         runs = {objects: configs.parse([*flags, "--task.objects", objects]) for objects in args.objects}
         for cfg in runs.values():
             load_set(cfg.task.objects, cfg.task.mesh_unit)  # a mistake in the last is told before the first is played
@@ -119,7 +117,7 @@ def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
         families = sorted({x["family"] for x in episodes})
         for row, name in enumerate(families):
             for column, (low, high) in enumerate(columns):
-                ends = [x["end"] for x in episodes if x["family"] == name and low <= x["size"] < high + 1e-6]
+                ends = [x["end"] for x in episodes if x["family"] == name and low <= x["size"] < high]
                 if ends:
                     share = 100 * ends.count("grasp_lift_success") / len(ends)
                     color = plt.get_cmap("RdYlGn")((share - 50) / 50)

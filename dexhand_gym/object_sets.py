@@ -59,7 +59,7 @@ def load_set(name_or_folder: str, scale: float = 1.0) -> Tuple[Object, ...]:
     if name not in SETS:
         return _in_folder(name_or_folder, scale)
     if scale != 1.0:
-        raise ValueError(f"scale = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size")
+        raise ValueError(f"task.mesh_unit = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size")
     if kind or name != name_or_folder:
         check_name(f"task.objects = {name_or_folder!r}: family", kind, SETS[name])
     things = [thing for each in SETS[name] if kind in ("", each) for thing in _named(name, each)]

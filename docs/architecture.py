@@ -6,6 +6,7 @@ python docs/architecture.py
 
 from __future__ import annotations
 
+import argparse
 import ast
 from pathlib import Path
 from typing import Dict, Iterator, Set
@@ -16,9 +17,9 @@ PLACES = {
     "ppo": (0.0, 2.0, "ppo/\nthe learner"),
     "envs": (1.0, 2.0, "dexhand_gym/envs/\ntasks: actions, quantities,\nrewards, endings, starts"),
     "watch": (2.0, 2.0, "dexhand_gym/watch/\nwindow, page, videos"),
-    "hands": (0.0, 1.0, "dexhand_gym/hands/\nan MJCF and a table"),
-    "sim": (1.0, 1.0, "dexhand_gym/sim/\nMuJoCo, MuJoCo Warp,\nIsaac Gym"),
-    "objects": (2.0, 1.0, "dexhand_gym/objects.py, ...\nshapes, meshes, sets"),
+    "hands": (0.4, 1.0, "dexhand_gym/hands/\nan MJCF and a table"),
+    "sim": (1.6, 1.0, "dexhand_gym/sim/\nMuJoCo, MuJoCo Warp,\nIsaac Gym"),
+    "objects": (1.0, 0.1, "dexhand_gym/objects.py, ...\nshapes, meshes, sets"),
     "export": (3.0, 3.0, "export, deploy, replay"),
     "dexhand_deploy": (3.0, 2.0, "dexhand_deploy/\nNumPy alone: policy,\nobserver, bodies"),
 }
@@ -76,7 +77,7 @@ def draw(file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(10, 4.6))
+    figure, axes = plt.subplots(figsize=(10, 5.6))
     boxes = {}
     for name, (column, row, label) in PLACES.items():
         look = {"boxstyle": "round,pad=0.5", "facecolor": "#eef1fb", "edgecolor": "#334"}
@@ -87,10 +88,11 @@ def draw(file: Path) -> None:
             ends = {"patchA": boxes[name].get_bbox_patch(), "patchB": boxes[other].get_bbox_patch()}
             arrow = {"arrowstyle": "-|>", "color": "#44549a", "shrinkA": 1, "shrinkB": 1, "lw": 1.4, **ends}
             axes.annotate("", boxes[other].get_position(), boxes[name].get_position(), arrowprops=arrow)
-    axes.set(xlim=(-1.4, 10.4), ylim=(1.2, 6.4))
+    axes.set(xlim=(-1.4, 10.4), ylim=(-0.3, 6.4))
     axes.axis("off")
     figure.savefig(file, dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     draw(Path(__file__).with_suffix(".png"))

@@ -6,6 +6,7 @@ python docs/tables.py --check    # exit status 1 if a page is not as the code is
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 import sys
@@ -23,6 +24,7 @@ from dexhand_gym import tasks  # noqa: E402
 from dexhand_gym.envs import task_class  # noqa: E402
 from dexhand_gym.envs.mirror import HAND_MIRRORS  # noqa: E402
 from dexhand_gym.export import KNOWN  # noqa: E402
+from dexhand_gym.fields import check_name  # noqa: E402
 from dexhand_gym.hands import find_hand  # noqa: E402
 from dexhand_gym.hands.pair import parts_of  # noqa: E402
 from dexhand_gym.sim import PHYSICS  # noqa: E402
@@ -125,25 +127,36 @@ TABLES: Dict[str, Callable[[], List[str]]] = {
 
 
 def filled(text: str) -> str:
-    """A page with its tables as the code has them."""
-
-    def table(match: re.Match) -> str:
-        return "\n".join((match[1], "", *TABLES[match[2]](), "", "<!-- end -->"))
-
-    return re.sub(r"(<!-- table: (\w+) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    """A page with its tables as the code has them. Raises ValueError, one line, for marks that do not belong together."""
+    parts = re.split(r"(<!--.*?-->)", text)  # every second one is a mark
+    for i in range(1, len(parts), 2):
+        name = parts[i].strip("<!- >").partition("table:")[2].strip()
+        if name:
+            check_name("table", name, TABLES)
+            if parts[i + 2 : i + 3] != ["<!-- end -->"]:
+                raise ValueError(f"table {name!r} has no <!-- end --> before the next mark")
+            parts[i + 1] = "\n\n" + "\n".join(TABLES[name]()) + "\n\n"
+    return "".join(parts)
 
 
 def main() -> int:
-    stale = []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    new: Dict[Path, str] = {}
     for page in sorted(Path(__file__).parent.glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if (new := filled(text)) != text:
-            stale.append(page.name)
-            if "--check" not in sys.argv:
-                page.write_text(new, encoding="utf-8")
-    if stale:
-        print(f"{'not as the code is' if '--check' in sys.argv else 'written'}: {', '.join(stale)}")
-    return 1 if stale and "--check" in sys.argv else 0
+        try:
+            made = filled(text)
+        except ValueError as error:
+            sys.exit(f"error: {page.name}: {error}")
+        if made != text:
+            new[page] = made
+    for page, text in new.items() if not check else ():
+        page.write_text(text, encoding="utf-8")
+    if new:
+        print(f"{'not as the code is' if check else 'written'}: {', '.join(page.name for page in new)}")
+    return int(bool(new) and check)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configs
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.randomize_config import RandomizeConfig
 from ppo.evaluation import evaluate
 from ppo.policy import Policy
 from ppo.ppo import Agent
+from ppo.pretrained import PRETRAINED
 
 MOMENTS = {
     "BoxGrasping": (0.0, 0.8, 1.2, 1.7, 2.4),
@@ -42,8 +44,9 @@ LONGEST = {"CubeRotation": 3.5}  # of a film, s; others end with their episodes
 
 
 def load(task: str, num_envs: int, seed: int, checkpoint: str = "pretrained", **fields: Any) -> Tuple[Any, Agent]:
-    """The environment that the policy was trained in, and the policy."""
+    """The environment that the policy was trained in, with nothing randomised, and the policy."""
     cfg = configs.parse(["--task", task, "--test", "--checkpoint", checkpoint, "--device", "cpu"])
+    cfg.task.randomize = RandomizeConfig()
     env = make_vec_env(tasks()[task], num_envs, cfg, seed, **fields)
     agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
     return env, agent
@@ -67,15 +70,27 @@ def film(task: str, seed: int, num_envs: int, checkpoint: str, **camera: Any) ->
     return np.array(frames), STRIDE * env.control_dt
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raises ValueError, one line, for what would fail after the work only."""
+    if args.num_envs is not None and args.num_envs < 1:
+        raise ValueError(f"--num-envs {args.num_envs}: allowed is 1 or more")
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: allowed is 0 or more")
+    for option, file, suffix in (("--gif", args.gif, ".gif"), ("--strip", args.strip, ".png")):
+        if file and (Path(file).suffix != suffix or not Path(file).absolute().parent.is_dir()):
+            raise ValueError(f"{option} {file}: allowed is a {suffix} file in a folder that is there")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="BoxGrasping", choices=list(MOMENTS))
+    parser.add_argument("--task", default="BoxGrasping", choices=sorted(path.name for path in PRETRAINED.iterdir()))
     parser.add_argument("--checkpoint", default="pretrained", help="pretrained:v0, a run or a .pth file")
     parser.add_argument("--num-envs", type=int, help="[256, of a GIF 4]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gif", metavar="FILE.gif", help="all environments side by side, one episode each")
     parser.add_argument("--strip", metavar="FILE.png", help="one environment, some moments side by side")
     args = parser.parse_args()
+    check(args)
     if not args.gif and not args.strip:
         episodes = args.num_envs or 256
         env, agent = load(args.task, episodes, args.seed, args.checkpoint)
@@ -90,7 +105,9 @@ def main() -> None:
 
     if args.strip:
         frames, period = film(args.task, args.seed, 1, args.checkpoint)
-        moments = [frames[min(round(t / period), len(frames) - 1), 0] for t in MOMENTS[args.task]]
+        moments = [
+            frames[min(round(t / period), len(frames) - 1), 0] for t in MOMENTS.get(args.task, MOMENTS["BoxGrasping"])
+        ]
         Image.fromarray(np.concatenate(moments, 1)).quantize(256).save(args.strip)
     if args.gif:
         from_above: Dict[str, Any] = {"env.camera.distance": 0.36, "env.camera.elevation": -50.0}
@@ -107,5 +124,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    try:
+        with torch.inference_mode():
+            main()
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -3,6 +3,8 @@ policy that comes with the package."""
 
 import dataclasses
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -286,6 +288,18 @@ def test_pretrained_policy_turns_the_cube(version, axis, observe, turns):
     assert (angle[alive] / (2 * math.pi)).mean() > turns
 
 
+def test_a_test_is_at_full_width_whoever_makes_its_environment():
+    """Though the policy was trained with a curriculum and with retries."""
+    flags = ["--task", "ObjectGrasping", "--checkpoint", "pretrained"]
+    trained = configs.parse(flags).task.randomize
+    assert (trained.curriculum, trained.retry) == (0.5, 0.8)
+    tested = configs.parse([*flags, "--test"]).task.randomize
+    assert (tested.curriculum, tested.retry) == (0.0, 0.0)
+    env, _ = load("ObjectGrasping", 200, 0)
+    env.reset(seed=0)
+    assert len(env.raw["box_which"].unique()) > 336 / 5, "the easiest fifth are 67"
+
+
 def test_pretrained_is_small_and_says_how_it_was_made():
     cfg = configs.parse(["--test", "--checkpoint", "pretrained:v0"])
     file = Path(cfg.train.checkpoint)
@@ -313,3 +327,22 @@ def test_pretrained_is_the_newest_and_older_ones_stay():
             ValueError, match="checkpoint: unknown name 'pretrained:.*Allowed: pretrained, pretrained:v0"
         ):
             configs.parse(["--test", "--checkpoint", wrong])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--checkpoint pretrained:v9",
+        "--checkpoint nowhere",
+        "--num-envs 0",
+        "--seed -1",
+        "--strip nowhere/x.png",
+        "--gif x.mp4",
+    ],
+)
+def test_mistakes_in_the_example_are_told_at_once(line, tmp_path):
+    script = Path(__file__).resolve().parent.parent / "examples" / "pretrained.py"
+    done = subprocess.run([sys.executable, str(script), *line.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and not list(tmp_path.iterdir())
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ import dexhand_gym  # noqa: F401
 from configs import parse
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.object_grasping import ObjectGrasping
 from dexhand_gym.meshes import distance_to_hull, load_mesh, write_mesh
 from dexhand_gym.object_sets import load_set
 from dexhand_gym.shape_tables import distances, shape_tables
@@ -152,25 +153,46 @@ def test_a_curriculum_begins_with_what_is_thick():
 
 
 def test_what_failed_is_tried_again():
-    """With retry 0.8 about 0.8 of 1000 failed attempts have the same object again, those that succeeded have another (one
-    of 32), and a test draws anew."""
-    env = make(1000, "held_out:box", randomize={"retry": 0.8})
-    assert len(env.reset(seed=1) and env.measured["box_which"].unique()) == 32, "the first objects are any"
+    """With retry 0.8 about 0.8 of 1000 failed attempts have the same object again; a test, an episode that was broken off
+    and one that succeeded have any of the 32, and a seed is a seed."""
+    env = make(1000, "held_out:box", randomize={"retry": 0.8}, episode_length=2)
+    first = env.reset(seed=1) and env.measured["box_which"].clone()
+    assert len(first.unique()) == 32
 
-    def kept():
+    def kept(steps=2):
         before = env.measured["box_which"].clone()
-        env.reset()
+        for _ in range(steps):
+            env.step(torch.zeros(1000, 18))
         return (env.measured["box_which"] == before).float().mean().item()
 
-    env.step(torch.zeros(1000, 18))
     assert kept() == pytest.approx(0.8 + 0.2 / 32, abs=0.04)
     env.step(torch.zeros(1000, 18))
-    env.consecutive_successes.fill_(1)
-    assert kept() < 0.06
-    env.step(torch.zeros(1000, 18))
-    env.consecutive_successes.fill_(0)
+    before = env.measured["box_which"].clone()
+    env.reset()
+    assert (env.measured["box_which"] == before).float().mean() < 0.06, "broken off, it has not failed"
+    kept()
+    env.reset(seed=1)
+    assert torch.equal(env.measured["box_which"], first)
     env.widen()
     assert kept() < 0.06
+
+
+class EverySecond(ObjectGrasping):
+    """Succeeds at once in every second environment."""
+
+    @staticmethod
+    def successes(m, cfg):
+        return {"at_once": torch.arange(len(m["push"])) % 2 == 0}
+
+
+def test_what_succeeded_is_not_tried_again():
+    fields = {"task.objects": "held_out:box", "task.randomize.retry": 0.99, "task.episode_length": 1}
+    env = make_vec_env(f"{__name__}:EverySecond", 400, seed=1, device="cpu", **fields)
+    before = env.measured["box_which"].clone()
+    *_, info = env.step(torch.zeros(400, 18))
+    same = (env.measured["box_which"] == before).float()
+    assert info["success"][::2].all() and not info["success"][1::2].any()
+    assert same[::2].mean() < 0.1 and same[1::2].mean() > 0.95
 
 
 def test_a_folder_is_found_from_everywhere(folder, monkeypatch):

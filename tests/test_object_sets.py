@@ -293,7 +293,7 @@ def test_names_and_scales_that_do_not_go_together(folder):
         trimesh.creation.box((0.02, 0.04, 0.06)).export(folder / file)
     with pytest.raises(ValueError, match="two files have the name 'cup'"):
         load_set(str(folder))
-    with pytest.raises(ValueError, match="scale = 0.5: allowed is 1 for the set 'train'"):
+    with pytest.raises(ValueError, match="task.mesh_unit = 0.5: allowed is 1 for the set 'train'"):
         load_set("train", scale=0.5)
     for scale in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="scale = .*: allowed is a number more than 0"):

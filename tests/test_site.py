@@ -92,3 +92,19 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         assert (target / "index.html").is_file() or target.is_file(), link
     kept = {path.name for path in (tmp_path / "site").iterdir()}
     assert not kept & {"runs", "runs_all", ".git", "setup.cfg", "train_ppo.py"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "<!-- table: actions -->\n\nword\n\n<!-- table: dofs -->\n<!-- end -->",
+            "table 'actions' has no <!-- end -->",
+        ),
+        ("<!-- table: actions -->\n\nword", "table 'actions' has no <!-- end -->"),
+        ("<!--table: akctions-->\n<!-- end -->", "unknown name 'akctions'; did you mean 'actions'?"),
+    ],
+)
+def test_marks_that_do_not_belong_together_lose_nothing(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        module(ROOT / "docs" / "tables.py").filled(text)

@@ -23,7 +23,8 @@ class Redraw:
         self.retries = env.task.randomize.retry > 0
         self.retry = torch.full((), env.task.randomize.retry, device=env.device)
         """With which probability a failed attempt is made again []."""
-        self.episode_step, self.successes = env.raw["episode_step"], env.consecutive_successes
+        self.failed = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+        """[N] True where an episode has just ended, and not by success."""
         self.largest = {
             thing.name: env.raw[f"{thing.name}_size"].new_tensor([[max(choice.extents)] for choice in thing.of])
             for thing in env.sim.scene.free
@@ -51,8 +52,8 @@ class Redraw:
     def __call__(self, own: Dict[str, Tensor], mask: Tensor) -> None:
         """Draws for the environments in `mask` [N]; `own` is the task's variation. What has failed may stay (`retry`)."""
         if self.retries:
-            failed = (self.episode_step > 0) & (self.successes == 0)  # of the episode that has ended, if one has
-            mask = mask & ~(failed & (torch.rand(len(mask), generator=self.generator, device=mask.device) < self.retry))
+            chance = torch.rand(len(mask), generator=self.generator, device=mask.device)
+            mask = mask & ~(self.failed & (chance < self.retry))
         if self.varies or self.parts:
             self.apply(torch.rand(self.shape, generator=self.generator, **self.kind), own, mask)
 

@@ -68,9 +68,8 @@ class DexHandVecEnv(Task):
     pre_action_rule, action_rule, post_action_filters, coupling = Stage(), Stage(), Stage(), Stage()
 
     def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
-        """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows the environments
-        (dexhand_gym.watch). Raises ValueError for a mistake in `cfg` (one line), RuntimeError where the engine cannot
-        run or nothing can be drawn."""
+        """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows the environments. Raises
+        ValueError, one line, for a mistake in `cfg`, RuntimeError where the engine cannot run or nothing can be drawn."""
         check_class(type(self), DexHandVecEnv)
         if not isinstance(cfg, Config):
             raise ValueError(f"cfg = {shortened(repr(cfg))}: allowed is a Config")
@@ -224,6 +223,7 @@ class DexHandVecEnv(Task):
         if seed is not None:
             super().reset(seed=seed)
             self.generator.manual_seed(seed % 2**63)
+        self._redraw.failed.zero_()
         self._begin_episodes(check_reset(options, self.num_envs, self.device))
         return self._split(self._observe())
 
@@ -308,6 +308,7 @@ class DexHandVecEnv(Task):
         self._episode_return += verdict.reward
         done, consecutive = verdict.terminated | verdict.truncated, self.consecutive_successes
         consecutive.copy_(torch.where(done & ~verdict.success, 0, consecutive + verdict.success))
+        self._redraw.failed.copy_(done & ~verdict.success & good)
         self.terms.count(verdict, done, self._episode_step, [m[name] for name in self.figures])
         return verdict
 
@@ -317,8 +318,7 @@ class DexHandVecEnv(Task):
             rows.masked_fill_(bad.unsqueeze(1), 0.0)
 
     def _looked_at(self, m: Measured, rows: Tensor) -> List[Tensor]:
-        """The inputs of rewards and criteria, and what is observed, each [N, ...], except the engine's states, which
-        the engine checks itself."""
+        """What rewards and criteria read, and what is observed, [N, ...]; not the engine's states, which it checks."""
         sim = self.sim
         states = [sim.dof_state, sim.root_state, sim.rigid_body_state, sim.net_contact_force]
         return [rows, sim.net_contact_force, *self._instruments.hidden(m, states)]
