@@ -60,5 +60,10 @@ def result_table(result: Dict[str, Any]) -> Table:
         low, high = wilson(share, result["independent"])
         table.add_row(name, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
     for name in ("reward", "length", *result["figures"]):
-        table.add_row(name, f"{result[f'{name}_mean']:.2f}", f"+- {result[f'{name}_std']:.2f}")
+        table.add_row(name, decimals(result[f"{name}_mean"]), f"+- {decimals(result[f'{name}_std'])}")
     return table
+
+
+def decimals(x: float) -> str:
+    """Two decimals, or three digits of what is too small for them, such as a distance in metres."""
+    return f"{x:.2f}" if x == 0 or abs(x) >= 0.1 else f"{x:.3g}"

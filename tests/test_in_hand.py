@@ -230,6 +230,8 @@ def test_figures_are_told_where_episodes_end():
     result = evaluate(env, Still, 6)
     assert (result["steps_mean"], result["steps_std"], result["figures"]) == (7.0, 0.0, ["steps"])
     assert [*result_table(result).columns[0].cells][-1] == "steps"
+    result["steps_mean"], result["steps_std"] = 0.00412, 12.3456
+    assert [[*column.cells][-1] for column in result_table(result).columns] == ["steps", "0.00412", "+- 12.35"]
 
 
 def test_a_figure_that_is_not_there_is_told():
