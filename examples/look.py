@@ -11,6 +11,7 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -25,33 +26,40 @@ import configs
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.fields import check_name
+from dexhand_gym.watch.render import Renderer, coordinates
 from ppo.policy import Policy
 
 SIZE = 300, 300  # of a picture, pixels
 
 
-def play(args: argparse.Namespace) -> Tuple[List[np.ndarray], Tensor, List[Tensor], str]:
-    """One episode: a picture of every step, the times [T], s, the quantities, each [T, columns], and how it ended."""
+def play(args: argparse.Namespace) -> Tuple[List[np.ndarray], np.ndarray, Tensor, List[Tensor], str]:
+    """One episode: some pictures and their steps, the times [T], s, the quantities, each [T, columns], and how it
+    ended."""
     words = ["--task", args.task, "--test", "--checkpoint", args.checkpoint, "--device", "cpu", "--num-envs", "1"]
     cfg: Any = configs.parse([*words, *args.settings])
-    env: Any = make_vec_env(find_task(args.task), 1, cfg, args.seed, render_mode="rgb_array", video_size=SIZE)
+    env: Any = make_vec_env(find_task(args.task), 1, cfg, args.seed, video_size=SIZE)
     agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
     columns = [split(name, env.observations()) for name in args.quantities]
     torch.manual_seed(args.seed)
-    pictures, rows = [], []
+    poses, rows = [], []
     obs, _ = env.reset(seed=args.seed)
     while True:
         seen = env.observations()
-        pictures.append(env.render()[0])
+        poses.append(coordinates(env, slice(0, 1))[0].numpy())
         rows.append([seen[name].reshape(-1).float()[where].clone() for name, where in columns])
         action = agent.act(obs)[0] if args.explore else agent.act_deterministic(obs)
         obs, _, terminated, truncated, info = env.step(agent.to_env(action))
         if terminated | truncated:
             break
     ending = next(name for name, there in info["endings"].items() if there)
+    moments = np.linspace(0, len(rows) - 1, args.moments).round().astype(int)
+    with contextlib.closing(
+        Renderer(env, SIZE)
+    ) as renderer:  # drawn afterwards, since a picture takes longer than a step
+        pictures = [renderer.draw(poses[i]) for i in moments]
     env.close()
     times = torch.arange(len(rows)) * env.control_dt
-    return pictures, times, [torch.stack(values) for values in zip(*rows)], ending
+    return pictures, moments, times, [torch.stack(values) for values in zip(*rows)], ending
 
 
 def split(words: str, known: Dict[str, Tensor]) -> Tuple[str, slice]:
@@ -69,8 +77,7 @@ def split(words: str, known: Dict[str, Tensor]) -> Tuple[str, slice]:
 def draw(args: argparse.Namespace) -> None:
     from matplotlib import pyplot as plt
 
-    pictures, times, quantities, ending = play(args)
-    moments = np.linspace(0, len(pictures) - 1, args.moments).round().astype(int)
+    pictures, moments, times, quantities, ending = play(args)
     width, height = 9.0, 9.0 / args.moments
     figure, axes = plt.subplots(
         1 + len(quantities),
@@ -81,9 +88,10 @@ def draw(args: argparse.Namespace) -> None:
         layout="constrained",
     )
     strip, *lines = axes[:, 0]
-    strip.imshow(np.concatenate([pictures[i] for i in moments], 1), aspect="auto")
+    strip.imshow(np.concatenate(pictures, 1), aspect="auto")
     name = args.task.split(":")[-1]
-    strip.set_title(f"{name}, start {args.seed}: ended by {ending} after {len(pictures)} steps", fontsize=9)
+    title = f"{name}, start {args.seed}: ended by {ending} after {len(times)} steps"
+    strip.set_title(title, fontsize=9)
     strip.axis("off")
     for axis, name, values in zip(lines, args.quantities, quantities):
         axis.plot(times, values, linewidth=1)
@@ -94,7 +102,7 @@ def draw(args: argparse.Namespace) -> None:
     if lines:
         lines[-1].set_xlabel("s")
     figure.savefig(args.out, dpi=90)
-    print(args.out)
+    print(f"{args.out}: {title}")
 
 
 def main() -> None:
@@ -109,6 +117,10 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=5, help="pictures side by side [5]")
     parser.add_argument("--out", default="episode.png")
     args, args.settings = parser.parse_known_args()
+    if args.moments < 1:
+        raise ValueError(f"--moments {args.moments}: allowed is 1 or more")
+    if Path(args.out).suffix != ".png" or not Path(args.out).absolute().parent.is_dir():
+        raise ValueError(f"--out {args.out}: allowed is a .png file in a folder that is there")
     draw(args)
 
 

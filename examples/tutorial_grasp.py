@@ -1,0 +1,83 @@
+"""Grasp: what Reach does, but with the cube itself as the point, then close the fingers and lift. The second task of
+docs/tutorial.md.
+
+python train_ppo.py --task examples.tutorial_grasp:Grasp --num-envs 256 --max-iterations 300
+"""
+
+from dataclasses import dataclass, field
+from typing import Dict, Tuple
+
+import torch
+
+from examples.tutorial_reach import Reach, ReachConfig
+
+
+@dataclass
+class GraspConfig(ReachConfig):
+    episode_length: int = 300
+    """Control steps until time-out (6 s)."""
+    max_linear_velocity: float = 0.1
+    """Speed limit of the hand, m/s."""
+    height: float = 0.0
+    """The point is the cube's centre."""
+    lift: float = 0.1
+    """The cube has to rise by this, m."""
+    lowest_finger: float = -0.002
+    """An episode ends where a fingertip or pad is pushed lower than this, m: the ground yields by 2 mm under 10 N."""
+    policy_observation_keys: Tuple[str, ...] = (*ReachConfig.policy_observation_keys, "contact_force_magnitude")
+    reward_weights: Dict[str, float] = field(
+        default_factory=lambda: {
+            "near": 0.3,
+            "touch": 1.0,
+            "grasp": 2.0,
+            "lift": 10.0,
+            "action": -0.01,
+            "termination_success": 3000.0,
+        }
+    )
+
+
+class Grasp(Reach):
+    """Thumb and another finger take the cube, raise it by 10 cm and hold it there for half a second."""
+
+    config = GraspConfig
+    quantities = {
+        **Reach.quantities,
+        "rise": lambda m, cfg: m["box"][:, 2] - m["start_box"][:, 2],
+        "on_box": lambda m, cfg: m["contact_binary"] * (distance_to_box(m) < 0.05),
+        "grasped": lambda m, cfg: m["on_box"][:, 0] * m["on_box"][:, 1:].amax(1),
+        "at_point": lambda m, cfg: (m["rise"] > cfg.task.lift) & (m["grasped"] > 0),
+    }
+    figures = ("gap", "rise")
+    train_defaults = {
+        "max_iterations": 300,
+        "learning_rate": 1e-3,
+        "lr_schedule": "linear",
+        "gamma": 0.995,
+        "reward_scale": 0.02,
+    }
+
+    def sample_start(self):
+        start = super().sample_start()
+        start["hand"][:, 2] -= 0.05
+        return start
+
+    @staticmethod
+    def rewards(m, cfg):
+        rise = (m["rise"] / cfg.task.lift).clamp(0.0, 1.0)
+        return {
+            **Reach.rewards(m, cfg),
+            "touch": m["on_box"][:, :3].mean(1),
+            "grasp": m["grasped"],
+            "lift": rise * m["grasped"],
+        }
+
+    @staticmethod
+    def failures(m, cfg):
+        lowest = torch.minimum(m["tips"][..., 2], m["pads"][..., 2]).amin(1)
+        return {"in_the_ground": lowest < cfg.task.lowest_finger}
+
+
+def distance_to_box(m):
+    """From each finger's pad to the cube's centre [N, 5], m."""
+    return torch.linalg.vector_norm(m["pads"][..., :3] - m["box"][:, None, :3], dim=-1)
