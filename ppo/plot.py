@@ -111,7 +111,8 @@ def group(runs: Sequence[Run]) -> Dict[str, List[Run]]:
     for members in groups.values():
         config = members[0].config
         parts = [f"{name.split('.')[-1]} {config.get(name)}" for name in different if name != "task_name"]
-        label = ", ".join([str(config.get("task_name", members[0].name)), *parts])
+        task = str(config.get("task_name", members[0].name)).split(":")[-1]  # of my_package.point:Point the end
+        label = ", ".join([task, *parts])
         labels[f"{label} ({len(members)} seeds)" if len(members) > 1 else label] = members
     return labels
 
@@ -139,7 +140,8 @@ def steps_of(runs: Sequence[Run], metric: str) -> np.ndarray:
 
 def plot_curves(groups: Dict[str, List[Run]]) -> Figure:
     metrics = [metric for metric in CURVES if any(metric in run.scalars for runs in groups.values() for run in runs)]
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), 3.4), squeeze=False)
+    size = 4.2 * len(metrics), 3.2 + 0.2 * len(groups)
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
     for axis, metric in zip(axes[0], metrics):
         for label, runs in groups.items():
             runs = [run for run in runs if metric in run.scalars]
@@ -153,8 +155,8 @@ def plot_curves(groups: Dict[str, List[Run]]) -> Figure:
                 axis.fill_between(steps / 1e6, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         axis.set_title(CURVES[metric])
         axis.set_xlabel("million environment steps")
-    axes[0][0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower left")  # it may be long, and hide lines
     return figure
 
 

@@ -43,6 +43,16 @@ def test_runs_that_differ_only_in_their_seed_are_one(tmp_path):
     assert list(plot.group(runs[:2])) == ["Spin (2 seeds)"]
 
 
+def test_names_of_runs_hide_no_line_and_leave_out_the_module(tmp_path):
+    tasks = "my_package.point:Point", "my_package.point:Pinch"
+    groups = plot.group([plot.read_run(make_run(tmp_path / task[-3:], seed=1, task=task)) for task in tasks])
+    assert list(groups) == ["Point", "Pinch"]
+    figure = plot.plot_curves(groups)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().y1 < min(axis.get_window_extent().y0 for axis in figure.axes)
+
+
 def test_curves_are_means_with_their_range(tmp_path):
     runs = [
         plot.read_run(make_run(tmp_path / "a", seed=1, reward=(0.0, 10.0, 20.0))),
