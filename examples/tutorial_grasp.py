@@ -9,6 +9,7 @@ from typing import Dict, Tuple
 
 import torch
 
+from dexhand_gym.envs.quantities import distance
 from examples.tutorial_reach import Reach, ReachConfig
 
 
@@ -28,7 +29,8 @@ class GraspConfig(ReachConfig):
     reward_weights: Dict[str, float] = field(
         default_factory=lambda: {
             "near": 0.3,
-            "touch": 1.0,
+            "touch": 0.0,
+            "close": 1.0,
             "grasp": 2.0,
             "lift": 10.0,
             "action": -0.01,
@@ -44,7 +46,8 @@ class Grasp(Reach):
     quantities = {
         **Reach.quantities,
         "rise": lambda m, cfg: m["box"][:, 2] - m["start_box"][:, 2],
-        "on_box": lambda m, cfg: m["contact_binary"] * (distance_to_box(m) < 0.05),
+        "from_box": lambda m, cfg: (distance(m["pads"][..., :3], m["box"][:, None, :3]) - 0.025).clamp(min=0.0),
+        "on_box": lambda m, cfg: m["contact_binary"] * (m["from_box"] < 0.025),
         "grasped": lambda m, cfg: m["on_box"][:, 0] * m["on_box"][:, 1:].amax(1),
         "at_point": lambda m, cfg: (m["rise"] > cfg.task.lift) & (m["grasped"] > 0),
     }
@@ -68,6 +71,7 @@ class Grasp(Reach):
         return {
             **Reach.rewards(m, cfg),
             "touch": m["on_box"][:, :3].mean(1),
+            "close": torch.exp(-20.0 * m["from_box"][:, :3]).mean(1),
             "grasp": m["grasped"],
             "lift": rise * m["grasped"],
         }
@@ -76,8 +80,3 @@ class Grasp(Reach):
     def failures(m, cfg):
         lowest = torch.minimum(m["tips"][..., 2], m["pads"][..., 2]).amin(1)
         return {"in_the_ground": lowest < cfg.task.lowest_finger}
-
-
-def distance_to_box(m):
-    """From each finger's pad to the cube's centre [N, 5], m."""
-    return torch.linalg.vector_norm(m["pads"][..., :3] - m["box"][:, None, :3], dim=-1)

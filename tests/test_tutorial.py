@@ -58,12 +58,13 @@ def numbers(**values):
 
 def test_what_the_tutorial_pays():
     """A gap of 0.1 m is worth 1 / e. Half of the way up is worth half, but only to a hand that holds the cube; one
-    finger of three on it is worth a third."""
+    finger of three on it is worth a third. Of three pads one is on the cube, two are 5 cm off: (1 + 2 / e) / 3."""
     cfg = Config(task=Grasp.config())
-    seen = {"gap": 0.1, "last_actions": [0.5, 0.5], "rise": 0.05}
+    seen = {"gap": 0.1, "last_actions": [0.5, 0.5], "rise": 0.05, "from_box": [0.0, 0.05, 0.05, 0.0, 0.0]}
     loose = Grasp.rewards(numbers(**seen, on_box=[0.0, 1.0, 0.0, 0.0, 0.0]), cfg)
     held = Grasp.rewards(numbers(**seen, on_box=[1.0, 0.0, 0.0, 1.0, 0.0]), cfg)
     assert loose["near"].item() == pytest.approx(0.3679, abs=1e-4) and loose["action"].item() == 0.5
+    assert loose["close"].item() == pytest.approx(0.5786, abs=1e-4)
     assert (loose["touch"].item(), loose["grasp"].item(), loose["lift"].item()) == (pytest.approx(1 / 3), 0, 0)
     assert (held["touch"].item(), held["grasp"].item(), held["lift"].item()) == (pytest.approx(1 / 3), 1, 0.5)
 
