@@ -46,7 +46,6 @@ def test_a_hand_that_goes_to_the_point_succeeds():
         action[:, :3] = (env.measured["to_point"] / 0.01).clamp(-1, 1)
         *_, info = env.step(action)
         if info["success"].any():
-            assert (env.measured["gap"][~info["success"]] < 0.1).all()
             break
     assert info["endings"]["stayed"].any()
 
