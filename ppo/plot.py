@@ -155,8 +155,9 @@ def plot_curves(groups: Dict[str, List[Run]]) -> Figure:
                 axis.fill_between(steps / 1e6, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         axis.set_title(CURVES[metric])
         axis.set_xlabel("million environment steps")
+    # Below the curves, for a name may be long.
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower left")  # it may be long, and hide lines
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower left")
     return figure
 
 
