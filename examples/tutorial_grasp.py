@@ -29,7 +29,7 @@ class GraspConfig(ReachConfig):
     reward_weights: Dict[str, float] = field(
         default_factory=lambda: {
             "near": 0.3,
-            "touch": 0.0,
+            "touch": 0.0,  # the first attempt
             "close": 1.0,
             "grasp": 2.0,
             "lift": 10.0,
