@@ -139,5 +139,10 @@ def test_the_notebook_runs(trained, monkeypatch):
     shown = {kind for output in outputs for kind in output.get("data", ())}
     text = "".join(output.get("text", "") for output in outputs)
     assert "image/png" in shown and "text/html" in shown
-    assert text.count("tested: ") == 2 and "error" not in text and re.search(r"video: \S+test\.mp4", text)
+    assert (
+        text.count("tested: ") == 2
+        and "error" not in text
+        and "\x1b" not in text
+        and re.search(r"video: \S+test\.mp4", text)
+    )
     assert [*trained.glob("runs/*_test_*/videos/test.mp4")]
