@@ -200,7 +200,7 @@ class DexHandVecEnv(Task):
         endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
         """Names of the criteria that end an episode."""
-        check_training(self.task.randomize, terms.successes)
+        check_training(self.task.randomize, terms.successes, overrides(self, "mastered"))
 
     def _make_spaces(self) -> None:
         def numbers(width: int) -> gym.spaces.Box:
