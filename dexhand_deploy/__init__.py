@@ -18,6 +18,8 @@ from .ros_body import RosBody
 from .sim_body import SimBody
 from .targets import Targets
 
+__version__ = "0.1.0"
+"""Of both packages."""
 __all__ = [
     "Arm",
     "Contract",

@@ -18,11 +18,11 @@ from importlib.metadata import entry_points
 
 from gymnasium.envs.registration import register, registry
 
+from dexhand_deploy import __version__
 from dexhand_gym.fields import unknown_name
 from dexhand_gym.hands import hands, register_hand
 
-__version__ = "0.1.0"
-__all__ = ["find_task", "hands", "register_hand", "register_task", "tasks"]
+__all__ = ["__version__", "find_task", "hands", "register_hand", "register_task", "tasks"]
 
 
 def register_task(id: str, task: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
+import time
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ MARGIN = 0.05
 """The table reaches this far beyond the mesh, m."""
 CORNERS = 64
 """Of a convex hull at most, as PhysX has them; contacts of finer ones take longer."""
+PATIENCE = 1.0
+"""How long a user waits without a word, s."""
 INSTALL = "pip install 'dexhand-gym[mesh]'"
 
 
@@ -149,11 +152,25 @@ def kept(inputs: List[np.ndarray], compute: Callable, fits: Callable[[List[np.nd
             return arrays
     except BROKEN:
         pass
+    begun = time.monotonic()
     arrays = compute()
+    tell_if_slow(time.monotonic() - begun)
     named: Any = {f"{i:04d}": array for i, array in enumerate(arrays)}
     with contextlib.suppress(OSError), replacing(file) as unfinished, open(unfinished, "wb") as stream:
         np.savez(stream, **named)
     return arrays
+
+
+def tell_if_slow(seconds: float) -> None:
+    """Says once that shapes are being computed, where that has taken PATIENCE in this process."""
+    global _computed
+    before, _computed = _computed, _computed + seconds
+    if before < PATIENCE <= _computed:
+        print(f"shapes are being computed, once; they are kept in {cache()}", file=sys.stderr, flush=True)
+
+
+_computed = 0.0
+"""For so long shapes have been computed, s."""
 
 
 def cache() -> Path:

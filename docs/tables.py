@@ -7,7 +7,9 @@ python docs/tables.py --check    # exit status 1 if a page is not as the code is
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ from dexhand_gym.fields import check_name  # noqa: E402
 from dexhand_gym.hands import find_hand  # noqa: E402
 from dexhand_gym.hands.pair import parts_of  # noqa: E402
 from dexhand_gym.sim import PHYSICS  # noqa: E402
+from ppo.ppo import PPOConfig  # noqa: E402
 
 HAND = find_hand("right")
 UNITS = {"slide": "m", "turn": "rad", "finger": "rad"}
@@ -121,8 +124,70 @@ def endings() -> List[str]:
     return markdown(("task", "success", "failure", "time-out, steps"), rows)
 
 
+def task_sizes() -> List[str]:
+    """Of all tasks: numbers of actions and observations, and the policies that come with the package."""
+    rows = []
+    for name, where in tasks().items():
+        cls, env = task_class(where), gymnasium.make_vec(f"DexHand/{name}-v0", num_envs=1, device="cpu").unwrapped
+        more, critic = env.single_observation_space.shape[0], env.single_critic_space
+        folder = ROOT / "dexhand_gym" / "pretrained" / name
+        policies = sorted(each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
+        rows.append(
+            (
+                f"[{name}](../{cls.__module__.replace('.', '/')}.py)",
+                env.single_action_space.shape[0],
+                more,
+                critic.shape[0] - more if critic else 0,
+                ", ".join(f"`{each}`" for each in policies),
+            )
+        )
+        env.close()
+    return markdown(("task", "actions", "the policy sees", "only the critic sees", "`--checkpoint pretrained:`"), rows)
+
+
+def weights() -> List[str]:
+    """Reward terms of all tasks with their weights; those of 0 are only logged."""
+    rows = []
+    for name in tasks():
+        found = configs.default_config(name).task.reward_weights
+        paid = [f"`{term}` {weight:g}" for term, weight in found.items() if weight]
+        rows.append((name, ", ".join(paid), ", ".join(f"`{term}`" for term, weight in found.items() if not weight)))
+    return markdown(("task", "paid", "told, weight 0"), rows)
+
+
+def sentences(cls: type) -> Dict[str, str]:
+    """Field -> the string below it in the source of a dataclass, in one line."""
+    (found,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(found, ast.ClassDef)
+    told: Dict[str, str] = {}
+    for field, below in zip(found.body, found.body[1:]):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            told[field.target.id] = " ".join(str(below.value.value).split())
+    return told
+
+
+def shown(value: object) -> str:
+    """A default as a flag has it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def ppo() -> List[str]:
+    """PPO's settings, and what tasks say instead of their defaults."""
+    others: Dict[str, Dict[str, List[str]]] = {}
+    for name, where in tasks().items():
+        for field, value in task_class(where).train_defaults.items():
+            others.setdefault(field, {}).setdefault(shown(value), []).append(name)
+    told, rows = sentences(PPOConfig), []
+    for field in dataclasses.fields(PPOConfig):
+        own = "; ".join(f"{value}: {', '.join(names)}" for value, names in others.get(field.name, {}).items())
+        rows.append((f"`{field.name}`", shown(field.default), own, told[field.name]))
+    return markdown(("`--train.`", "default", "of a task", ""), rows)
+
+
 TABLES: Dict[str, Callable[[], List[str]]] = {
-    function.__name__: function for function in (actions, dofs, speeds, observations, physics, endings)
+    function.__name__: function
+    for function in (actions, dofs, speeds, observations, physics, endings, task_sizes, weights, ppo)
 }
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import dexhand_deploy
+import dexhand_gym
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +116,17 @@ def test_dexhand_deploy_alone_needs_numpy_and_nothing_else(source, tmp_path):
     needs = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
     assert needs == ["Requires-Dist: numpy"]
     assert found == {f"dexhand_deploy/{path.name}" for path in (ROOT / "dexhand_deploy").glob("*.py")}
+
+
+def test_both_packages_have_the_version_that_stands_in_one_place(source, wheel, tmp_path):
+    pip("wheel", source / "dexhand_deploy", cwd=tmp_path)
+    (alone,) = tmp_path.glob("*.whl")
+    assert [path.name.split("-")[1] for path in (wheel, alone)] == [dexhand_deploy.__version__] * 2
+    assert dexhand_gym.__version__ == dexhand_deploy.__version__
+    tracked = subprocess.run(
+        ["git", "grep", "-lF", f'"{dexhand_deploy.__version__}"'], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert tracked.stdout.decode().split() == ["dexhand_deploy/__init__.py"]
 
 
 def test_neither_shadows_the_other(installed, users_folder):

@@ -10,7 +10,7 @@ import pytest
 import torch
 import trimesh
 
-from dexhand_gym import resting
+from dexhand_gym import meshes, resting
 from dexhand_gym.convex import SOLIDS, directions, stretched
 from dexhand_gym.fields import check
 from dexhand_gym.meshes import distance_to_hull, load_mesh
@@ -120,6 +120,16 @@ def test_resting_poses_are_computed_once(monkeypatch):
     np.testing.assert_array_equal(resting_poses(thing), first)
     with pytest.raises(TypeError):
         resting_poses(Mesh.of_vertices(CORNER, size=0.05))
+
+
+def test_who_waits_for_shapes_is_told_once_and_only_when_they_are_new(monkeypatch, capsys):
+    monkeypatch.setattr(meshes, "PATIENCE", 1e-9)
+    for told in (1, 0):
+        monkeypatch.setattr(meshes, "_computed", 0.0)
+        for size in (0.05, 0.06):
+            resting_poses(Mesh.of_vertices(CORNER, size=size))
+        assert capsys.readouterr().err.count("shapes are being computed, once; they are kept in ") == told
+        meshes._load_mesh.cache_clear()
 
 
 @pytest.mark.parametrize("side", [(0, 0, 1), (0, 0, -1), (1, 0, 0), (0.6, 0, 0.8), (-2 / 3, 1 / 3, 2 / 3)])

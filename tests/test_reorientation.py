@@ -21,6 +21,7 @@ from dexhand_gym.envs.cube_reorientation import (
 )
 from dexhand_gym.envs.in_hand import SIGHT, TOUCH, rotation_vector
 from dexhand_gym.envs.quantities import Measured
+from dexhand_gym.envs.randomize_config import RandomizeConfig
 from dexhand_gym.objects import Box
 
 
@@ -75,7 +76,6 @@ def measured(step=10, left=0.5, goals_reached=2.0, just_reached=0.0, age=1.0, **
         "episode_step": torch.tensor([step]),
         "last_actions": torch.full((1, 12), 0.5),
         "prev_goal": wanted,
-        "prev_first_turn": torch.tensor([[0.0, 0.0, 0.0, 1.0]]),
         "prev_first_place": torch.tensor([[0.0, 0.025, 0.0]]),
         "prev_reached": torch.tensor([just_reached]),
         "prev_goals_reached": torch.tensor([goals_reached]),
@@ -113,14 +113,16 @@ def test_a_goal_counts_once_and_the_next_step_wants_another():
     assert m["goal_age"].item() == 0.0
     assert m["goals_reached"].item() == 3.0 + m["reached"].item()
     assert CubeReorientation.rewards(m, cfg)["progress"].item() == 0.0, "the next goal is another, not farther away"
-    torch.testing.assert_close(m["goal"], any_orientation(uniform(m, torch.tensor([3.0]), 3)))
+    turn = any_orientation(uniform(m, torch.tensor([3.0]), 3))
+    assert angle(m["goal"], rotations.multiply(turn, m["prev_goal"])).item() < 1e-3
     assert measured(left=0.3, success_tolerance=0.1)[0]["reached"].item() == 0.0
 
 
 def test_an_episode_begins_with_nothing_reached():
     m, _ = measured(step=0, left=0.3, just_reached=1.0, goals_reached=7.0, age=5.0)
     assert [m[name].item() for name in ("reached", "goals_reached", "goal_age")] == [0.0, 0.0, 0.0]
-    torch.testing.assert_close(m["goal"], any_orientation(uniform(m, torch.tensor([0.0]), 3)))
+    turn = any_orientation(uniform(m, torch.tensor([0.0]), 3))
+    assert angle(m["goal"], rotations.multiply(turn, m["object_quat_in_palm"])).item() < 1e-3
 
 
 def test_a_goal_takes_too_long_or_the_cube_falls():
@@ -135,8 +137,35 @@ def test_families_of_goals():
     own = rotation_vector(rotations.multiply(rotations.conjugate(m["prev_goal"]), m["goal"]))[0]
     assert sorted(own.abs().tolist()) == pytest.approx([0, 0, math.pi / 2], abs=1e-4), "about one of its own axes"
     m, _ = measured(just_reached=1.0, goals="yaw")
-    turn = rotation_vector(m["goal"])[0]
-    assert turn[1:].abs().max() < 1e-6 < turn[0].abs(), "of the start, about the axis out of the palm"
+    turn = rotation_vector(rotations.multiply(m["goal"], rotations.conjugate(m["prev_goal"])))[0]
+    assert turn[1:].abs().max() < 1e-6 < turn[0].abs(), "about the axis out of the palm"
+
+
+@pytest.mark.parametrize("goals", ["any", "yaw"])
+def test_a_curriculum_begins_with_shorter_turns(goals):
+    """At width 0 the same turn by a quarter of its angle, half-way by 0.625, at width 1 all of it."""
+    whole, _ = measured(just_reached=1.0, goals=goals)
+    full = rotation_vector(rotations.multiply(whole["goal"], rotations.conjugate(whole["prev_goal"])))
+    for width, share in ((0.0, 0.25), (0.5, 0.625), (1.0, 1.0)):
+        m, _ = measured(just_reached=1.0, goals=goals)
+        m["curriculum_width"] = torch.tensor(width, dtype=torch.float64)
+        turn = rotation_vector(rotations.multiply(m["goal"], rotations.conjugate(m["prev_goal"])))
+        torch.testing.assert_close(turn, share * full, atol=1e-3, rtol=0)
+
+
+def test_a_curriculum_widens_by_the_share_of_goals_that_are_reached():
+    """Three goals and then one that is missed are 3 of 4; nothing told yet is 0."""
+    env = make(4, seed=1, randomize=RandomizeConfig(curriculum=0.5))
+    assert env.mastered({"figure/goals_reached": 3.0, "success_rate": 0.0}) == 0.75
+    assert env.mastered({}) == 0.0
+    near = env.measured["goal_angle"]
+    assert (near <= 0.25 * math.pi + 1e-3).all()
+    env.mastered = lambda statistics: 0.6
+    assert env.statistics()["randomize_width"] == pytest.approx(0.02)
+    env.widen()
+    env.reset(seed=1)
+    torch.testing.assert_close(env.measured["goal_angle"], 4 * near, atol=1e-2, rtol=0)
+    env.close()
 
 
 # --- The environment -------------------------------------------------------------------------------------------------

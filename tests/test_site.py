@@ -94,6 +94,12 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert not kept & {"runs", "runs_all", ".git", "setup.cfg", "train_ppo.py"}
 
 
+def test_every_page_is_one_click_from_the_front_page():
+    front = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)[#)]", front))
+    assert set(PAGES) - linked == set()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

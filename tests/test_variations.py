@@ -502,6 +502,21 @@ def test_what_looks_at_successes_needs_one(name):
         gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=2, device="cpu", **ranges)
 
 
+def test_a_rotations_curriculum_widens_by_speed_and_by_what_is_kept():
+    """1.5 of 2 rad/s and nine of ten kept are 0.675; a wrong way round is 0, and more than max_speed is not more."""
+    ranges = {"task.randomize.curriculum": 0.6, "task.randomize.link_mass": (0.5, 1.5)}
+    env = gymnasium.make_vec("DexHand/CubeRotation-v0", num_envs=2, device="cpu", **ranges).unwrapped
+    for speed, kept, share in ((1.5, 0.9, 0.675), (-1.0, 1.0, 0.0), (3.0, 0.5, 0.5)):
+        assert env.mastered({"figure/mean_speed": speed, "ending/time_out": kept}) == pytest.approx(share)
+    assert env.mastered({}) == 0.0
+    assert env.statistics()["randomize_width"] == 0.0
+    env.close()
+    with pytest.raises(ValueError, match="retry = 0.9: allowed is 0, for no success is defined"):
+        gymnasium.make_vec(
+            "DexHand/CubeRotation-v0", num_envs=2, device="cpu", **{**ranges, "task.randomize.retry": 0.9}
+        )
+
+
 def test_a_curriculums_width_outlives_its_environments(tmp_path):
     """Whatever the checkpoint: one with other environments, or without any, as the best policy's is."""
     ranges = {"curriculum": 0.5, "link_mass": (0.5, 1.5)}

@@ -258,8 +258,9 @@ def numbers(shape: Iterable[int]) -> str:
     return f"[{', '.join('any' if n < 0 else str(n) for n in shape)}]"
 
 
-def check_training(randomize: RandomizeConfig, successes: Sequence[str]) -> None:
-    """Raises ValueError, one line, for what needs a success in a task that defines none."""
+def check_training(randomize: RandomizeConfig, successes: Sequence[str], own: bool) -> None:
+    """Raises ValueError, one line, for what needs a success in a task that defines none; `own`: it says itself what a
+    curriculum widens by."""
     for name in () if successes else OF_TRAINING:
-        if value := getattr(randomize, name):
+        if (value := getattr(randomize, name)) and not (own and name == "curriculum"):
             raise ValueError(f"task.randomize.{name} = {value}: allowed is 0, for no success is defined")

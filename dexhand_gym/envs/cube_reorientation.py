@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.envs.in_hand import InHand, InHandConfig, first, rotation_vector
+from dexhand_gym.envs.in_hand import InHand, InHandConfig, rotation_vector
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.hands.placing import constant
 from dexhand_gym.sim import Scene
@@ -23,6 +23,7 @@ GHOST_HEIGHT = 0.12
 class CubeReorientationConfig(InHandConfig):
     """A cube that is turned to goals."""
 
+    widens: ClassVar[bool] = True
     of_goal: ClassVar[Dict[str, Tuple[str, ...]]] = {"sight": ("goal_difference",), "touch": ("goal",)}
 
     episode_length: int = 3000
@@ -86,14 +87,22 @@ def about(axis: Tensor, angle: Tensor) -> Tensor:
     return torch.cat((axis * half.sin(), half.cos()), 1)
 
 
+NEAREST = 0.25
+"""Share of a turn with which a curriculum begins."""
+
+
 def next_goal(m: Dict[str, Tensor], cfg: Any, last: Tensor) -> Tensor:
-    """The goal [N, 4] after `goals_reached`, in the palm's frame; `last` is the one before, or the start."""
+    """The goal [N, 4] after `goals_reached`, in the palm's frame; `last` is the one before, or the start. A uniform turn of
+    any orientation is a uniform orientation, so that a curriculum can begin with shorter turns."""
     numbers = uniform(m, m["last_count"], 3)
+    share = NEAREST + (1 - NEAREST) * m["curriculum_width"].float() if "curriculum_width" in m else 1.0
     if cfg.task.goals == "any":
-        return any_orientation(numbers)
+        turn = rotation_vector(any_orientation(numbers)) * share
+        angle = torch.linalg.vector_norm(turn, dim=1)
+        return rotations.multiply(about(turn / angle.clamp(min=1e-9).unsqueeze(1), angle), last)
     if cfg.task.goals == "yaw":
         out = constant((1.0, 0.0, 0.0), numbers).expand(len(numbers), 3)
-        return rotations.multiply(about(out, 2 * math.pi * numbers[:, 0]), m["first_turn"])
+        return rotations.multiply(about(out, (2 * numbers[:, 0] - 1) * math.pi * share), last)
     axis = torch.nn.functional.one_hot((numbers[:, 0] * 3).long().clamp(max=2), 3).to(numbers)
     return rotations.multiply(last, about(axis, (numbers[:, 1] < 0.5) * math.pi - math.pi / 2))
 
@@ -152,6 +161,9 @@ class CubeReorientation(InHand):
     | drift    | distance from where it lay at the start, seen from the palm, units of 5 cm |
     | action   | sum of squared actions                                                    |
 
+    **Curriculum** with `randomize.curriculum` goals begin a quarter of a turn's length away and move to all of it, while this
+    share of the goals is reached.
+
     **Figures** goals_reached: goals in the episode, one after the other.
 
     **Ends** by success `all_reached` (50 goals), by failure `dropped` or `too_slow` (a goal not reached in 8 s), or by
@@ -161,7 +173,6 @@ class CubeReorientation(InHand):
     config = CubeReorientationConfig
     quantities = {
         **InHand.quantities,
-        "first_turn": lambda m, cfg: first(m, "first_turn", m["object_quat_in_palm"]),
         "last_count": last_count,
         "goal": goal,
         "goal_age": goal_age,
@@ -171,7 +182,7 @@ class CubeReorientation(InHand):
         "goals_reached": lambda m, cfg: m["last_count"] + m["reached"],
         "shown_goal": shown_goal,
     }
-    remembered = (*InHand.remembered, "first_turn", "goal", "goal_age", "goal_angle", "reached", "goals_reached")
+    remembered = (*InHand.remembered, "goal", "goal_age", "goal_angle", "reached", "goals_reached")
     figures = ("goals_reached",)
     train_defaults = {**InHand.train_defaults, "reward_scale": 0.01}
 
@@ -190,6 +201,11 @@ class CubeReorientation(InHand):
             "drift": m["away"] / 0.05,
             "action": m["last_actions"].square().sum(1),
         }
+
+    def mastered(self, statistics: Dict[str, float]) -> float:
+        """Goals that are reached, of those that are wanted: an episode ends at the first that is not."""
+        reached = statistics.get("figure/goals_reached", 0.0)
+        return reached / (reached + 1)
 
     @staticmethod
     def successes(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:

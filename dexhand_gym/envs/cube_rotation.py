@@ -78,6 +78,9 @@ class CubeRotation(InHand):
     | drift      | distance from where it lay at the start, seen from the palm, in units of 5 cm            |
     | action     | sum of squared actions                                                                   |
 
+    **Curriculum** with `randomize.curriculum` variations widen while this share is reached of cubes that are kept, times
+    that of max_speed.
+
     **Figures** turns: full turns about the axis; mean_speed: rad/s over the whole episode.
 
     **Start, ends** as InHand.
@@ -92,6 +95,11 @@ class CubeRotation(InHand):
     }
     remembered = (*InHand.remembered, "turns")
     figures = ("turns", "mean_speed")
+
+    def mastered(self, statistics: Dict[str, float]) -> float:
+        """Share of cubes that are kept, times that of max_speed with which they turn."""
+        kept, speed = (statistics.get(name, 0.0) for name in ("ending/time_out", "figure/mean_speed"))
+        return kept * min(max(speed / self.task.max_speed, 0.0), 1.0)
 
     @staticmethod
     def rewards(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:

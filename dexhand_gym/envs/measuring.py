@@ -21,7 +21,13 @@ from dexhand_gym.sim.base import Simulator, Variation, overwrite
 
 
 def raw_quantities(
-    sim: Simulator, scene: Scene, stages: Stages, start: Dict[str, Tensor], episode_step: Tensor, variation: Variation
+    sim: Simulator,
+    scene: Scene,
+    stages: Stages,
+    start: Dict[str, Tensor],
+    episode_step: Tensor,
+    variation: Variation,
+    width: Optional[Tensor] = None,
 ) -> Dict[str, Tensor]:
     """The raw quantities of quantities.py's table, in memory that stays in place."""
 
@@ -55,6 +61,7 @@ def raw_quantities(
         **{f"start_{name}": value for name, value in start.items()},
         **{f"{name}_size": size.to(sim.device, torch.float32).unsqueeze(1) for name, size in sizes.items()},
         **{f"{name}_which": which for name, which in chosen.items()},
+        **({"curriculum_width": width} if width is not None else {}),
     }
 
 

@@ -35,6 +35,7 @@ class Task(VectorEnv):
     | `remembered`              | quantities whose value one control step ago is wanted, as prev_<name>                |
     | `figures`                 | quantities [N] whose value at the end of an episode is told: tests, TensorBoard      |
     | `mirrors`                 | {observation: what a mirror makes of it} (mirror.py), for policies of the other hand |
+    | `mastered(statistics)`    | by which a curriculum widens, a share: of the attempts those that succeed            |
     | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
 
     Only `rewards` is required. The methods may read
@@ -100,6 +101,10 @@ class Task(VectorEnv):
     def failures(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
         """Failure criteria, each [N] bool."""
         return {}
+
+    def mastered(self, statistics: Dict[str, float]) -> float:
+        """What RandomizeConfig.curriculum is compared with, in [0, 1], from the newest statistics()."""
+        return statistics.get("success_rate", 0.0)
 
     def uniform(self, low: float, high: float, columns: int) -> Tensor:
         """Random numbers [N, columns] of this environment's own generator."""

@@ -129,7 +129,7 @@ class DexHandVecEnv(Task):
         self._episode_return = torch.zeros(n, dtype=torch.float32, device=self.device)
         self._beginning = torch.zeros(n, dtype=torch.bool, device=self.device)
         self.consecutive_successes = torch.zeros_like(self._episode_step)
-        self.raw = raw_quantities(self.sim, scene, self.stages, self._start, self._episode_step, variation)
+        self.raw = raw_quantities(self.sim, scene, self.stages, self._start, self._episode_step, variation, self.width)
         self._sensors, late = self._make_sensors()
         self._instruments = Instruments(self, self.raw, self._sensors, late)
         parts = [part for part in (self.stages.commands, self._sensors, late) if part]
@@ -200,7 +200,7 @@ class DexHandVecEnv(Task):
         endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
         """Names of the criteria that end an episode."""
-        check_training(self.task.randomize, terms.successes)
+        check_training(self.task.randomize, terms.successes, overrides(self, "mastered"))
 
     def _make_spaces(self) -> None:
         def numbers(width: int) -> gym.spaces.Box:
@@ -409,7 +409,7 @@ class DexHandVecEnv(Task):
         found = self.terms.statistics(self.sim.take_overflow(), self.num_envs)
         if self.width is None:
             return found
-        if found.get("success_rate", 0.0) >= self.task.randomize.curriculum:
+        if self.mastered(found) >= self.task.randomize.curriculum:
             self.width.add_(WIDENING).clamp_(max=1.0)
         return {**found, "randomize_width": self.width.item()}
 
