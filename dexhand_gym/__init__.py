@@ -18,11 +18,19 @@ from importlib.metadata import entry_points
 
 from gymnasium.envs.registration import register, registry
 
-from dexhand_deploy import __version__
 from dexhand_gym.fields import unknown_name
 from dexhand_gym.hands import hands, register_hand
 
-__all__ = ["__version__", "find_task", "hands", "register_hand", "register_task", "tasks"]
+__all__ = ["find_task", "hands", "register_hand", "register_task", "tasks"]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, which stands in dexhand_deploy, and is not loaded before somebody asks."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dexhand_deploy import __version__
+
+    return __version__
 
 
 def register_task(id: str, task: str) -> None:
