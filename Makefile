@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/tables.py
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build  # -q would hide warnings, and so let them pass
 
 # Root installs it, anybody else reads how. The tests that want what is missing are skipped, and named at the end.
 debian:

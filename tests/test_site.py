@@ -4,6 +4,7 @@ be built."""
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from dexhand_gym import export
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
 CODE = {name: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for name, text in PAGES.items()}
+SOURCES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "benchmarks", "examples", "ppo", "dexhand_gym")
+SOURCES += ("dexhand_deploy", "tests")
+"""What pages link to."""
 ELSEWHERE = {"sweeps.md": "asks W&B's server"}
 ENTRIES = re.findall(r"^### (error: .+?)\n\n```bash\n(.+?)```", PAGES["troubleshooting.md"], re.DOTALL | re.MULTILINE)
 
@@ -76,11 +80,28 @@ def test_every_entry_has_a_command():
     assert len(ENTRIES) == PAGES["troubleshooting.md"].count("### ") > 8
 
 
+def build(root, more=""):
+    """What `make docs` does in a folder."""
+    (line,) = re.findall(r"\$\(BIN\)/(mkdocs build.*?)(?:  #.*)?\n", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    command = f"{sys.executable} -m {line} {more}".split()
+    return subprocess.run(command, cwd=root, env=quiet, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_broken_link_ends_make_docs(tmp_path):
+    for name in ("mkdocs.yml", "docs", *SOURCES):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    with open(tmp_path / "docs" / "faq.md", "a", encoding="utf-8") as page:
+        page.write("\n[nowhere](nothing.md)\n")
+    done = build(tmp_path)
+    assert done.returncode != 0 and "'nothing.md'" in done.stderr
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
-    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=300)
+    done = build(ROOT, f"--site-dir {tmp_path / 'site'}")
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     reference = (tmp_path / "site" / "docs" / "api" / "index.html").read_text(encoding="utf-8")
     assert "Restores a state from get_state()" in reference.replace("<code>", "").replace("</code>", "")
