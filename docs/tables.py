@@ -172,6 +172,14 @@ def shown(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+TOGETHER = {
+    "BoxGrasping, BlindGrasping, ObjectGrasping, BimanualLift": "grasping and lifting",
+    "BoxGrasping, BlindGrasping, ObjectGrasping": "grasping",
+    "CubeRotation, CubeReorientation": "in the hand",
+}
+"""Tasks -> what they are called where all of them say the same."""
+
+
 def ppo() -> List[str]:
     """PPO's settings, and what tasks say instead of their defaults."""
     others: Dict[str, Dict[str, List[str]]] = {}
@@ -181,7 +189,9 @@ def ppo() -> List[str]:
     told, rows = sentences(PPOConfig), []
     for field in dataclasses.fields(PPOConfig):
         own = "; ".join(f"{value}: {', '.join(names)}" for value, names in others.get(field.name, {}).items())
-        rows.append((f"`{field.name}`", shown(field.default), own, told[field.name]))
+        for names, together in TOGETHER.items():
+            own = own.replace(names, together)
+        rows.append((field.name, shown(field.default), own, told[field.name]))
     return markdown(("`--train.`", "default", "of a task", ""), rows)
 
 
