@@ -56,3 +56,11 @@ def test_a_package_that_crashes_and_one_that_fails_spoil_no_other(tmp_path):
         assert rows["egl"][1] == "OSError: libmujoco.so: no such file; apt-get install libegl1 libegl-mesa0"
     assert rows["wandb"] == ("broken", "crashes with SIGSEGV; pip install 'dexhand-gym[wandb]'")
     assert {rows[name][0] for name in ("python", "torch", "gymnasium", "video", "tyro")} == {"ok"}
+
+
+def test_who_reads_the_first_line_only_is_told_no_more():
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m dexhand_gym.doctor | head -1"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert re.fullmatch(r"ok +python +\S+, .+\n", done.stdout)
+    assert done.stderr == ""
