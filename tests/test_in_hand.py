@@ -234,6 +234,25 @@ def test_figures_are_told_where_episodes_end():
     assert [[*column.cells][-1] for column in result_table(result).columns] == ["steps", "0.00412", "+- 12.35"]
 
 
+def test_the_figure_of_an_episode_that_blew_up_is_0():
+    class Faulty(Counting):
+        quantities = {
+            **BaseTask.quantities,
+            "steps": lambda m, cfg: (
+                m["episode_step"] / m["faultless"] if "faultless" in m else m["episode_step"].float()
+            ),
+        }
+
+    env = Faulty(Config(task=Counting.config(episode_length=7), env=EnvConfig(num_envs=3, backend="mujoco")))
+    env.raw["faultless"] = torch.ones(3)
+    env.reset(seed=0)
+    env.raw["faultless"][1] = 0.0
+    *_, info = env.step(torch.zeros(3, 18))
+    assert info["endings"]["nonfinite"].tolist() == [False, True, False]
+    assert info["episode"]["steps"].tolist() == [1.0, 0.0, 1.0]
+    assert env.statistics()["figure/steps"] == 0.0
+
+
 def test_a_figure_that_is_not_there_is_told():
     class Wrong(BaseTask):
         figures = ("stepz",)

@@ -154,9 +154,10 @@ def test_a_curriculum_begins_with_shorter_turns(goals):
 
 
 def test_a_curriculum_widens_by_the_share_of_goals_that_are_reached():
-    """Three goals and then one that is missed are 3 of 4; nothing told yet is 0."""
+    """Three goals and then one that is missed are 3 of 4; all 50 and no other are all; nothing told yet is 0."""
     env = make(4, seed=1, randomize=RandomizeConfig(curriculum=0.5))
     assert env.mastered({"figure/goals_reached": 3.0, "success_rate": 0.0}) == 0.75
+    assert env.mastered({"figure/goals_reached": 50.0, "ending/all_reached": 1.0}) == 1.0
     assert env.mastered({}) == 0.0
     near = env.measured["goal_angle"]
     assert (near <= 0.25 * math.pi + 1e-3).all()
@@ -166,6 +167,11 @@ def test_a_curriculum_widens_by_the_share_of_goals_that_are_reached():
     env.reset(seed=1)
     torch.testing.assert_close(env.measured["goal_angle"], 4 * near, atol=1e-2, rtol=0)
     env.close()
+
+
+def test_quarter_turns_do_not_widen():
+    with pytest.raises(ValueError, match="curriculum = 0.5: allowed is 0, for nothing is randomised"):
+        make(2, goals="quarter", randomize=RandomizeConfig(curriculum=0.5))
 
 
 # --- The environment -------------------------------------------------------------------------------------------------

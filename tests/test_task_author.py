@@ -1,6 +1,7 @@
 """What the author of a task may get wrong, told in one line that names it; and what an environment promises them."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -45,7 +46,16 @@ def test_what_an_environment_has_cannot_be_a_member_of_a_task(name):
         ("timers", {"t": "t"}, "timers.'t'.*unknown name 't'"),
         ("timers", {"dof_pos": "contact_binary"}, "timers.'dof_pos'.*a quantity has that name"),
         ("timers", {"hand_vel": "contact_binary"}, "timers.'hand_vel'.*a quantity has that name"),
+        *(("quantities", {**BaseTask.quantities, name: lambda m, cfg: m["dof_pos"]}, f"quantities.'{name}'.*has one of that name")
+          for name in ("dof_pos", "prev_hand_vel", "curriculum_width", "start_hand")),
+        ("quantities", {**BaseTask.quantities, "half": lambda m, cfg: m["dof_pos"][:1]}, r"'half' is a tensor \[1, 26\]"),
         ("remembered", ("nope",), "remembered: unknown name 'nope'"),
+        ("remembered", ("dof_lower",), r"'dof_lower' is a tensor \[26\].*allowed is a tensor \[2\]"),
+        ("figures", ("dof_lower",), r"'dof_lower' is a tensor \[26\].*allowed is a tensor \[2\]"),
+        ("figures", "hand_vel", "figures = 'hand_vel': allowed is a tuple"),
+        ("mastered", lambda self, found: None, r"mastered\(\) returns None: allowed is a number"),
+        ("mastered", lambda self, found: math.nan, r"mastered\(\) returns nan: allowed is a number"),
+        ("mastered", lambda self, found: found["episodes"], r"mastered\(\) asks for 'episodes', which is not there"),
         *(("mirrors", {"hand_vel": kind}, "allowed is a pattern of signed places") for kind in ((1, 5), "bse", (), (1, 1), (0, 1), (1.0,))),
     ],
 )  # fmt: skip

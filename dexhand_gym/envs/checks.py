@@ -7,8 +7,9 @@ import contextlib
 import difflib
 import inspect
 import logging
+import math
 from numbers import Integral
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dexhand_gym.envs.config import TaskConfig
 from dexhand_gym.envs.mirror import OF_THE_HAND
+from dexhand_gym.envs.quantities import RAW
 from dexhand_gym.envs.randomize_config import OF_TRAINING, RandomizeConfig
 from dexhand_gym.fields import check, check_name, shortened
 from dexhand_gym.objects import Object
@@ -59,9 +61,10 @@ def check_class(cls: type, base: type) -> None:
         for name, value in entries.items():
             if not isinstance(name, str) or not fits(value):
                 raise ValueError(f"{where}[{name!r}] = {shortened(repr(value))}: allowed is {what} for each name")
-    names = task.remembered
-    if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{cls.__name__}.remembered = {shortened(repr(names))}: allowed is a tuple, each {text}")
+    for table in ("remembered", "figures"):
+        names = getattr(task, table)
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{cls.__name__}.{table} = {shortened(repr(names))}: allowed is a tuple, each {text}")
 
 
 def is_pattern(kind: Any) -> bool:
@@ -73,9 +76,11 @@ def is_pattern(kind: Any) -> bool:
 
 
 def check_table_names(task: Any, raw: Iterable[str]) -> None:
-    """Raises ValueError, one line, unless the tables of a task's class name known quantities only, and timers have
-    names of their own."""
+    """Raises ValueError, one line, unless the tables of a task's class name known quantities only, and quantities and
+    timers have names of their own."""
     name, known = type(task).__name__, [*raw, *task.quantities]
+    for quantity in {*raw, *RAW, *(f"prev_{kept}" for kept in task.remembered)} & {*task.quantities}:
+        raise ValueError(f"{name}.quantities[{quantity!r}]: the environment has one of that name, allowed is another")
     for timer, source in task.timers.items():
         if timer in known:
             raise ValueError(f"{name}.timers[{timer!r}]: a quantity has that name, allowed is another")
@@ -264,3 +269,13 @@ def check_training(randomize: RandomizeConfig, successes: Sequence[str], own: bo
     for name in () if successes else OF_TRAINING:
         if (value := getattr(randomize, name)) and not (own and name == "curriculum"):
             raise ValueError(f"task.randomize.{name} = {value}: allowed is 0, for no success is defined")
+
+
+def check_mastered(mastered: Callable[[Dict[str, float]], float]) -> None:
+    """Raises ValueError, one line, unless a task's mastered() returns a number also where no episode has ended."""
+    try:
+        share = mastered({})
+    except KeyError as error:
+        raise ValueError(f"mastered() asks for {error}, which is not there before an episode has ended") from None
+    if not isinstance(share, (int, float)) or not math.isfinite(share):
+        raise ValueError(f"mastered() returns {shortened(repr(share))}: allowed is a number, from 0 to 1")

@@ -106,8 +106,6 @@ class TaskConfig:
     """The hand that the task is for, by its name; empty: whichever env.hand names."""
     one_hand: ClassVar[bool] = False
     """Whether the task is for one hand, whichever, and not for several."""
-    widens: ClassVar[bool] = False
-    """Whether something of the task's own widens with randomize.curriculum."""
 
     episode_length: Annotated[int, Range(1, 10**6)] = 300
     """Control steps until time-out."""
@@ -162,6 +160,11 @@ class TaskConfig:
         if name in OLDER_NAMES and OLDER_NAMES[name] in {item.name for item in dataclasses.fields(self)}:
             return getattr(self, OLDER_NAMES[name])
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def widens(self) -> bool:
+        """Whether something of the task's own widens with randomize.curriculum."""
+        return False
 
     def validate(self) -> None:
         """Raises ValueError, one line, for names and values that contradict each other; check() has checked each on its

@@ -23,7 +23,6 @@ GHOST_HEIGHT = 0.12
 class CubeReorientationConfig(InHandConfig):
     """A cube that is turned to goals."""
 
-    widens: ClassVar[bool] = True
     of_goal: ClassVar[Dict[str, Tuple[str, ...]]] = {"sight": ("goal_difference",), "touch": ("goal",)}
 
     episode_length: int = 3000
@@ -56,6 +55,11 @@ class CubeReorientationConfig(InHandConfig):
         }
     )
     """Weight of each reward term and ending."""
+
+    @property
+    def widens(self) -> bool:
+        """The turns between goals do, unless they are all of 90 degrees."""
+        return self.goals != "quarter"
 
 
 def uniform(m: Dict[str, Tensor], count: Tensor, columns: int) -> Tensor:
@@ -203,9 +207,9 @@ class CubeReorientation(InHand):
         }
 
     def mastered(self, statistics: Dict[str, float]) -> float:
-        """Goals that are reached, of those that are wanted: an episode ends at the first that is not."""
-        reached = statistics.get("figure/goals_reached", 0.0)
-        return reached / (reached + 1)
+        """Goals that are reached, of those that are wanted: an episode ends at the first that is not, if there is one."""
+        reached, all_reached = (statistics.get(name, 0.0) for name in ("figure/goals_reached", "ending/all_reached"))
+        return reached / max(reached + 1 - all_reached, 1e-9)
 
     @staticmethod
     def successes(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:

@@ -112,6 +112,7 @@ class Instruments:
         `begun` [N] only those of episodes that begin, which have them at once."""
         for name in self.task.remembered:
             if name not in self.previous:
+                check_quantities(m, [name], self.task.num_envs, self.task.device)
                 self.raw[f"prev_{name}"] = m[f"prev_{name}"] = self.previous[name] = m[name].clone()
                 self.newest[name] = m[name].clone()
             overwrite(self.newest[name], m[name], begun)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from dexhand_gym.sim.base import keeps_objects
 class ObjectGraspingConfig(BoxGraspingConfig):
     """Blind grasp and lift of many objects."""
 
-    widens: ClassVar[bool] = True
     objects: str = "train"
     """A set of objects: train, held_out, a family of one (train:sphere), or a folder of meshes (.obj, .stl, .ply)."""
     mesh_unit: Annotated[float, Range(0, 1000, above=True)] = 1.0
@@ -52,6 +51,11 @@ class ObjectGraspingConfig(BoxGraspingConfig):
         }
     )
     """Weight of each reward term and ending."""
+
+    @property
+    def widens(self) -> bool:
+        """The set of objects does."""
+        return True
 
     def validate(self) -> None:
         """See BoxGraspingConfig. A folder gets its whole path, by which a checkpoint finds it from everywhere."""

@@ -18,6 +18,7 @@ The environment puts in the raw ones:
 | prev_<name>                   | as <name>    | a quantity in the task's `remembered`, one control step ago          |
 | <timer>                       | as its source| seconds that a boolean quantity in the task's `timers` has held      |
 | episode_step                  | [N]          | control steps since the episode began                                |
+| curriculum_width              | []           | with a curriculum: how far it has widened, 0 to 1                    |
 
 and everything else is a function of others, in a table name -> function(measured, config), in which `config.hand` is
 the hand. An episode in which one of them is not finite ends as `nonfinite`.
@@ -39,8 +40,8 @@ from dexhand_gym.hands.hand import Rows
 from dexhand_gym.objects import Object
 
 RAW = ("dof_pos", "dof_vel", "dof_lower", "dof_upper", "palm_mount", "dof_targets", "targets", "rule_targets")
-RAW += ("last_actions", "prev_actions", "bodies", "body_forces", "episode_step", "start_hand")
-"""Names of the raw quantities that every environment has."""
+RAW += ("last_actions", "prev_actions", "bodies", "body_forces", "episode_step", "start_hand", "curriculum_width")
+"""Names of the raw quantities that need no object and no table of a task."""
 
 Quantity = Callable[[Dict[str, Tensor], Any], Tensor]
 

@@ -110,6 +110,10 @@ class Terms:
         """The values of the criteria that end an episode [criteria, N] bool."""
         return torch.stack([values[name] for name in names]) if names else like.new_zeros(0, len(like))
 
+    def figured(self, m: Measured, bad: Tensor) -> List[Tensor]:
+        """The task's figures, each [N]; 0 in episodes that blew up, which `bad` [N] says."""
+        return [torch.where(bad, 0, m[name]) for name in self.figures]
+
     def count(self, verdict: Verdict, done: Tensor, episode_step: Tensor, figures: List[Tensor]) -> None:
         """Adds a step to the statistics."""
         self.newest.copy_(verdict.paid)

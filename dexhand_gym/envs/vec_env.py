@@ -17,6 +17,7 @@ from dexhand_gym.envs.actions import Stage, Stages, as_tensor
 from dexhand_gym.envs.captured import Captured, Fused, copies
 from dexhand_gym.envs.checks import (
     check_class,
+    check_mastered,
     check_reset,
     check_scene,
     check_seed,
@@ -200,6 +201,7 @@ class DexHandVecEnv(Task):
         endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
         """Names of the criteria that end an episode."""
+        check_mastered(self.mastered)
         check_training(self.task.randomize, terms.successes, overrides(self, "mastered"))
 
     def _make_spaces(self) -> None:
@@ -282,7 +284,7 @@ class DexHandVecEnv(Task):
         self._blank(rows, verdict.bad)
         self._instruments.remember(m)
         ended = verdict.terminated, verdict.truncated, self._episode_return, self._episode_step
-        return (rows, verdict.reward, *ended, verdict.success, verdict.endings, *(m[name] for name in self.figures))
+        return (rows, verdict.reward, *ended, verdict.success, verdict.endings, *self.terms.figured(m, verdict.bad))
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """Begins new episodes in the environments of `mask`."""
@@ -309,7 +311,7 @@ class DexHandVecEnv(Task):
         done, consecutive = verdict.terminated | verdict.truncated, self.consecutive_successes
         consecutive.copy_(torch.where(done & ~verdict.success, 0, consecutive + verdict.success))
         self._redraw.failed.copy_(done & ~verdict.success & good)
-        self.terms.count(verdict, done, self._episode_step, [m[name] for name in self.figures])
+        self.terms.count(verdict, done, self._episode_step, self.terms.figured(m, verdict.bad))
         return verdict
 
     def _blank(self, rows: Tensor, bad: Tensor) -> None:
@@ -318,10 +320,11 @@ class DexHandVecEnv(Task):
             rows.masked_fill_(bad.unsqueeze(1), 0.0)
 
     def _looked_at(self, m: Measured, rows: Tensor) -> List[Tensor]:
-        """What rewards and criteria read, and what is observed, [N, ...]; not the engine's states, which it checks."""
+        """What decides, is observed or told, [N, ...]; not the engine's states, which it checks itself."""
         sim = self.sim
         states = [sim.dof_state, sim.root_state, sim.rigid_body_state, sim.net_contact_force]
-        return [rows, sim.net_contact_force, *self._instruments.hidden(m, states)]
+        figures = [m[name] for name in self.figures]
+        return [rows, sim.net_contact_force, *figures, *self._instruments.hidden(m, states)]
 
     def _place_starts(self) -> None:
         """Writes random starts of the environments in `_beginning` into the tensors; write_state() passes them on."""
