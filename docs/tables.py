@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Sequence, Set
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Set, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -71,9 +71,25 @@ def speeds() -> List[str]:
     return markdown(("task", "base, m/s", "base, rad/s", "fingers, rad/s"), rows)
 
 
+TOGETHER = {
+    "BoxGrasping, BlindGrasping, ObjectGrasping, BimanualLift": "grasping and lifting",
+    "BoxGrasping, BlindGrasping, ObjectGrasping": "grasping",
+    "CubeRotation, CubeReorientation": "in the hand",
+}
+"""Tasks -> what they are called where all of them say the same."""
+
+
+def together(names: Sequence[str]) -> str:
+    """Tasks, or what they are called where all of them are there."""
+    text = ", ".join(names)
+    for of_some, word in TOGETHER.items():
+        text = text.replace(of_some, word)
+    return text
+
+
 def observations() -> List[str]:
     """Of all tasks: width, unit, frame, whether the hand reports it, and who sees it."""
-    seen: Dict[str, List[str]] = {}
+    seen: Dict[str, Tuple[List[str], List[str]]] = {}
     widths: Dict[str, Set[int]] = {}
     for name in tasks():
         env: Any = gymnasium.make_vec(f"DexHand/{name}-v0", num_envs=1, device="cpu").unwrapped
@@ -83,17 +99,91 @@ def observations() -> List[str]:
                 continue
             short, policy = key.split(".")[-1], key in task.policy_observation_keys
             widths.setdefault(short, set()).add(found[key].shape[1])
-            who = seen.setdefault(short, [])
-            told = name if policy else f"{name} (critic)"
-            if told not in who and (policy or key in task.critic_observation_keys):
-                who.append(told)
+            policies, critics = seen.setdefault(short, ([], []))
+            who = policies if policy else critics
+            if name not in who and (policy or key in task.critic_observation_keys):
+                who.append(name)
         env.close()
     rows = []
     for key, who in sorted(seen.items()):
         unit, frame, real = KNOWN[key]
         many = " or ".join(map(str, sorted(widths[key])))
-        rows.append((f"`{key}`", many, unit, frame, "yes" if real else "", ", ".join(who)))
-    return markdown(("name", "numbers", "unit", "frame", "the hand reports it", "who sees it by default"), rows)
+        rows.append((f"`{key}`", many, unit, frame, "yes" if real else "", *map(together, who)))
+    head = (
+        "name",
+        "numbers",
+        "unit",
+        "frame",
+        "the hand reports it",
+        "policies that see it by default",
+        "critics alone",
+    )
+    return markdown(head, rows)
+
+
+READABLE = {
+    "dof_pos": "positions of all joints, in the order of [hand.md](hand.md#dofs); rad, of the base's first three m",
+    "dof_vel": "their velocities",
+    "dof_targets": "where their drives pull",
+    "targets": "targets of the actions, base and fingers",
+    "rule_targets": "what the pre-action rule proposed",
+    "last_actions": "the newest action, -1 to 1",
+    "prev_actions": "its older name",
+    "bodies": "all bodies: position m, orientation x y z w, velocity m/s, angular velocity rad/s; world",
+    "body_forces": "contact force on each, N, world",
+    "episode_step": "control steps since the episode began",
+    "episode_time": "the same in s",
+    "start_hand": "targets of the actions when the episode began",
+    "box": "an object of the scene, here `box`: position, orientation, velocities as of bodies",
+    "start_box": "its pose when the episode began",
+    "box_size": "its largest extent, m",
+    "hand_pose": "the palm: position, orientation; world",
+    "hand_pose_arr_aligned": "the same, orientation 0 0 0 1 where the base has not turned",
+    "hand_vel": "velocity and angular velocity of the palm, world",
+    "tips": "fingertips, thumb to little finger: position, orientation; world",
+    "pads": "the pads' middles likewise",
+    "fingertip_poses_world": "`tips` in one row",
+    "fingertip_poses_hand": "`tips` as seen from the palm, in one row",
+    "fingerpad_poses_world": "`pads` in one row",
+    "fingerpad_poses_hand": "`pads` as seen from the palm, in one row",
+    "finger_forces": "contact force on each finger's last link, N, world",
+    "contact_forces": "the same in one row",
+    "contact_force_magnitude": "their lengths, N",
+    "contact_binary": "1 where that is above `task.contact_binary_threshold`",
+    "contact_duration": "for how long it has been, s",
+    "base_dof_pos": "the base's joints: x y z m, turns rad",
+    "base_dof_vel": "their velocities",
+    "base_dof_target": "their targets",
+    "all_finger_dof_pos": "the fingers' joints, rad",
+    "all_finger_dof_vel": "their velocities, rad/s",
+    "all_finger_dof_target": "their targets",
+    "active_finger_dof_pos": "of those one for each finger action",
+    "active_finger_dof_vel": "their velocities",
+    "active_finger_dof_target": "the fingers' action targets",
+    "fingertip_forces": "force on each pad in its own frame: into the skin, towards the tip, to the right, N",
+    "fingertip_normal_force": "the real hand's sensors: force into the pad, N",
+    "fingertip_tangential_force": "along the pad, N",
+    "fingertip_tangential_direction": "in which direction: cosine and sine for each finger",
+    "fingertip_contact": "1 where they feel anything",
+    "reported_pads": "where the reported joints put the pads, as seen from the palm, m",
+    "reported_pad_distances": "distances between them: 1-2, 1-3, 1-4, 1-5, 2-3, ... 4-5, m",
+}
+"""Quantity -> what it is, of all that every task has, and of an object."""
+
+
+def readable() -> List[str]:
+    """What rewards, endings and quantities of every task may read as m["name"]."""
+    env: Any = gymnasium.make_vec("DexHand/BoxGrasping-v0", num_envs=7, device="cpu").unwrapped
+    alone: Any = gymnasium.make_vec("DexHand/BaseTask-v0", num_envs=7, device="cpu").unwrapped
+    missing = [name for name in alone.observable() if name not in READABLE and not name.startswith("prev_")]
+    assert not missing, f"READABLE does not say what these are: {missing}"
+    rows = []
+    for name, what in READABLE.items():
+        shape = ", ".join(["N", *map(str, env.measured[name].shape[1:])])
+        rows.append((f"`{name}`", f"[{shape}]", what))
+    env.close()
+    alone.close()
+    return markdown(("`m[...]`", "shape", "what it is"), rows)
 
 
 def physics() -> List[str]:
@@ -172,14 +262,6 @@ def shown(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-TOGETHER = {
-    "BoxGrasping, BlindGrasping, ObjectGrasping, BimanualLift": "grasping and lifting",
-    "BoxGrasping, BlindGrasping, ObjectGrasping": "grasping",
-    "CubeRotation, CubeReorientation": "in the hand",
-}
-"""Tasks -> what they are called where all of them say the same."""
-
-
 def ppo() -> List[str]:
     """PPO's settings, and what tasks say instead of their defaults."""
     others: Dict[str, Dict[str, List[str]]] = {}
@@ -188,16 +270,14 @@ def ppo() -> List[str]:
             others.setdefault(field, {}).setdefault(shown(value), []).append(name)
     told, rows = sentences(PPOConfig), []
     for field in dataclasses.fields(PPOConfig):
-        own = "; ".join(f"{value}: {', '.join(names)}" for value, names in others.get(field.name, {}).items())
-        for names, together in TOGETHER.items():
-            own = own.replace(names, together)
+        own = "; ".join(f"{value}: {together(names)}" for value, names in others.get(field.name, {}).items())
         rows.append((field.name, shown(field.default), own, told[field.name]))
     return markdown(("`--train.`", "default", "of a task", ""), rows)
 
 
 TABLES: Dict[str, Callable[[], List[str]]] = {
     function.__name__: function
-    for function in (actions, dofs, speeds, observations, physics, endings, task_sizes, weights, ppo)
+    for function in (actions, dofs, speeds, observations, readable, physics, endings, task_sizes, weights, ppo)
 }
 
 

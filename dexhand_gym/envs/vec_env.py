@@ -56,8 +56,7 @@ class DexHandVecEnv(Task):
     | `success`                  | [N] bool, episodes that ended by success in this step                                |
     | `endings`                  | {criterion, time_out, nonfinite: [N] bool}, what ended them                          |
     | `time_outs`                | [N] bool, equal to truncated (the name rl_games looks for)                           |
-    | `critic_obs`               | [N, S] the observation and, behind it, what only a critic may see; in reset's info   |
-    |                            | too; only if `critic_observation_keys` names anything                                |
+    | `critic_obs`               | [N, S] with `critic_observation_keys`: obs, then what a critic sees; after reset too |
     | `final_critic_obs`         | [N, S] likewise before the restart                                                   |
 
     An episode ends as `nonfinite` where the action, a stage of it, the physics, a quantity or the reward is not a
