@@ -80,6 +80,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except BaseException as error:  # a user's value, file or task can raise anything
         if cfg is not None and cfg.train.log_level == "debug":
             traceback.print_exc()
+        logs.warn()
         print(f"{distributed.label()}error: {mistakes.explain(error)}", file=sys.stderr)
         return 2
     with contextlib.closing(env), signals.stopping_signals():
@@ -164,7 +165,7 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
                 test(cfg, env, folder, console, film)
         return 0
     except BaseException as error:  # a task may raise anything
-        return mistakes.exit_status(error, folder, saved=not cfg.train.test)
+        return mistakes.exit_status(error, folder, not cfg.train.test, code_of(cfg))
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
@@ -202,11 +203,15 @@ def train(
         Policy(env, cfg.train, best).measure(cfg.train.test_episodes or env.num_envs, folder, console)
     kind = "newest" if best.name.startswith("last_") else "best"
     log.info("%s checkpoint: runs/%s/nn/%s", kind, folder.name, best.name)
-    code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""  # which --checkpoint does not import by itself
-    code += f" --env.hand {cfg.env.hand}" if ":" in cfg.env.hand else ""
-    code += f" --import {' '.join(cfg.imports)}" if cfg.imports else ""
-    log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, code, folder.name)
+    log.info("test it: %s --test%s --checkpoint runs/%s", configs.COMMAND, code_of(cfg), folder.name)
     log.info("see its curves: tensorboard --logdir runs/%s", folder.name)
+
+
+def code_of(cfg: RunConfig) -> str:
+    """The flags that name a run's code, which --checkpoint does not import by itself."""
+    code = f" --task {cfg.task_name}" if ":" in cfg.task_name else ""
+    code += f" --env.hand {cfg.env.hand}" if ":" in cfg.env.hand else ""
+    return code + (f" --import {' '.join(cfg.imports)}" if cfg.imports else "")
 
 
 def trials_of(cfg: RunConfig, agent: ppo.Agent) -> Trials:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from . import distributed
-from .text import PrintableFormatter, SurvivingFile, SurvivingStream, write_anything
+from .text import PrintableFormatter, SurvivingFile, SurvivingStream, printable, write_anything
 
 progress_log = logging.getLogger("train_ppo.progress")
 """Lines that a terminal shows as a table instead."""
@@ -55,6 +55,13 @@ def start_console(level: str) -> Console:
         if record.levelno >= logging.root.level:
             logging.root.handle(record)
     return console
+
+
+def warn() -> None:
+    """Prints the warnings that were kept, before an error ends the program: they may say why."""
+    for record in _early():
+        if record.levelno >= logging.WARNING:
+            print(printable(record.getMessage()), file=sys.stderr)
 
 
 def start_file(file: Path) -> None:

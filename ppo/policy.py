@@ -75,7 +75,7 @@ def check_unfinished(path: str, max_iterations: int) -> None:
     saved = checkpoint.load(path)
     done = saved["epoch"] if saved["optimizer"] else 0  # from a policy alone a new training begins
     if done >= max_iterations:
-        raise ValueError(f"train.max_iterations = {max_iterations}: allowed is more than the {done} done")
+        raise ValueError(f"train.max_iterations = {max_iterations}: allowed is more than the {done} that it has done")
 
 
 def warn_of_hand(env: Any, path: Path) -> None:

@@ -656,7 +656,11 @@ def test_an_interrupted_training_goes_on(trained, tmp_path):
     assert epoch >= 3
 
     too_few = finish(start(f"--checkpoint {checkpoint} --max-iterations {epoch}", tmp_path))
-    assert too_few == (2, "", f"error: train.max_iterations = {epoch}: allowed is more than the {epoch} done\n")
+    assert too_few == (
+        2,
+        "",
+        f"error: train.max_iterations = {epoch}: allowed is more than the {epoch} that it has done\n",
+    )
     status, out, err = finish(start(f"--checkpoint {checkpoint} --max-iterations {epoch + 1}", tmp_path))
     assert (status, err) == (0, "")
     assert f"iteration {epoch + 1}/{epoch + 1} | " in out

@@ -109,7 +109,7 @@ def test_a_folder_of_meshes(folder):
     ("options", "message"),
     [
         ("--task.objects trian", "task.objects: unknown name 'trian'; did you mean 'train'?"),
-        ("--env.object.size 0.06", "env.object = "),
+        ("--env.object.size 0.06", "env.object.size = 0.06: this task has the objects of"),
         ("--task.success-height 0.04", "task.success_height = 0.04: allowed is more than 0.045,"),
         ("--task.randomize.box-size 0.04 0.06", "task.randomize.box_size = (0.04, 0.06): allowed for a mesh is None"),
     ],

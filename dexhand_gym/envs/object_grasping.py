@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Dict, Tuple
 
@@ -109,10 +109,12 @@ class ObjectGrasping(BoxGrasping):
     def scene(self) -> Scene:
         """One object, which is "box" to this task, and another in each environment."""
         env, task = self.cfg.env, self.task
-        if env.object != Object():
-            raise ValueError(
-                f"env.object = {shortened(repr(env.object))}: this task has those of task.objects = {task.objects!r}"
-            )
+        for item in fields(Object):
+            if (said := getattr(env.object, item.name)) != item.default:
+                raise ValueError(
+                    f"env.object.{item.name} = {shortened(repr(said))}: this task has the objects of task.objects = "
+                    f"{task.objects!r}, allowed is such a set or a folder of meshes"
+                )
         things = load_set(task.objects, task.mesh_unit)
         highest = max(max(thing.extents) for thing in things)
         if task.success_height <= highest / 2:

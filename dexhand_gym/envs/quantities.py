@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
+from dexhand_gym.fields import unknown_name
 from dexhand_gym.hands.hand import Rows
 from dexhand_gym.objects import Object
 
@@ -56,7 +57,7 @@ class Measured(Dict[str, Tensor]):
 
     def __missing__(self, name: str) -> Tensor:
         if name not in self._quantities:
-            raise KeyError(f"no quantity '{name}'; there are {', '.join(sorted({*self, *self._quantities}))}")
+            raise KeyError(str(unknown_name("quantity", name, sorted({*self, *self._quantities}))))
         if name in self._begun:
             raise ValueError(f"quantity {name!r} needs itself: {' -> '.join((*sorted(self._begun), name))}")
         self._begun.add(name)
