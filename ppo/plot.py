@@ -32,7 +32,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from . import strict_yaml
 from .ppo import TENSORBOARD_TAGS
-from .text import printable, write_anything
+from .text import ending_with_the_reader, printable, write_anything
 from .workspace import flatten
 
 try:
@@ -309,15 +309,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             if sum(other.name == run.name for other in runs) > 1:
                 raise ValueError(f"{run.folder}: another run has that name, too: allowed is one of each name")
         make_folder(args.out)
+        written = []
         with plt.rc_context(STYLE):
             for name, figure in plots(group(runs)).items():
-                figure.savefig(args.out / f"{name}.png")
+                written.append(args.out / f"{name}.png")
+                figure.savefig(written[-1])
                 plt.close(figure)
-                print(printable(args.out / f"{name}.png"))
             for run in runs:
-                page = args.out / f"{run.name}.html"
-                page.write_text(report(run, args.out), encoding="utf-8")
-                print(printable(page))
+                written.append(args.out / f"{run.name}.html")
+                written[-1].write_text(report(run, args.out), encoding="utf-8")
+        with ending_with_the_reader():
+            print(*map(printable, written), sep="\n")
     except (ValueError, OSError) as error:
         print("error:", printable(error), file=sys.stderr)
         return 2

@@ -203,6 +203,19 @@ def test_files_of_a_run_that_are_damaged_cost_one_line(tmp_path, capsys):
         (run / name).unlink()
 
 
+def test_who_reads_the_first_line_only_gets_all_files(tmp_path):
+    run = make_run(tmp_path / "run", seed=1)
+    command = f"{sys.executable} -m ppo.plot {run} --out {tmp_path / 'out'} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "curves.png",
+        "rewards.png",
+        "endings.png",
+        "run.html",
+    }
+
+
 def test_nothing_is_written_where_one_run_cannot_be_plotted(tmp_path, capsys):
     good, bad = make_run(tmp_path / "a" / "good", seed=1), make_run(tmp_path / "bad", seed=1)
     (bad / "result.json").write_text("[1]")

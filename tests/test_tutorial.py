@@ -90,7 +90,7 @@ def run(folder, *command, status=0):
 
 @pytest.mark.slow
 @pytest.mark.draws
-@pytest.mark.parametrize("more", ["", "--quantities gap last_actions:3 --explore --moments 2"])
+@pytest.mark.parametrize("more", ["", f"--quantities gap last_actions:3 --explore --moments 2 --seed {2**70}"])
 def test_a_picture_of_an_episode(trained, more, tmp_path):
     from PIL import Image
 
