@@ -44,11 +44,13 @@ if TYPE_CHECKING or not __package__:
     from ppo import checkpoint as checkpoints
     from ppo import distill, pretrained, rl_games_params, strict_yaml, workspace
     from ppo.ppo import ACTIVATIONS, PPOConfig
+    from ppo.text import printable
     from ppo.wandb_logger import WandbConfig
 else:  # installed, this file is dexhand_gym.command.configs
     from dexhand_gym.ppo import checkpoint as checkpoints
     from dexhand_gym.ppo import distill, pretrained, rl_games_params, strict_yaml, workspace
     from dexhand_gym.ppo.ppo import ACTIVATIONS, PPOConfig
+    from dexhand_gym.ppo.text import printable
     from dexhand_gym.ppo.wandb_logger import WandbConfig
 
 log = logging.getLogger(__name__)
@@ -150,6 +152,8 @@ LEARNING = tuple(
     if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
 )
 """Settings that the results of a training depend on."""
+MAY_DIFFER = ("task.randomize.", "task.reward_weights.", "task.episode_length", "task.active_")
+"""Of a task: what a policy is often tested or trained further with."""
 TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand", "env.self_collision")
 
 PRESETS: Dict[str, Dict[str, Any]] = {
@@ -200,7 +204,9 @@ def parse(argv: Sequence[str]) -> RunConfig:
         in_file = read_config(command_line["config"][0])
         with naming(f"config = '{command_line['config'][0]}'"):
             check(apply(cfg, {name: words for name, words in in_file.items() if name not in STARTING_POINTS}))
-    cfg = apply(cfg, ours)
+    theirs, cfg = cfg, apply(cfg, ours)
+    if file:
+        warn_of_other_task(file, theirs, cfg)
     for name in OF_TRAINING if cfg.train.test else ():
         setattr(cfg.task.randomize, name, 0.0)  # a test is as wide as its ranges, and draws evenly
     cfg.validate()
@@ -209,6 +215,17 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if cfg.train.teacher:
         find_teacher(cfg, "train.sigma_init" in ours)
     return cfg
+
+
+def warn_of_other_task(file: Path, theirs: RunConfig, ours: RunConfig) -> None:
+    """Warns of settings that make of a run's task, whose config.yaml is `file`, another one than it has learned."""
+    before, now = (flatten({"task": dataclasses.asdict(cfg.task)}) for cfg in (theirs, ours))
+    for name, words in now.items():
+        if words != before.get(name) and not name.startswith(MAY_DIFFER):
+            learned, here = " ".join(before.get(name, [])), " ".join(words)
+            log.warning(
+                "%s: its policy has learned %s %s, not %s", printable(file), name, printable(learned), printable(here)
+            )
 
 
 def find_teacher(cfg: RunConfig, explores: bool) -> None:

@@ -37,14 +37,25 @@ from dexhand_gym.watch import check_watching, watched
 if TYPE_CHECKING or not __package__:
     import configs
     from configs import RunConfig
-    from ppo import distributed, logs, mistakes, policy, ppo, signals, visitors, wandb_logger, workspace
+    from ppo import distributed, logs, mistakes, policy, ppo, signals, text, visitors, wandb_logger, workspace
     from ppo.policy import Policy
     from ppo.progress import ProgressDisplay
     from ppo.trials import ATTEMPTS, Trials
 else:  # installed, this file is dexhand_gym.command.train_ppo
     from dexhand_gym.command import configs
     from dexhand_gym.command.configs import RunConfig
-    from dexhand_gym.ppo import distributed, logs, mistakes, policy, ppo, signals, visitors, wandb_logger, workspace
+    from dexhand_gym.ppo import (
+        distributed,
+        logs,
+        mistakes,
+        policy,
+        ppo,
+        signals,
+        text,
+        visitors,
+        wandb_logger,
+        workspace,
+    )
     from dexhand_gym.ppo.policy import Policy
     from dexhand_gym.ppo.progress import ProgressDisplay
     from dexhand_gym.ppo.trials import ATTEMPTS, Trials
@@ -65,7 +76,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         distributed.check_environment()
         if {"-h", "--help", "--help-all"} & set(argv):
-            configs.show_help(argv)
+            with text.ending_with_the_reader():
+                configs.show_help(argv)
             return 0
         cfg = configs.parse(argv)
         rehearse(cfg)

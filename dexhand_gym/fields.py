@@ -16,6 +16,7 @@ import difflib
 import math
 import numbers
 import re
+import types
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Literal, Tuple, Union
 
@@ -25,6 +26,8 @@ __all__ = ["Annotated", "Length", "Matching", "Range", "check", "check_name", "d
 
 LARGEST = {int: 2**63 - 1, float: 3e38}
 """Tensors are int64 and float32: numbers that do not fit are refused."""
+UNIONS = Union, getattr(types, "UnionType", Union)
+"""What Optional[int] and int | None are."""
 WORDS: Dict[Any, str] = {bool: "True, False", int: "a whole number", float: "a finite number", str: "one line of text"}
 
 
@@ -99,9 +102,9 @@ def check(config: Any, prefix: str = "") -> None:
             if len(get_args(hint)) != 2:
                 raise ValueError(f"{name}: its type is {hint}, allowed is one such as Dict[str, float]")
             types = get_args(hint)[1]
-            setattr(config, item.name, {key: _checked(f"{name}.{key}", x, types) for key, x in value.items()})
+            setattr(config, item.name, {key: checked(f"{name}.{key}", x, types) for key, x in value.items()})
         else:
-            setattr(config, item.name, _checked(name, value, hint))
+            setattr(config, item.name, checked(name, value, hint))
 
 
 def field_types(cls: type) -> Dict[str, Any]:
@@ -120,7 +123,7 @@ def field_types(cls: type) -> Dict[str, Any]:
     return types
 
 
-def _checked(name: str, value: Any, hint: Any) -> Any:
+def checked(name: str, value: Any, hint: Any) -> Any:
     """`value` converted to the type `hint`. Raises ValueError, one line, if that is not possible."""
     try:
         value = conform(value, hint)
@@ -142,7 +145,7 @@ def plain(value: Any) -> bool:
 
 def refusal(name: str, value: Any, hint: Any) -> ValueError:
     """The error that says what is wrong with a value."""
-    kinds = get_args(hint) if get_origin(hint) is Union else (hint,)
+    kinds = get_args(hint) if get_origin(hint) in UNIONS else (hint,)
     choices = [choice for part in kinds if get_origin(part) is Literal for choice in get_args(part)]
     only_names = all(get_origin(part) is Literal or part is type(None) for part in kinds)
     if only_names and isinstance(value, str):
@@ -158,14 +161,14 @@ def conform(value: Any, hint: Any) -> Any:
             value = conform(value, args[0])
         good = isinstance(value, args[0]) if args[0] is str else True
         good = good and all(rule.allows(value) for rule in args[1:] if hasattr(rule, "allows"))
-    elif origin is Union:
+    elif origin in UNIONS:
         return _first_that_fits(value, args)
     elif origin is tuple:
         if isinstance(value, (str, bytes, dict)):
             raise TypeError
         values = tuple(value)
-        types = args if args and args[-1] is not Ellipsis else (args[:1] or (Any,)) * len(values)
-        good, value = len(values) == len(types), tuple(conform(x, of_x) for x, of_x in zip(values, types))
+        kinds = args if args and args[-1] is not Ellipsis else (args[:1] or (Any,)) * len(values)
+        good, value = len(values) == len(kinds), tuple(conform(x, of_x) for x, of_x in zip(values, kinds))
     elif origin is Literal:
         good = any(value == choice and type(value) is type(choice) for choice in args)
     elif hint in (int, float):
@@ -205,7 +208,7 @@ def describe(hint: Any) -> str:
     if origin is tuple:
         each = describe(args[0]) if args else "any"
         return f"{'any number of' if Ellipsis in args else len(args)} values, each {each}"
-    if origin is Union:
+    if origin in UNIONS:
         return " or ".join(describe(arg) for arg in args if arg is not type(None)) + ", or None" * (type(None) in args)
     if origin is Literal:
         return ", ".join(map(str, args))

@@ -40,7 +40,7 @@ def play(args: argparse.Namespace) -> Tuple[List[np.ndarray], np.ndarray, Tensor
     env: Any = make_vec_env(find_task(args.task), 1, cfg, args.seed, video_size=SIZE)
     agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
     columns = [split(name, env.observations()) for name in args.quantities]
-    torch.manual_seed(args.seed)
+    torch.manual_seed(args.seed % 2**63)
     poses, rows = [], []
     obs, _ = env.reset(seed=args.seed)
     while True:
@@ -117,8 +117,8 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=5, help="pictures side by side [5]")
     parser.add_argument("--out", default="episode.png")
     args, args.settings = parser.parse_known_args()
-    if args.moments < 1:
-        raise ValueError(f"--moments {args.moments}: allowed is 1 or more")
+    if not 1 <= args.moments <= 20:
+        raise ValueError(f"--moments {args.moments}: allowed is 1 to 20")
     if Path(args.out).suffix != ".png" or not Path(args.out).absolute().parent.is_dir():
         raise ValueError(f"--out {args.out}: allowed is a .png file in a folder that is there")
     draw(args)

@@ -22,6 +22,7 @@ import io
 import json
 import os
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
@@ -31,7 +32,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from . import strict_yaml
 from .ppo import TENSORBOARD_TAGS
-from .text import printable, write_anything
+from .text import ending_with_the_reader, printable, write_anything
 from .workspace import flatten
 
 try:
@@ -50,6 +51,7 @@ UNIMPORTANT = (
     "train.log_level",
 )  # runs that differ only in these are not separated
 POINTS = 200  # per curve
+LINES = "-", "--", ":", "-."  # of the first ten curves, the next ten ...
 STYLE: Any = {
     "figure.dpi": 110,
     "axes.spines.top": False,
@@ -86,7 +88,8 @@ def read_run(folder: Path) -> Run:
         events.Reload()
         for tag in map(str, events.Tags()["scalars"]):
             steps, values = np.array([(event.step, event.value) for event in events.Scalars(tag)]).T
-            scalars[names.get(tag, tag)] = steps, values
+            if np.isfinite(values).any():
+                scalars[names.get(tag, tag)] = steps, values
     if not scalars:
         raise ValueError(f"{folder}: it has no TensorBoard events to plot")
     if not set(CURVES) & set(scalars):
@@ -100,31 +103,43 @@ def read_run(folder: Path) -> Run:
 
 
 def group(runs: Sequence[Run]) -> Dict[str, List[Run]]:
-    """Label -> the runs that differ in nothing but their seed. A label says what is different about them."""
+    """Label -> the runs that differ in nothing but their seed. A label says what is different from others of its
+    task."""
     groups: Dict[str, List[Run]] = {}
     for run in runs:
         key = {name: value for name, value in run.config.items() if not name.startswith(UNIMPORTANT)}
         groups.setdefault(json.dumps(key, sort_keys=True) if key else run.name, []).append(run)
-    settings = {name for run in runs for name in run.config if not name.startswith(UNIMPORTANT)}
-    different = sorted(name for name in settings if len({str(run.config.get(name)) for run in runs}) > 1)
-    labels = {}
+    labels: Dict[str, List[Run]] = {}
     for members in groups.values():
         config = members[0].config
-        parts = [f"{name.split('.')[-1]} {config.get(name)}" for name in different if name != "task_name"]
-        task = str(config.get("task_name", members[0].name)).split(":")[-1]  # of my_package.point:Point the end
-        label = ", ".join([task, *parts])
-        labels[f"{label} ({len(members)} seeds)" if len(members) > 1 else label] = members
+        task = str(config.get("task_name", members[0].name))
+        peers = [run.config for run in runs if run.config.get("task_name") == config.get("task_name")]
+        settings = sorted({name for peer in peers for name in peer if not name.startswith(UNIMPORTANT)})
+        different = [name for name in settings if len({str(peer.get(name)) for peer in peers}) > 1]
+        parts = [f"{name.split('.')[-1]} {in_words(config.get(name))}" for name in different]
+        label = ", ".join([task.split(":")[-1], *parts])  # of my_package.point:Point the end
+        label = f"{label} ({len(members)} seeds)" if len(members) > 1 else label
+        labels[f"{label}, {members[0].name}" if label in labels else label] = members
     return labels
 
 
+def in_words(value: Any) -> str:
+    """A setting as on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def smooth(run: Run, metric: str, steps: np.ndarray) -> np.ndarray:
-    """The metric's moving average at these environment steps; NaN outside of the run."""
+    """The metric's moving average at these environment steps; NaN outside of the run and where no value near is
+    finite."""
     at, values = run.scalars[metric]
     width = max(1, len(values) // 40)
-    sums = np.cumsum(np.pad(values, (1, 0)))
+    known = np.isfinite(values)
+    sums, counts = (np.cumsum(np.pad(x, (1, 0))) for x in (np.where(known, values, 0.0), known.astype(int)))
     first = np.clip(np.arange(len(values)) - width // 2, 0, None)
     last = np.clip(first + width, None, len(values))
-    return np.interp(steps, at, (sums[last] - sums[first]) / (last - first), np.nan, np.nan)
+    count = counts[last] - counts[first]
+    means = np.where(count > 0, (sums[last] - sums[first]) / np.maximum(count, 1), np.nan)
+    return np.interp(steps, at, means, np.nan, np.nan)
 
 
 def mean(values: np.ndarray) -> np.ndarray:
@@ -133,51 +148,57 @@ def mean(values: np.ndarray) -> np.ndarray:
     return np.where(known, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
 
 
-def steps_of(runs: Sequence[Run], metric: str) -> np.ndarray:
-    ends = [run.scalars[metric][0] for run in runs if metric in run.scalars]
+def steps_of(runs: Sequence[Run], metrics: Sequence[str]) -> np.ndarray:
+    ends = [run.scalars[metric][0] for run in runs for metric in metrics if metric in run.scalars]
     return np.linspace(min(at[0] for at in ends), max(at[-1] for at in ends), POINTS)
 
 
 def plot_curves(groups: Dict[str, List[Run]]) -> Figure:
     metrics = [metric for metric in CURVES if any(metric in run.scalars for runs in groups.values() for run in runs)]
-    size = 4.2 * len(metrics), 3.2 + 0.2 * len(groups)
+    width = 4.2 * len(metrics)
+    texts = {label: textwrap.fill(label, int(14 * width)) for label in groups}
+    size = width, 3.2 + 0.2 * sum(text.count("\n") + 1 for text in texts.values())
     figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
+    lines = {}
     for axis, metric in zip(axes[0], metrics):
-        for label, runs in groups.items():
+        for i, (label, runs) in enumerate(groups.items()):
             runs = [run for run in runs if metric in run.scalars]
             if not runs:
                 continue
-            steps = steps_of(runs, metric)
+            steps = steps_of(runs, [metric])
             values = np.stack([smooth(run, metric, steps) for run in runs])
-            (line,) = axis.plot(steps / 1e6, mean(values), label=label)
+            style = LINES[i // 10 % len(LINES)]
+            (lines[texts[label]],) = axis.plot(steps / 1e6, mean(values), style, color=f"C{i % 10}")
             if len(runs) > 1:
                 low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-                axis.fill_between(steps / 1e6, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+                axis.fill_between(steps / 1e6, low, high, color=f"C{i % 10}", alpha=0.2, linewidth=0)
         axis.set_title(CURVES[metric])
         axis.set_xlabel("million environment steps")
     # Below the curves, for a name may be long.
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower left")
+    figure.legend([*lines.values()], [*lines], frameon=False, fontsize=8, loc="outside lower left")
     return figure
 
 
 def plot_shares(groups: Dict[str, List[Run]], prefix: str, title: str) -> Figure:
     """For each group the metrics `prefix`..., stacked, as means over seeds. Negative values are stacked downwards."""
-    figure, axes = plt.subplots(1, len(groups), figsize=(5.6 * len(groups), 3.6), squeeze=False, sharey=True)
+    columns, rows = min(len(groups), 3), -(-len(groups) // 3)
+    texts = [textwrap.fill(label, 65) for label in groups] if len(groups) > 1 else [title]
+    size = 5.6 * columns, rows * (3.4 + 0.15 * max(text.count("\n") + 1 for text in texts))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
     all_metrics = {metric: None for runs in groups.values() for run in runs for metric in run.scalars}
     metrics = [metric for metric in all_metrics if metric.startswith(prefix)]
     colors = {metric: plt.get_cmap("tab20")(i % 20) for i, metric in enumerate(metrics)}
-    for axis, (label, runs) in zip(axes[0], groups.items()):
-        axis.set_title(label if len(groups) > 1 else title, fontsize=9 if len(groups) > 1 else None)
+    for axis in axes.flat[len(groups) :]:
+        axis.remove()
+    for axis, text, runs in zip(axes.flat, texts, groups.values()):
+        axis.set_title(text, fontsize=9, loc="left")
         axis.set_xlabel("million environment steps")
-        shown = []
+        theirs = [metric for metric in metrics if any(metric in run.scalars for run in runs)]
+        steps, shown = steps_of(runs, theirs) if theirs else np.zeros(POINTS), []
         for sign in (1, -1):
             base = np.zeros(POINTS)
-            for metric in metrics:
+            for metric in theirs:
                 having = [run for run in runs if metric in run.scalars]
-                if not having:
-                    continue
-                steps = steps_of(having, metric)
                 height = np.nan_to_num(mean(np.stack([smooth(run, metric, steps) for run in having])))
                 part = sign * np.clip(sign * height, 0, None)
                 if part.any():
@@ -186,7 +207,8 @@ def plot_shares(groups: Dict[str, List[Run]], prefix: str, title: str) -> Figure
                 base += part
         patches = [Patch(color=colors[metric], label=metric[len(prefix) :]) for metric in metrics if metric in shown]
         axis.legend(handles=patches, frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    axes[0][0].set_ylabel(title)
+    for row in axes:
+        row[0].set_ylabel(title)
     figure.tight_layout()
     return figure
 
@@ -267,6 +289,13 @@ def inline(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
+def make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out}: {error.strerror}, allowed is a folder to write to") from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/latest_train")
@@ -279,16 +308,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in runs:
             if sum(other.name == run.name for other in runs) > 1:
                 raise ValueError(f"{run.folder}: another run has that name, too: allowed is one of each name")
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
+        written = []
         with plt.rc_context(STYLE):
             for name, figure in plots(group(runs)).items():
-                figure.savefig(args.out / f"{name}.png")
+                written.append(args.out / f"{name}.png")
+                figure.savefig(written[-1])
                 plt.close(figure)
-                print(printable(args.out / f"{name}.png"))
             for run in runs:
-                page = args.out / f"{run.name}.html"
-                page.write_text(report(run, args.out), encoding="utf-8")
-                print(printable(page))
+                written.append(args.out / f"{run.name}.html")
+                written[-1].write_text(report(run, args.out), encoding="utf-8")
+        with ending_with_the_reader():
+            print(*map(printable, written), sep="\n")
     except (ValueError, OSError) as error:
         print("error:", printable(error), file=sys.stderr)
         return 2

@@ -538,6 +538,12 @@ def test_help(capsys):
         assert f"--{name}".replace("_", "-") in everything
 
 
+def test_help_of_which_only_the_first_line_is_read():
+    command = f"{sys.executable} train_ppo.py --help-all | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
 # --- Training and testing --------------------------------------------------------------------------------------------
 
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

@@ -259,3 +259,18 @@ def test_a_figure_that_is_not_there_is_told():
 
     with pytest.raises(ValueError, match="Wrong.figures: unknown name 'stepz'"):
         Wrong(Config(task=Wrong.config(), env=EnvConfig(num_envs=2, backend="none")))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("--task.axis y", "its policy has learned task.axis x, not y"),
+        ("--task.max-speed 4", "its policy has learned task.max_speed 2.0, not 4.0"),
+        ("--task.axis x --task.tilt 0.20 --task.randomize.box-mass 0.1 0.2 --task.episode-length 20", ""),
+    ],
+)
+@pytest.mark.parametrize("test", [["--test"], []])
+def test_a_policy_of_another_task_is_told(said, told, test, caplog):
+    configs.parse(["--task", "CubeRotation", *test, "--checkpoint", "pretrained:v0", *said.split()])
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.partition("config.yaml: ")[2] for message in warnings] == ([told] if told else [])

@@ -17,9 +17,9 @@ from ppo import plot
 ROOT = Path(__file__).parent.parent
 
 
-def make_run(folder: Path, seed: int, rate: float = 1e-3, reward=(0.0, 10.0, 20.0), task="Spin") -> Path:
+def make_run(folder: Path, seed: int, rate: float = 1e-3, reward=(0.0, 10.0, 20.0), task="Spin", **settings) -> Path:
     (folder / "nn").mkdir(parents=True)
-    config = {"task_name": task, "train": {"seed": seed, "learning_rate": rate, "checkpoint": None}}
+    config = {"task_name": task, "train": {"seed": seed, "learning_rate": rate, "checkpoint": None, **settings}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with SummaryWriter(str(folder / "summaries")) as writer:
         for i, value in enumerate(reward):
@@ -51,6 +51,60 @@ def test_names_of_runs_hide_no_line_and_leave_out_the_module(tmp_path):
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert legend.get_window_extent().y1 < min(axis.get_window_extent().y0 for axis in figure.axes)
+
+
+def test_a_label_tells_what_differs_within_a_task_and_is_not_cut_off(tmp_path):
+    weights = {f"a_weight_with_a_long_name_{i}": float(i) for i in range(40)}
+    runs = [
+        make_run(tmp_path / "a", seed=1, units=[64, 64], **weights),
+        make_run(tmp_path / "b", seed=1, units=[32], **dict.fromkeys(weights, 0.5)),
+        make_run(tmp_path / "c", seed=1, task="Pinch", own_setting=1),
+    ]
+    groups = plot.group([plot.read_run(run) for run in runs])
+    first, _, third = groups
+    assert third == "Pinch", "not that it has no such weights"
+    assert first.startswith("Spin, a_weight_with_a_long_name_0 0.0, ") and "units 64 64" in first
+    for figure in plot.plots(groups).values():
+        figure.draw_without_rendering()
+        whole = figure.bbox
+        texts = [text for legend in figure.legends for text in legend.get_texts()]
+        texts += [text for axis in figure.axes for text in (axis.title, axis._left_title) if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts]
+        assert len(boxes) >= 3
+        for i, box in enumerate(boxes):
+            assert min(box.x0, box.y0) >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1, "cut off"
+            assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_runs_of_equal_labels_are_all_there(tmp_path):
+    tasks = "mine.a:Point", "mine.b:Point"
+    groups = plot.group([plot.read_run(make_run(tmp_path / task[5], seed=1, task=task)) for task in tasks])
+    assert list(groups) == ["Point", "Point, b"]
+
+
+def test_a_run_has_one_colour_in_all_curves(tmp_path):
+    runs = [plot.read_run(make_run(tmp_path / name, seed=1, task=name)) for name in "abcdefghijklm"]
+    del runs[0].scalars["success_rate"]
+    del runs[1].scalars["reward"]
+    figure = plot.plot_curves(plot.group(runs))
+    looks = [[(line.get_color(), line.get_linestyle()) for line in axis.lines] for axis in figure.axes]
+    assert looks[0][1:] == looks[1][1:] and len({*looks[0], *looks[1]}) == len(runs), "apart from the one that lacks it"
+    assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == [*"abcdefghijklm"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_no_numbers_leave_a_gap(tmp_path):
+    values = (0.0, 10.0, np.nan, np.inf, 20.0, 30.0)
+    run = make_run(tmp_path / "a", seed=1, reward=values)
+    with SummaryWriter(str(run / "summaries"), filename_suffix="more") as writer:
+        for i in range(3):
+            writer.add_scalar("episode_lengths/step", np.nan, 1000 * (i + 1))
+    figure = plot.plot_curves(plot.group([plot.read_run(run)]))
+    assert [axis.get_title() for axis in figure.axes] == ["reward of an episode", "success rate"], "not an empty one"
+    x, y = figure.axes[0].lines[0].get_data()
+    assert np.nanmax(y[x < 0.002]) == pytest.approx(10, abs=0.3)
+    assert np.isnan(y[(x > 0.002) & (x < 0.005)]).all()
+    assert y[x > 0.005] == pytest.approx(10 * (x[x > 0.005] * 1000 - 3), abs=0.2)
 
 
 def test_curves_are_means_with_their_range(tmp_path):
@@ -115,6 +169,15 @@ def test_mistakes_cost_one_line(tmp_path, capsys, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "short"}
 
 
+def test_a_folder_to_write_to_that_is_none(tmp_path, capsys):
+    run = make_run(tmp_path / "good", seed=1)
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "more"):
+        assert plot.main([str(run), "--out", str(out)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: --out {out}: ") and err.endswith("allowed is a folder to write to\n")
+
+
 def test_a_folder_that_tensorboard_cannot_name(tmp_path, capsys):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
@@ -138,6 +201,19 @@ def test_files_of_a_run_that_are_damaged_cost_one_line(tmp_path, capsys):
         assert err.startswith("error: ") and message in err and "\\x1b[31ma" in err
         assert err[:-1].isprintable() and err.endswith("\n"), "one line"
         (run / name).unlink()
+
+
+def test_who_reads_the_first_line_only_gets_all_files(tmp_path):
+    run = make_run(tmp_path / "run", seed=1)
+    command = f"{sys.executable} -m ppo.plot {run} --out {tmp_path / 'out'} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "curves.png",
+        "rewards.png",
+        "endings.png",
+        "run.html",
+    }
 
 
 def test_nothing_is_written_where_one_run_cannot_be_plotted(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 
 import pytest
 import torch
@@ -53,7 +54,11 @@ def test_what_an_environment_has_cannot_be_a_member_of_a_task(name):
         ("remembered", ("dof_lower",), r"'dof_lower' is a tensor \[26\].*allowed is a tensor \[2\]"),
         ("figures", ("dof_lower",), r"'dof_lower' is a tensor \[26\].*allowed is a tensor \[2\]"),
         ("figures", "hand_vel", "figures = 'hand_vel': allowed is a tuple"),
+        ("figures", ("l",), "Mine.figures: 'l' is the episode's return or length, allowed is another name"),
+        ("rewards", lambda self, m, cfg: {**BaseTask.rewards(m, cfg), "termination_success": m["dof_pos"][:, 0]}, "an ending has that weight"),
+        ("mirrors", {**BaseTask.mirrors, "hand_vle": (1, -2, 3)}, "mirrors: unknown name 'hand_vle'; did you mean 'hand_vel'"),
         ("mastered", lambda self, found: None, r"mastered\(\) returns None: allowed is a number"),
+        ("mastered", lambda self, found: 80.0, r"mastered\(\) returns 80.0: allowed is a number, from 0 to 1"),
         ("mastered", lambda self, found: math.nan, r"mastered\(\) returns nan: allowed is a number"),
         ("mastered", lambda self, found: found["episodes"], r"mastered\(\) asks for 'episodes', which is not there"),
         *(("mirrors", {"hand_vel": kind}, "allowed is a pattern of signed places") for kind in ((1, 5), "bse", (), (1, 1), (0, 1), (1.0,))),
@@ -61,6 +66,69 @@ def test_what_an_environment_has_cannot_be_a_member_of_a_task(name):
 )  # fmt: skip
 def test_a_member_of_a_task_that_is_none(name, value, message):
     refused(ValueError, message, type("Mine", (BaseTask,), {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "message"),
+    [
+        (lambda m, cfg: m["dof_pos"].numpy(), "'mine' is a ndarray: allowed is a tensor"),
+        (lambda m, cfg: 1.0, "'mine' is a float: allowed is a tensor"),
+        (lambda m, cfg: None, "'mine' is a NoneType: allowed is a tensor"),
+        (lambda m, cfg: torch.tensor(1.0), r"'mine' is a tensor \[\] of float32"),
+        (lambda m, cfg: m["dof_pos"].double(), "float64 on cpu: allowed is .* of float32 or"),
+        (lambda m, cfg: m["dof_pos"].to("meta"), "on meta: allowed is .* on cpu"),
+        (lambda m, cfg: m["dof_pos"].add_(1), "'mine', or one that it reads, changes quantity 'dof_pos' in place"),
+    ],
+)
+@pytest.mark.parametrize("observed", [("mine",), ("dof_pos",)])
+def test_a_quantity_that_is_none(quantity, message, observed):
+    mine = type("Mine", (BaseTask,), {"quantities": {**BaseTask.quantities, "mine": quantity}})
+    refused(ValueError, message, mine, policy_observation_keys=observed)
+
+
+def test_what_a_curriculum_widens_by_is_a_share_at_any_time():
+    for returned, message in ((None, "returns None"), (math.nan, "returns nan"), (1.5, "returns 1.5")):
+        mastered = {"mastered": lambda self, found, later=returned: later if found else 0.0}
+        env = make(type("Mine", (BaseTask,), mastered), curriculum=0.5, joint_position_noise=0.1)
+        with pytest.raises(ValueError, match=rf"mastered\(\) {message}: allowed is a number, from 0 to 1"):
+            env.statistics()
+    env = make(type("Mine", (BaseTask,), {"mastered": lambda self, found: float(bool(found.clear()))}))
+    assert "episodes" in env.statistics()
+
+
+# --- Configs ---------------------------------------------------------------------------------------------------------
+
+
+class Undecorated(BaseTaskConfig):
+    reach: float = 0.3
+
+
+class Untyped(BaseTaskConfig):
+    episode_length = 77
+
+
+@dataclasses.dataclass
+class Modern(BaseTaskConfig):
+    limit: "int | None" = None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Undecorated, "Undecorated.reach is no field: allowed is one in a class with @dataclass above it"),
+        (Untyped, "Untyped.episode_length = 77 has no effect: allowed is episode_length: <its type> = 77"),
+        (dataclasses.dataclass(type("Both", (Untyped,), {})), "Untyped.episode_length = 77 has no effect"),
+    ],
+)
+def test_a_config_whose_fields_python_passes_over(config, message):
+    refused(ValueError, message, type("Mine", (BaseTask,), {"config": config}))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="int | None is newer")
+def test_a_field_may_be_a_union_with_a_bar():
+    mine = type("Mine", (BaseTask,), {"config": Modern})
+    assert make(mine).task.limit is None and make(mine, limit=3).task.limit == 3
+    refused(ValueError, r"task.limit = 'many': allowed is a whole number, or None", mine, limit="many")
 
 
 def test_a_name_is_not_suggested_that_comes_from_the_mistake_itself():
@@ -92,6 +160,27 @@ def test_an_object_called_as_a_part_of_the_hand_or_of_another_object():
 def test_an_object_of_any_name_is_grasped():
     env = make(BoxGrasping, object=Sphere(size=0.06))
     assert env.sim.actor_names == ["hand", "box"] and env.sim.scene.objects[0].shape == "sphere"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"objects": Box()}, r"Scene.objects is a Box: allowed is a tuple, such as \(Box\(\),\)"),
+        ({"ghosts": Box("hand_pose")}, "Scene.ghosts is a Box: allowed is a tuple"),
+        ({"ghosts": ("hand_pose",)}, r"ghosts\[0\] is a str: allowed is an Object"),
+        ({"ghosts": (Box("hand_pose", size=-1),)}, r"scene\(\).ghosts\[0\].size = -1: allowed is"),
+        ({"ghosts": (Box("hand_pose"), Box("hand_pose"))}, "'hand_pose' is there twice"),
+        ({"ghosts": (Box("nope"),)}, "ghosts: 'nope': allowed is the name of a quantity, which says where it is"),
+        ({"ghosts": (Box("tips"),)}, r"'tips' of a ghost in scene\(\) is a tensor \[2, 5, 7\] .*allowed is a tensor \[2, 7\]"),
+        ({"hand_height": "high"}, r"scene\(\).hand_height = 'high': allowed is a finite number"),
+        ({"hand_height": math.nan}, r"scene\(\).hand_height = nan: allowed is a finite number"),
+        ({"spacing": math.inf}, r"scene\(\).spacing = inf: allowed is a finite number"),
+        ({"hand_quat": (1, 0)}, r"hand_quat = \(1, 0\): allowed is 4 values, each a finite number"),
+        ({"hand_quat": (0, 0, 0, 0)}, r"hand_quat = .*allowed is a quaternion of length 1"),
+    ],
+)  # fmt: skip
+def test_a_scene_that_is_none(fields, message):
+    refused(ValueError, message, type("Mine", (BaseTask,), {"scene": lambda self: Scene(**fields)}))
 
 
 # --- Starts and variations -------------------------------------------------------------------------------------------

@@ -4,22 +4,24 @@ needs."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import inspect
 import logging
 import math
+import sys
 from numbers import Integral
-from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dexhand_gym.envs.config import TaskConfig
-from dexhand_gym.envs.mirror import OF_THE_HAND
+from dexhand_gym.envs.mirror import HAND_MIRRORS, OF_THE_HAND
 from dexhand_gym.envs.quantities import RAW
 from dexhand_gym.envs.randomize_config import OF_TRAINING, RandomizeConfig
-from dexhand_gym.fields import check, check_name, shortened
+from dexhand_gym.fields import check, check_name, checked, shortened
 from dexhand_gym.objects import Object
 from dexhand_gym.sim import Scene
 
@@ -41,6 +43,7 @@ def check_class(cls: type, base: type) -> None:
     task: Any = cls
     if not (isinstance(task.config, type) and issubclass(task.config, TaskConfig)):
         raise ValueError(f"{cls.__name__}.config is {task.config!r}: allowed is a subclass of TaskConfig")
+    check_config_class(task.config)
     for name in METHODS:
         if not callable(getattr(task, name)):
             raise ValueError(f"{cls.__name__}.{name} = {shortened(repr(getattr(task, name)))}: allowed is a method")
@@ -65,6 +68,29 @@ def check_class(cls: type, base: type) -> None:
         names = getattr(task, table)
         if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{cls.__name__}.{table} = {shortened(repr(names))}: allowed is a tuple, each {text}")
+    for name in {"r", "l"} & {*task.figures}:
+        raise ValueError(f"{cls.__name__}.figures: {name!r} is the episode's return or length, allowed is another name")
+
+
+def check_config_class(config: Type[TaskConfig]) -> None:
+    """Raises ValueError, one line, for a field that Python would pass over: in a class without @dataclass, or another
+    default without a type."""
+    for cls in config.__mro__[: config.__mro__.index(TaskConfig)]:
+        own = vars(cls)
+        typed = own.get("__annotations__") or (
+            getattr(cls, "__annotations__", {}) if sys.version_info >= (3, 14) else {}
+        )
+        fields = [name for name, hint in typed.items() if "ClassVar" not in str(hint)]
+        if fields and "__dataclass_fields__" not in own:
+            raise ValueError(
+                f"{cls.__name__}.{fields[0]} is no field: allowed is one in a class with @dataclass above it"
+            )
+        for item in dataclasses.fields(config):
+            if item.name in own and item.name not in typed:
+                value = shortened(repr(own[item.name]))
+                raise ValueError(
+                    f"{cls.__name__}.{item.name} = {value} has no effect: allowed is {item.name}: <its type> = {value}"
+                )
 
 
 def is_pattern(kind: Any) -> bool:
@@ -87,6 +113,9 @@ def check_table_names(task: Any, raw: Iterable[str]) -> None:
         check_name(f"{name}.timers[{timer!r}]", source, known)
     for quantity in task.remembered:
         check_name(f"{name}.remembered", quantity, [*known, *task.timers])
+    for quantity in {*task.mirrors} - {*HAND_MIRRORS}:
+        kept = [f"prev_{kept}" for kept in task.remembered]
+        check_name(f"{name}.mirrors", quantity, [*known, *task.timers, *kept])
 
 
 def takes_two(function: Any) -> bool:
@@ -201,22 +230,26 @@ def check_scene(scene: Any, taken: Collection[str]) -> Scene:
     that is `taken`."""
     if not isinstance(scene, Scene):
         raise ValueError(f"scene() returns a {type(scene).__name__}: allowed is a Scene")
-    for i, thing in enumerate(scene.objects):
-        if not isinstance(thing, Object):
-            raise ValueError(f"scene().objects[{i}] is a {type(thing).__name__}: allowed is an Object, such as Box()")
-        check(thing, f"scene().objects[{i}].")
-        thing.validate(f"scene().objects[{i}].")
-    names = [thing.name for thing in scene.objects]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"scene().objects: {name!r} is there twice, allowed is a name of its own for each")
-        if name in taken:
-            raise ValueError(f"scene().objects: {name!r} is the name of something else, allowed is another")
-    for ghost in scene.ghosts:
-        if not isinstance(ghost, Object) or ghost.name not in taken:
-            raise ValueError(
-                f"scene().ghosts: {ghost!r} is no Object with the name of a quantity, which says where it is"
-            )
+    for name, kind in (("hand_height", float), ("spacing", float), ("hand_quat", Tuple[float, float, float, float])):
+        setattr(scene, name, checked(f"scene().{name}", getattr(scene, name), kind))
+    if abs(math.hypot(*scene.hand_quat) - 1) > 0.01:
+        raise ValueError(f"scene().hand_quat = {scene.hand_quat}: allowed is a quaternion of length 1")
+    for field in ("objects", "ghosts"):
+        things = getattr(scene, field)
+        for i, thing in enumerate(things):
+            name = f"scene().{field}[{i}]"
+            if not isinstance(thing, Object):
+                raise ValueError(f"{name} is a {type(thing).__name__}: allowed is an Object, such as Box()")
+            check(thing, f"{name}.")
+            thing.validate(f"{name}.")
+        names = [thing.name for thing in things]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"scene().{field}: {name!r} is there twice, allowed is a name of its own for each")
+            if field == "objects" and name in taken:
+                raise ValueError(f"scene().objects: {name!r} is the name of something else, allowed is another")
+            if field == "ghosts" and name not in taken:
+                raise ValueError(f"scene().ghosts: {name!r}: allowed is the name of a quantity, which says where it is")
     return scene
 
 
@@ -271,11 +304,16 @@ def check_training(randomize: RandomizeConfig, successes: Sequence[str], own: bo
             raise ValueError(f"task.randomize.{name} = {value}: allowed is 0, for no success is defined")
 
 
-def check_mastered(mastered: Callable[[Dict[str, float]], float]) -> None:
-    """Raises ValueError, one line, unless a task's mastered() returns a number also where no episode has ended."""
+def share_mastered(mastered: Callable[[Dict[str, float]], float], statistics: Dict[str, float]) -> float:
+    """What a task's mastered() returns for these statistics, of which there are none before an episode has ended.
+    Raises ValueError, one line, unless it is a share."""
     try:
-        share = mastered({})
+        share = mastered({**statistics})
     except KeyError as error:
-        raise ValueError(f"mastered() asks for {error}, which is not there before an episode has ended") from None
-    if not isinstance(share, (int, float)) or not math.isfinite(share):
+        when = "" if statistics else " before an episode has ended"
+        raise ValueError(
+            f"mastered() asks for {error}, which is not there{when}: allowed is statistics.get({error}, 0.0)"
+        ) from None
+    if not isinstance(share, (int, float)) or not -1e-6 <= share <= 1 + 1e-6:
         raise ValueError(f"mastered() returns {shortened(repr(share))}: allowed is a number, from 0 to 1")
+    return share

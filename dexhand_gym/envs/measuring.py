@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
 from dexhand_gym.envs.actions import Stages
-from dexhand_gym.envs.checks import check_quantities, check_table_names
+from dexhand_gym.envs.checks import check_quantities, check_table_names, check_tensor, unchanged
 from dexhand_gym.envs.history import History
 from dexhand_gym.envs.quantities import Measured
 from dexhand_gym.envs.sensing import Late, Sensors
 from dexhand_gym.envs.task import Task
 from dexhand_gym.fields import check_name
-from dexhand_gym.objects import AnyOf
+from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.sim import Scene
 from dexhand_gym.sim.base import Simulator, Variation, overwrite
 
@@ -119,6 +119,26 @@ class Instruments:
             if begun is not None:
                 overwrite(self.previous[name], m[name], begun)
 
+    def try_out(self, ghosts: Sequence[Object]) -> None:
+        """Computes every quantity. Raises ValueError, one line, for one that is none, or no pose for its ghost, and for
+        one that changes another."""
+        self.remember(self.measure(0.0))
+        m, task = self.measured, self.task
+        try:
+            with unchanged("a quantity", self.raw):
+                check_quantities(m, task.quantities, task.num_envs, task.device)
+        except ValueError:
+            for name in task.quantities:  # each by itself, which takes seconds with thousands of environments
+                with unchanged(f"quantity {name!r}, or one that it reads,", self.raw):
+                    check_quantities(self.measured, [name], task.num_envs, task.device)
+            raise
+        for key in (*self.policy_keys, *self.critic_keys):
+            if key not in self.observable():
+                raise ValueError(f"observation {key!r}: allowed is a quantity with a row for each environment")
+        for ghost in ghosts:
+            what = f"quantity {ghost.name!r} of a ghost in scene()"
+            check_tensor(what, m[ghost.name], (task.num_envs, 7), (torch.float32,), task.device)
+
     def observe(self, m: Measured, begun: Optional[Tensor] = None) -> Tensor:
         """The observation [N, S]: the policy's columns, followed by those that only the critic may see. `begun` [N]:
         nothing has happened but that these episodes have begun."""
@@ -134,13 +154,8 @@ class Instruments:
         return torch.cat(seen + more, 1)
 
     def widths(self) -> List[int]:
-        """Widths of an observation's two parts, the policy's and the critic's. Raises ValueError, one line, if a
-        quantity does not have one row per environment."""
-        m, keys = self.measured, (*self.policy_keys, *self.critic_keys)
-        check_quantities(m, [*self.task.quantities, *self.task.timers], self.task.num_envs, self.task.device)
-        for key in keys:
-            if key not in self.observable():
-                raise ValueError(f"observation {key!r}: allowed is a quantity with a row for each environment")
+        """Widths of an observation's two parts, the policy's and the critic's."""
+        m = self.measured
         seen, more = (sum(m[key][0].numel() for key in keys) for keys in (self.policy_keys, self.critic_keys))
         return [seen * (1 + len(self.task.cfg.task.observation_history)), more]
 

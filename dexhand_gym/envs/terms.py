@@ -64,6 +64,8 @@ class Terms:
         check_named("reward term", terms, n, NUMBERS, device)
         self.names = list(terms)
         for name in self.names:
+            if name in ENDINGS:
+                raise ValueError(f"reward term {name!r}: an ending has that weight, allowed is another name")
             check_name("reward term without a weight in task.reward_weights", name, weights)
         for name in weights:
             check_name("weight in task.reward_weights without a reward term", name, [*self.names, *ENDINGS])

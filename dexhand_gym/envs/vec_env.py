@@ -17,7 +17,6 @@ from dexhand_gym.envs.actions import Stage, Stages, as_tensor
 from dexhand_gym.envs.captured import Captured, Fused, copies
 from dexhand_gym.envs.checks import (
     check_class,
-    check_mastered,
     check_reset,
     check_scene,
     check_seed,
@@ -25,6 +24,7 @@ from dexhand_gym.envs.checks import (
     check_started,
     check_training,
     check_variation,
+    share_mastered,
 )
 from dexhand_gym.envs.commands import OF_COMMANDS, Commands
 from dexhand_gym.envs.config import Config
@@ -193,6 +193,7 @@ class DexHandVecEnv(Task):
         does not fit."""
         self._begin_episodes(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         check_started(self._start, self.limits.lower, self.limits.upper, self.hand.action_names)
+        self._instruments.try_out(self.sim.scene.ghosts)
         self._observe()
         self.terms = terms = Terms(self)
         self.reward_weights, self.reward_terms = terms.weights, terms.newest
@@ -200,7 +201,7 @@ class DexHandVecEnv(Task):
         endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
         """Names of the criteria that end an episode."""
-        check_mastered(self.mastered)
+        share_mastered(self.mastered, {})
         check_training(self.task.randomize, terms.successes, overrides(self, "mastered"))
 
     def _make_spaces(self) -> None:
@@ -411,7 +412,7 @@ class DexHandVecEnv(Task):
         found = self.terms.statistics(self.sim.take_overflow(), self.num_envs)
         if self.width is None:
             return found
-        if self.mastered(found) >= self.task.randomize.curriculum:
+        if share_mastered(self.mastered, found) >= self.task.randomize.curriculum:
             self.width.add_(WIDENING).clamp_(max=1.0)
         return {**found, "randomize_width": self.width.item()}
 

@@ -159,7 +159,11 @@ class Scene:
 
     def __post_init__(self, boxes: Tuple[Object, ...]) -> None:
         given = () if isinstance(boxes, _Read) else boxes  # dataclasses.replace() passes on what it has read
-        self.objects = tuple(self.objects or given)
+        self.objects = self.objects or given
+        for name in ("objects", "ghosts"):
+            if not isinstance(things := getattr(self, name), (tuple, list)):
+                raise ValueError(f"Scene.{name} is a {type(things).__name__}: allowed is a tuple, such as (Box(),)")
+            setattr(self, name, tuple(things))
         vars(self)["boxes"] = _Read(self.objects)
 
     @property
