@@ -204,6 +204,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
         in_file = read_config(command_line["config"][0])
         with naming(f"config = '{command_line['config'][0]}'"):
             check(apply(cfg, {name: words for name, words in in_file.items() if name not in STARTING_POINTS}))
+    ours.update(own_object(cfg, ours, command_line))
     theirs, cfg = cfg, apply(cfg, ours)
     if file:
         warn_of_other_task(file, theirs, cfg)
@@ -215,6 +216,25 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if cfg.train.teacher:
         find_teacher(cfg, "train.sigma_init" in ours)
     return cfg
+
+
+def own_object(cfg: RunConfig, ours: Settings, command_line: Settings) -> Settings:
+    """The settings by which an object that the command line names is the one that is there: what it says is not drawn, as
+    it is in `cfg` or a file. Raises ValueError, one line, if the command line says both."""
+    fixed: Settings = {}
+    for name in ("size", "mass", "friction"):
+        value, drawn = f"env.object.{name}", f"task.randomize.box_{name}"
+        usual = getattr(getattr(cfg.task, "randomize", None), f"box_{name}", None)
+        is_drawn = ours[drawn] not in NONE if drawn in ours else usual is not None
+        both, edges = drawn in command_line, len(command_line.get(value, [])) > 1
+        if value not in command_line or not is_drawn or (both and edges):  # a range scales edges
+            continue
+        said = " ".join(command_line[value])
+        if both:
+            raise ValueError(f"{value} = {said} does nothing next to {drawn}, which draws it: allowed is one of them")
+        fixed[drawn] = ["None"]
+        log.info("%s %s, which is not drawn (%s None)", value, printable(said), drawn)
+    return fixed
 
 
 def warn_of_other_task(file: Path, theirs: RunConfig, ours: RunConfig) -> None:

@@ -60,6 +60,30 @@ def cube(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "size", "mass", "drawn"),
+    [
+        ("--test --checkpoint pretrained --env.object.mass 5", 0.05, 5.0, ("size", "friction")),
+        ("--test --checkpoint pretrained --env.object.size 0.04 0.05 0.06", (0.04, 0.05, 0.06), 0.1, ("mass", "friction")),
+        ("--test --checkpoint pretrained", 0.05, 0.1, ("size", "mass", "friction")),
+        ("--env.object.size 0.04 0.05 0.06 --task.randomize.box-size 0.04 0.09", (0.04, 0.05, 0.06), 0.1, ("size",)),
+        ("--env.object.mass 5 --task.randomize.box-mass None", 0.05, 5.0, ()),
+    ],
+)  # fmt: skip
+def test_what_a_command_says_of_the_object_is_not_drawn(options, size, mass, drawn, caplog):
+    caplog.set_level("INFO")
+    cfg = parse(["--task", "BoxGrasping", *options.split()])
+    ranges = {name: getattr(cfg.task.randomize, f"box_{name}") for name in ("size", "mass", "friction")}
+    assert (cfg.env.object.size, cfg.env.object.mass) == (size, mass)
+    assert tuple(name for name, found in ranges.items() if found) == drawn
+    assert ("which is not drawn" in caplog.text) == ("pretrained --env.object" in options)
+
+
+def test_an_object_and_its_range_are_not_both_said():
+    with pytest.raises(ValueError, match="env.object.mass = 5 does nothing next to task.randomize.box_mass"):
+        parse(["--task", "BoxGrasping", "--env.object.mass", "5", "--task.randomize.box-mass", "0.1", "0.2"])
+
+
+@pytest.mark.parametrize(
     ("thing", "extents", "height"),
     [
         (Box(), (0.05, 0.05, 0.05), 0.025),
