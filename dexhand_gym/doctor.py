@@ -6,6 +6,7 @@ clip. Each check runs in its own process, so that none can affect another. Exit 
 
 from __future__ import annotations
 
+import argparse
 import platform
 import signal
 import subprocess
@@ -158,7 +159,9 @@ def main() -> int:
 
 
 def command() -> int:
-    """main(), which ends without a word where nobody reads on, as `dexhand-doctor | head -1` does."""
+    """main(), which ends without a word where nobody reads on, as `dexhand-doctor | head -1` does. It has no options but
+    --help."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     return main()

@@ -64,3 +64,14 @@ def test_who_reads_the_first_line_only_is_told_no_more():
     )
     assert re.fullmatch(r"ok +python +\S+, .+\n", done.stdout)
     assert done.stderr == ""
+
+
+def test_it_has_no_options_but_help():
+    def say(option):
+        command = [sys.executable, "-m", "dexhand_gym.doctor", option]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    told = say("--help")
+    assert (told.returncode, told.stderr) == (0, "") and "One line per component" in told.stdout
+    refused = say("--gpu")
+    assert refused.returncode == 2 and "unrecognized arguments: --gpu" in refused.stderr and not refused.stdout

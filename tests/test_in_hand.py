@@ -198,6 +198,12 @@ def test_what_cannot_lie_in_the_hand_is_told(tmp_path, monkeypatch):
         make(2, **{"env.object.size": 0.3})
 
 
+def test_a_range_of_a_wrist_that_stays_is_told():
+    with pytest.raises(ValueError, match="task.wrist_range = 0.2: allowed with task.policy_controls_base True"):
+        make(2, wrist_range=0.2)
+    make(2, wrist_range=0.2, policy_controls_base=True).close()
+
+
 # --- Figures ---------------------------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,10 @@ class InHandConfig(TaskConfig):
             )
         if not own:
             self.policy_observation_keys = sees[self.observe] + (WRIST if self.policy_controls_base else ())
+        if self.wrist_range != InHandConfig.wrist_range and not self.policy_controls_base:
+            raise ValueError(
+                f"task.wrist_range = {self.wrist_range}: allowed with task.policy_controls_base True, else it does nothing"
+            )
         super().validate()
 
 
