@@ -152,8 +152,6 @@ LEARNING = tuple(
     if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
 )
 """Settings that the results of a training depend on."""
-MAY_DIFFER = ("task.randomize.", "task.reward_weights.", "task.episode_length", "task.active_")
-"""Of a task: what a policy is often tested or trained further with."""
 TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand", "env.self_collision")
 
 PRESETS: Dict[str, Dict[str, Any]] = {
@@ -240,12 +238,10 @@ def own_object(cfg: RunConfig, ours: Settings, command_line: Settings) -> Settin
 def warn_of_other_task(file: Path, theirs: RunConfig, ours: RunConfig) -> None:
     """Warns of settings that make of a run's task, whose config.yaml is `file`, another one than it has learned."""
     before, now = (flatten({"task": dataclasses.asdict(cfg.task)}) for cfg in (theirs, ours))
-    for name, words in now.items():
-        if words != before.get(name) and not name.startswith(MAY_DIFFER):
-            learned, here = " ".join(before.get(name, [])), " ".join(words)
-            log.warning(
-                "%s: its policy has learned %s %s, not %s", printable(file), name, printable(learned), printable(here)
-            )
+    for name in (*distill.SAME, "task.policy_observation_keys", "task.observation_history"):
+        learned, here = (printable(" ".join(settings.get(name, []))) for settings in (before, now))
+        if learned != here:
+            log.warning("%s: its policy has learned %s %s, not %s", printable(file), name, learned, here)
 
 
 def find_teacher(cfg: RunConfig, explores: bool) -> None:

@@ -271,8 +271,8 @@ def test_a_figure_that_is_not_there_is_told():
     ("said", "told"),
     [
         ("--task.axis y", "its policy has learned task.axis x, not y"),
-        ("--task.max-speed 4", "its policy has learned task.max_speed 2.0, not 4.0"),
-        ("--task.axis x --task.tilt 0.20 --task.randomize.box-mass 0.1 0.2 --task.episode-length 20", ""),
+        ("--task.max-finger-velocity 4", "its policy has learned task.max_finger_velocity 5.0, not 4.0"),
+        ("--task.axis x --task.max-speed 4 --task.randomize.box-mass 0.1 0.2 --task.episode-length 20", ""),
     ],
 )
 @pytest.mark.parametrize("test", [["--test"], []])
