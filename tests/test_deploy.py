@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -271,7 +272,8 @@ def test_the_command_logs_and_tells(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 50 and [*rows[0]] == ["time", "ARTx", "ARTy", "ARTz", "ARRx", "ARRy", "ARRz"]
-    assert "done: 50 steps, 0 late" in done.stderr and "th_rot" in done.stderr and "on fingertips, N" in done.stderr
+    assert re.search(r"done: 50 steps, \d+ late", done.stderr), "how many were late is this machine's business"
+    assert "th_rot" in done.stderr and "on fingertips, N" in done.stderr
     with np.load(tmp_path / "run.npz") as log:
         assert log["targets"].shape == (50, 18) and log["reading_forces_pad"].shape == (50, 5, 3)
         np.testing.assert_allclose(log["targets"][:, 0], [row["ARTx"] for row in rows], atol=1e-6)
