@@ -25,6 +25,7 @@ from dexhand_gym.envs import task_class
 from dexhand_gym.envs.config import Config, EnvConfig
 from dexhand_gym.envs.randomize_config import OF_TRAINING
 from dexhand_gym.fields import Annotated, Matching, Range, check, check_name
+from dexhand_gym.help_text import help_text
 from dexhand_gym.settings import (
     NONE,
     SHORT_NAMES,
@@ -222,7 +223,7 @@ def own_object(cfg: RunConfig, ours: Settings, command_line: Settings) -> Settin
     fixed: Settings = {}
     for name in ("size", "mass", "friction"):
         value, drawn = f"env.object.{name}", f"task.randomize.box_{name}"
-        usual = getattr(getattr(cfg.task, "randomize", None), f"box_{name}", None)
+        usual = getattr(cfg.task.randomize, f"box_{name}")
         is_drawn = ours[drawn] not in NONE if drawn in ours else usual is not None
         both, edges = drawn in command_line, len(command_line.get(value, [])) > 1
         if value not in command_line or not is_drawn or (both and edges):  # a range scales edges
@@ -429,31 +430,12 @@ def to_yaml(cfg: RunConfig) -> str:
 
 # --- Help ------------------------------------------------------------------------------------------------------------
 
-HELP = """Trains or tests a policy for the DexHand.
-
-  {command} --task BoxGrasping                train
-  {command} --test --checkpoint latest        test what the newest training has learned
-  {command} --config test_render              watch it
-  {command} task=BoxGrasping numEnvs=2048     key=value and camelCase do, too
-
-Short names
-{short_names}
-
-Starting points, which single options override
-{starting_points}
-
-Presets for --config
-{presets}
-
-All other settings have full names: --sim.dt 0.005 --task.reward-weights.alive 0.2 --train.units 64 64
-  --help-all          lists them, with their defaults for --task
-"""
-
 
 def show_help(argv: Sequence[str]) -> None:
     """Prints help on the short names, or with --help-all in `argv` on every field."""
     if "--help-all" not in argv:
-        return print(help_text(), end="")
+        defaults = flatten(dataclasses.asdict(default_config()))
+        return print(help_text(COMMAND, defaults, PRESETS), end="")
     cfg = parse([word for word in argv if word not in ("--help-all", "--help", "-h")])
     short = [f"--{name.replace('_', '-')}" for name in SHORT_NAMES]
     print(
@@ -461,23 +443,3 @@ def show_help(argv: Sequence[str]) -> None:
     )
     with contextlib.suppress(SystemExit):
         tyro.cli(RunConfig, default=cfg, args=["--help"], prog=COMMAND, config=(tyro.conf.FlagConversionOff,))
-
-
-def help_text() -> str:
-    defaults = flatten(dataclasses.asdict(default_config()))
-    short_names = {
-        f"--{short.replace('_', '-')}": f"{text.format(tasks=', '.join(tasks()))} [{' '.join(defaults[name])}]"
-        for short, (name, text) in SHORT_NAMES.items()
-    }
-    points = {f"--{name.replace('_', '-')}": text for name, text in STARTING_POINTS.items()}
-    presets = {
-        preset: ", ".join(f"{name} {value}" for name, value in fields.items()) for preset, fields in PRESETS.items()
-    }
-    return HELP.format(
-        command=COMMAND, short_names=column(short_names), starting_points=column(points), presets=column(presets)
-    )
-
-
-def column(texts: Dict[str, str]) -> str:
-    """Two columns: the names and their texts."""
-    return "\n".join(f"  {name:<20}{text}" for name, text in texts.items())

@@ -244,7 +244,9 @@ def report(run: Run, place: Path) -> str:
     if (run.folder / "result.json").is_file():
         result = flatten(read_json(run.folder / "result.json"))
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(show(x))}</td></tr>" for name, x in result.items()
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(show(x))}</td></tr>"
+            for name, x in result.items()
+            if show(x)
         )
         sections.append(f"<h2>Final test</h2><table>{rows}</table>")
     videos = sorted((run.folder / "videos").glob("*.mp4"))

@@ -134,7 +134,7 @@ def test_rewards_are_stacked_up_and_down(tmp_path):
 def test_pictures_and_a_page(tmp_path, capsys):
     run = make_run(tmp_path / "runs" / "Spin_train_1", seed=1)
     (run / "result.json").write_text(
-        '{"success_rate": 0.25, "endings": {"<lost>": 0.75}, "success_rate_95": [0.1, 0.4]}'
+        '{"success_rate": 0.25, "endings": {"<lost>": 0.75}, "success_rate_95": [0.1, 0.4], "figures": []}'
     )
     (run / "videos").mkdir()
     (run / "videos" / "best.mp4").touch()
@@ -148,6 +148,7 @@ def test_pictures_and_a_page(tmp_path, capsys):
     page = (tmp_path / "plots" / "Spin_train_1.html").read_text()
     assert "<td>success_rate</td><td>0.25</td>" in page and "<td>0.1 to 0.4</td>" in page
     assert "endings.&lt;lost&gt;" in page, "escaped"
+    assert "<td>figures</td>" not in page, "there are none"
     assert page.count('src="data:image/png;base64,') == 3
     assert 'src="../runs/Spin_train_1/videos/best.mp4"' in page
     assert "learning_rate: 0.001" in page

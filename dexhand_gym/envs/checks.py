@@ -27,6 +27,9 @@ from dexhand_gym.sim import Scene
 
 log = logging.getLogger(__name__)
 
+Mastered = Callable[[Dict[str, float]], float]
+"""A task's mastered()."""
+
 NUMBERS = (torch.float32, torch.bool, torch.int32, torch.int64, torch.uint8)
 
 
@@ -296,15 +299,16 @@ def numbers(shape: Iterable[int]) -> str:
     return f"[{', '.join('any' if n < 0 else str(n) for n in shape)}]"
 
 
-def check_training(randomize: RandomizeConfig, successes: Sequence[str], own: bool) -> None:
-    """Raises ValueError, one line, for what needs a success in a task that defines none; `own`: it says itself what a
-    curriculum widens by."""
+def check_training(randomize: RandomizeConfig, successes: Sequence[str], mastered: Mastered, own: bool) -> None:
+    """Raises ValueError, one line, for what needs a success in a task that defines none, and for a `mastered` that is
+    wrong; `own`: the task says by it what a curriculum widens by."""
+    share_mastered(mastered, {})
     for name in () if successes else OF_TRAINING:
         if (value := getattr(randomize, name)) and not (own and name == "curriculum"):
             raise ValueError(f"task.randomize.{name} = {value}: allowed is 0, for no success is defined")
 
 
-def share_mastered(mastered: Callable[[Dict[str, float]], float], statistics: Dict[str, float]) -> float:
+def share_mastered(mastered: Mastered, statistics: Dict[str, float]) -> float:
     """What a task's mastered() returns for these statistics, of which there are none before an episode has ended.
     Raises ValueError, one line, unless it is a share."""
     try:

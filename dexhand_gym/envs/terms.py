@@ -27,6 +27,7 @@ class Verdict(NamedTuple):
     success: Tensor  # [N] bool
     truncated: Tensor  # [N] bool
     bad: Tensor  # [N] bool, something was not finite
+    figures: List[Tensor]  # each [N], of the task
 
     @property
     def terminated(self) -> Tensor:
@@ -48,6 +49,7 @@ class Verdict(NamedTuple):
             success,
             truncated,
             ~good,
+            [torch.where(good, figure, 0) for figure in self.figures],
         )
 
 
@@ -106,20 +108,17 @@ class Terms:
         terms = self.task.rewards(m, self.cfg)
         paid = torch.stack([*(terms[name] for name in self.names), success, failure, truncated]).float()
         reward = (self._weights.unsqueeze(1) * paid).sum(0)
-        return Verdict(paid, reward, hits, misses & ~success, success, truncated, torch.zeros_like(late))
+        figures = [m[name] for name in self.figures]
+        return Verdict(paid, reward, hits, misses & ~success, success, truncated, torch.zeros_like(late), figures)
 
     def _active(self, values: Dict[str, Tensor], names: List[str], like: Tensor) -> Tensor:
         """The values of the criteria that end an episode [criteria, N] bool."""
         return torch.stack([values[name] for name in names]) if names else like.new_zeros(0, len(like))
 
-    def figured(self, m: Measured, bad: Tensor) -> List[Tensor]:
-        """The task's figures, each [N]; 0 in episodes that blew up, which `bad` [N] says."""
-        return [torch.where(bad, 0, m[name]) for name in self.figures]
-
-    def count(self, verdict: Verdict, done: Tensor, episode_step: Tensor, figures: List[Tensor]) -> None:
+    def count(self, verdict: Verdict, done: Tensor, episode_step: Tensor) -> None:
         """Adds a step to the statistics."""
         self.newest.copy_(verdict.paid)
-        ended = [torch.where(done, value, 0) for value in (episode_step, *figures)]
+        ended = [torch.where(done, value, 0) for value in (episode_step, *verdict.figures)]
         counted = torch.stack((verdict.success, done, *ended))
         self.sums += torch.cat((verdict.paid, verdict.endings, counted)).sum(1)
 

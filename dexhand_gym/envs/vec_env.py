@@ -60,8 +60,7 @@ class DexHandVecEnv(Task):
     | `final_critic_obs`         | [N, S] likewise before the restart                                                   |
 
     An episode ends as `nonfinite` where the action, a stage of it, the physics, a quantity or the reward is not a
-    finite number: it is terminated, with reward and final observation zero. All returned tensors are finite, and they
-    are copies that the caller may keep.
+    finite number: it is terminated, with reward and final observation zero. All returned tensors are finite copies.
     """
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
@@ -201,8 +200,7 @@ class DexHandVecEnv(Task):
         endings, N]."""
         self.success_criteria, self.failure_criteria = terms.successes, terms.failures
         """Names of the criteria that end an episode."""
-        share_mastered(self.mastered, {})
-        check_training(self.task.randomize, terms.successes, overrides(self, "mastered"))
+        check_training(self.task.randomize, terms.successes, self.mastered, overrides(self, "mastered"))
 
     def _make_spaces(self) -> None:
         def numbers(width: int) -> gym.spaces.Box:
@@ -284,7 +282,7 @@ class DexHandVecEnv(Task):
         self._blank(rows, verdict.bad)
         self._instruments.remember(m)
         ended = verdict.terminated, verdict.truncated, self._episode_return, self._episode_step
-        return (rows, verdict.reward, *ended, verdict.success, verdict.endings, *self.terms.figured(m, verdict.bad))
+        return (rows, verdict.reward, *ended, verdict.success, verdict.endings, *verdict.figures)
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """Begins new episodes in the environments of `mask`."""
@@ -305,13 +303,13 @@ class DexHandVecEnv(Task):
         term that is not finite shows in the return."""
         verdict = self.terms.judge(m, self._episode_step >= self.task.episode_length)
         total = self._episode_return + verdict.reward
-        good = finite(total, *self._looked_at(m, rows)) & ~(self.sim.nonfinite | self.stages.refused)
+        good = finite(total, *verdict.figures, *self._looked_at(m, rows)) & ~(self.sim.nonfinite | self.stages.refused)
         verdict = verdict.where(good)
         self._episode_return += verdict.reward
         done, consecutive = verdict.terminated | verdict.truncated, self.consecutive_successes
         consecutive.copy_(torch.where(done & ~verdict.success, 0, consecutive + verdict.success))
         self._redraw.failed.copy_(done & ~verdict.success & good)
-        self.terms.count(verdict, done, self._episode_step, self.terms.figured(m, verdict.bad))
+        self.terms.count(verdict, done, self._episode_step)
         return verdict
 
     def _blank(self, rows: Tensor, bad: Tensor) -> None:
@@ -320,11 +318,10 @@ class DexHandVecEnv(Task):
             rows.masked_fill_(bad.unsqueeze(1), 0.0)
 
     def _looked_at(self, m: Measured, rows: Tensor) -> List[Tensor]:
-        """What decides, is observed or told, [N, ...]; not the engine's states, which it checks itself."""
+        """What rewards and criteria read, and what is observed, [N, ...]; not the engine's states, which it checks."""
         sim = self.sim
         states = [sim.dof_state, sim.root_state, sim.rigid_body_state, sim.net_contact_force]
-        figures = [m[name] for name in self.figures]
-        return [rows, sim.net_contact_force, *figures, *self._instruments.hidden(m, states)]
+        return [rows, sim.net_contact_force, *self._instruments.hidden(m, states)]
 
     def _place_starts(self) -> None:
         """Writes random starts of the environments in `_beginning` into the tensors; write_state() passes them on."""
