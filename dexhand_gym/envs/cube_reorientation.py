@@ -46,12 +46,12 @@ class CubeReorientationConfig(InHandConfig):
     """What the critic sees in addition, in training."""
     reward_weights: Dict[str, float] = field(
         default_factory=lambda: {
-            "rotation": 1.0,
+            "rotation": 0.0,  # where being near is paid, a policy stays near the goal and does not reach it
             "progress": 2.0,
             "reached": 250.0,
             "drift": -0.5,
             "action": -0.002,
-            "termination_failure_penalty": 20.0,
+            "termination_failure_penalty": 100.0,
         }
     )
     """Weight of each reward term and ending."""
@@ -159,7 +159,7 @@ class CubeReorientation(InHand):
 
     | term     | value                                                                     |
     |----------|---------------------------------------------------------------------------|
-    | rotation | 1 / (what is left to turn, rad, + 0.1)                                    |
+    | rotation | 1 / (what is left to turn, rad, + 0.1); weight 0                           |
     | progress | speed at which what is left to turn falls, rad/s                         |
     | reached  | 1 in the step in which a goal is reached                                  |
     | drift    | distance from where it lay at the start, seen from the palm, units of 5 cm |
@@ -188,7 +188,14 @@ class CubeReorientation(InHand):
     }
     remembered = (*InHand.remembered, "goal", "goal_age", "goal_angle", "reached", "goals_reached")
     figures = ("goals_reached",)
-    train_defaults = {**InHand.train_defaults, "reward_scale": 0.01}
+    train_defaults = {
+        **InHand.train_defaults,
+        "max_iterations": 1500,
+        "learning_rate": 5e-4,
+        "num_minibatches": 16,
+        "reward_scale": 0.01,
+        "units": (1024, 512, 256),
+    }
 
     def scene(self) -> Scene:
         """The object in the hand, and the goal's ghost."""

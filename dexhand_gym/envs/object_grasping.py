@@ -105,6 +105,13 @@ class ObjectGrasping(BoxGrasping):
         "object_points": lambda m, cfg: tables(m, cfg).points[m["box_which"]],
     }
     mirrors = {**BoxGrasping.mirrors, "object_points": VECTOR}  # of the mirrored object, which is another one
+    train_defaults = {
+        **BoxGrasping.train_defaults,
+        "max_iterations": 1500,
+        "learning_rate": 5e-4,
+        "num_minibatches": 32,
+        "units": (1024, 512, 256),
+    }
 
     def scene(self) -> Scene:
         """One object, which is "box" to this task, and another in each environment."""
