@@ -97,11 +97,11 @@ def measure(num_envs: int, args: argparse.Namespace, more: List[str]) -> Dict[st
     began = time.perf_counter()
     fixed = ["--config", "train_headless", "--device", "cuda"]
     fixed += ["--train.learning-rate", "1e-6", "--train.lr-schedule", "fixed"]  # the policy is to stay as it is
-    cfg = configs.parse(["--task", args.task, *fixed, "--num-envs", str(num_envs), *more])
+    given = configs.parse(["--task", args.task, "--test", "--checkpoint", args.checkpoint])
+    cfg = configs.parse(["--task", args.task, *fixed, "--num-envs", str(num_envs), *what_it_sees(given), *more])
     env: Any = make_vec_env(find_task(cfg.task_name), num_envs, cfg, 0)
     learner, _ = ppo.begin(env, cfg.train)
-    given = str(configs.parse(["--task", args.task, "--test", "--checkpoint", args.checkpoint]).train.checkpoint)
-    ppo.load_agent(Path(given), learner.agent, cfg.train)
+    ppo.load_agent(Path(str(given.train.checkpoint)), learner.agent, cfg.train)
     play(env, learner.agent, 200)  # into the middle of the grasps, each environment at a time of its own
     torch.cuda.synchronize()
     result: Dict[str, Any] = {"num_envs": num_envs, "start": time.perf_counter() - began}
@@ -114,6 +114,17 @@ def measure(num_envs: int, args: argparse.Namespace, more: List[str]) -> Dict[st
     result["memory"] = (total - free) / 1e9
     env.close()
     return result
+
+
+def what_it_sees(cfg: configs.RunConfig) -> List[str]:
+    """The flags for an agent as that of `cfg`: its network and observations, not what its training varied."""
+    flags = [
+        "--train.units",
+        *map(str, cfg.train.units),
+        "--task.observation-history",
+        *map(str, cfg.task.observation_history),
+    ]
+    return [*flags, "--task.observe", cfg.task.observe] if hasattr(cfg.task, "observe") else flags
 
 
 def as_row(result: Dict[str, Any], before: Dict[str, Any]) -> str:

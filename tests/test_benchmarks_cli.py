@@ -1,5 +1,6 @@
 """Benchmarks say in one line where they cannot run."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -43,6 +44,22 @@ def test_a_mistake_is_one_line(line, message, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
+
+
+@pytest.mark.parametrize("task", ["BoxGrasping", "ObjectGrasping", "CubeRotation"])
+def test_the_shipped_policy_is_what_gpu_py_measures(task):
+    """Its network and what it sees are not the task's defaults."""
+    pytest.importorskip("mujoco_warp")
+    import configs
+    from benchmarks.gpu import what_it_sees
+    from dexhand_gym import find_task
+    from dexhand_gym.envs import make_vec_env
+    from ppo import ppo
+
+    given = configs.parse(["--task", task, "--test", "--checkpoint", "pretrained"])
+    cfg = configs.parse(["--task", task, "--device", "cpu", "--num-envs", "2", *what_it_sees(given)])
+    with contextlib.closing(make_vec_env(find_task(task), 2, cfg, 0)) as env:
+        ppo.load_agent(Path(str(given.train.checkpoint)), ppo.begin(env, cfg.train)[0].agent, cfg.train)
 
 
 def test_no_set_is_played_before_all_are_found(tmp_path):

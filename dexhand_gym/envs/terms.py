@@ -96,7 +96,7 @@ class Terms:
         self.sums = torch.zeros(
             len(self._weights) + len(self.endings) + 3 + len(self.figures), dtype=torch.float64, device=device
         )
-        self.steps = 0
+        self.steps, self.told = 0, 0.0
 
     def judge(self, m: Measured, late: Tensor) -> Verdict:
         """The verdict on this instant; `late` [N] bool: the episode has reached its time limit."""
@@ -139,7 +139,8 @@ class Terms:
                 "with zero reward",
                 endings[-1],
             )
-        if overflowed:
+        if overflowed > 2 * self.told:  # a few in a million would fill the log of a training
+            self.told = overflowed
             log.warning("contacts of %d environments did not fit: raise sim.warp.nconmax or sim.warp.njmax", overflowed)
         if episodes:
             result.update({f"ending/{name}": value / episodes for name, value in zip(self.endings, endings)})
