@@ -165,6 +165,7 @@ PRESETS: Dict[str, Dict[str, Any]] = {
         "num_envs": 512,
         "render": False,
         "max_iterations": 800,
+        "train.num_minibatches": 8,
         "train.entropy_coef": -0.0015,  # else the mean action, without noise, stands still where there is no contact
     },
     "debug": {"num_envs": 4, "log_level": "debug", "max_iterations": 20, "train.log_interval": 1},
@@ -191,9 +192,12 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if modules or ":" in "".join((*given.get("task_name", []), *given.get("env.hand", []))):
         import_modules(modules)
         given["imports"] = modules
-    for name in {"train.checkpoint", "train.teacher"} & set(given):
-        given[name] = pretrained.resolve(given, name)
+    if "train.checkpoint" in given:
+        given["train.checkpoint"] = pretrained.resolve(given, "train.checkpoint")
     file, run = settings_of_run(given)
+    if "train.teacher" in given:
+        given.update({name: run[name] for name in ("task_name",) if name in run and name not in given})
+        given["train.teacher"] = pretrained.resolve(given, "train.teacher")
     ours = {**train_config(given, run), **given}
     task = ours.pop("task_name", run.pop("task_name", [RunConfig.task_name]))
     cfg = default_config(only_word("task", task))
@@ -249,13 +253,19 @@ def find_teacher(cfg: RunConfig, explores: bool) -> None:
     """Resolves train.teacher, and lets the critic see what it sees. `explores`: the command says how much. Raises
     ValueError, one line, for one that cannot teach this task."""
     said = str(cfg.train.teacher)
-    cfg.train.teacher = str(workspace.resolve_checkpoint(said))
+    try:
+        cfg.train.teacher = str(workspace.resolve_checkpoint(said))
+    except ValueError as error:
+        raise ValueError(str(error).replace("checkpoint", "train.teacher", 1)) from None
     file = workspace.run_of(Path(cfg.train.teacher)) / "config.yaml"
     with naming(f"train.teacher = {said!r}"):
         if cfg.train.test:
             raise ValueError("a test has no teacher, allowed is None")
         theirs = read_yaml(file) if file.is_file() else {}
-        seen = elements(distill.what_it_sees(theirs, flatten(dataclasses.asdict(cfg))))
+        default = default_config(cfg.task_name)
+        default.validate()
+        ours, usual = (flatten(dataclasses.asdict(x)) for x in (cfg, default))
+        seen = elements(distill.what_it_sees(theirs, ours, usual))
     rest = [name for name in cfg.task.critic_observation_keys if name not in seen]
     cfg.task.critic_observation_keys = (*seen, *rest)
     if not explores:

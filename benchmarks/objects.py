@@ -34,7 +34,7 @@ SIZES = [round(0.03 + 0.01 * i, 2) for i in range(6)] + [0.09 + 1e-6]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="latest, a run or a .pth file")
+    parser.add_argument("--checkpoint", required=True, help="pretrained, latest, a run or a .pth file")
     parser.add_argument("--objects", nargs="+", default=["train", "held_out"], help="sets, or folders of meshes")
     parser.add_argument("--episodes", type=int, default=1024, help="of every set")
     parser.add_argument("--out", default="objects")

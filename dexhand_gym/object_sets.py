@@ -59,7 +59,9 @@ def load_set(name_or_folder: str, scale: float = 1.0) -> Tuple[Object, ...]:
     if name not in SETS:
         return _in_folder(name_or_folder, scale)
     if scale != 1.0:
-        raise ValueError(f"task.mesh_unit = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size")
+        raise ValueError(
+            f"task.mesh_unit = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size (--task.mesh-unit 1)"
+        )
     if kind or name != name_or_folder:
         check_name(f"task.objects = {name_or_folder!r}: family", kind, SETS[name])
     things = [thing for each in SETS[name] if kind in ("", each) for thing in _named(name, each)]
@@ -150,6 +152,8 @@ def _in_folder(folder: str, scale: float) -> Tuple[Object, ...]:
         raise ValueError(f"scale = {scale}: allowed is a number more than 0, the metres in a unit of the files")
     try:
         files = sorted(Path(folder, name) for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
+    except NotADirectoryError:
+        raise ValueError(f"task.objects = {shortened(repr(folder))} is a file: allowed is its folder") from None
     except (OSError, ValueError):
         unknown = unknown_name("task.objects", folder, SETS)
         raise ValueError(f"{unknown}, or a folder of {', '.join(SUFFIXES)} files") from None
@@ -160,7 +164,10 @@ def _in_folder(folder: str, scale: float) -> Tuple[Object, ...]:
     names = [thing.name for thing in things]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"{where}: two files have the name {twice[0]!r}, allowed are names that differ")
+        two = " and ".join(file.name for file, name in zip(files, names) if name == twice[0])
+        raise ValueError(
+            f"{where}: {shortened(two)} are both {twice[0]!r}, allowed are names that differ in letters, digits, . _ -"
+        )
     return things
 
 

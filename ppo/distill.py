@@ -32,13 +32,14 @@ SIGMA = -2.0
 """Logarithm of the deviation with which a student explores, where nothing else is said."""
 
 
-def what_it_sees(theirs: dict[str, list[str]], ours: dict[str, list[str]]) -> list[str]:
-    """The names that a teacher observes; `theirs` and `ours` are all settings of its run and of this one. Raises
-    ValueError, one line, where it cannot teach this task."""
+def what_it_sees(theirs: dict[str, Any], ours: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    """The names that a teacher observes; `theirs` are the settings that its run has written, `ours` all of this one,
+    `usual` the task's defaults, which stand for what an older run does not say. Raises ValueError, one line, where it
+    cannot teach this task."""
     if "task.policy_observation_keys" not in theirs:
         raise ValueError("nothing says what it sees, allowed is a policy in the folder of its run")
     for name in SAME:
-        there, here = (" ".join(settings.get(name, [])) for settings in (theirs, ours))
+        there, here = (" ".join(settings.get(name, usual.get(name, []))) for settings in (theirs, ours))
         if there != here:
             raise ValueError(f"its {name} is {there}, here {here}")
     if " ".join(theirs.get("task.observation_history", [])) not in ("", "()", "[]"):
@@ -52,7 +53,8 @@ def load_teacher(path: str | Path, action_space: Any, device: torch.device) -> A
     cfg = PPOConfig(**checkpoints.network(saved))
     (width,) = {x.shape[1] for name, x in saved["model"].items() if name.endswith("actor_mlp.0.weight")}
     everything = Box(-np.inf, np.inf, (width,), np.float32)
-    teacher = Agent(everything, action_space, cfg).to(device)
+    with torch.random.fork_rng(devices=[]):  # a training that goes on draws what it would have drawn
+        teacher = Agent(everything, action_space, cfg).to(device)
     load_agent(path, teacher, cfg)
     return teacher.requires_grad_(False)
 

@@ -931,7 +931,9 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
     pairs = [(obs, progress.obs), (episode, progress.episode)]
     if isinstance(mine, dict) and isinstance(saved["env_state"], dict):
         pairs += [(x, mine[name]) for name, x in saved["env_state"].items() if isinstance(mine.get(name), Tensor)]
-    if episode.shape != progress.episode.shape or any(theirs.dtype != ours.dtype for theirs, ours in pairs):
+    engines = {torch.float32, torch.float64}  # which MuJoCo and MuJoCo Warp differ in
+    kinds = [{theirs.dtype, ours.dtype} for theirs, ours in pairs]
+    if episode.shape != progress.episode.shape or any(len(kind) > 1 and kind != engines for kind in kinds):
         raise ValueError("sizes or types of the environments' state differ")
     if not (obs.isfinite().all() and episode.isfinite().all()):
         raise ValueError("the environments' state is not finite")

@@ -18,7 +18,7 @@ def resolve(given: Settings, name: str) -> list[str]:
     wanted, named, version = " ".join(given[name]).partition(":")
     if wanted != "pretrained":
         return given[name]
-    short = name.rpartition(".")[2]
+    short = {"train.checkpoint": "checkpoint"}.get(name, name)
     known = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
     task = only_word("task", given.setdefault("task_name", ["BoxGrasping"]))
     if task not in known:

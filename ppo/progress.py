@@ -22,6 +22,7 @@ from .ppo import PPOConfig, average
 
 log = logging.getLogger("train_ppo")
 TELL_AFTER = 20.0  # s without a word in a test
+FAR = 1.0  # a KL divergence that a policy does not survive; healthy is 0.003 to 0.02 (docs/ppo.md)
 
 
 class ProgressDisplay:
@@ -34,7 +35,7 @@ class ProgressDisplay:
         self.task = self.bar.add_task("", total=cfg.max_iterations)
         self.live = Live(self.bar, console=console) if console.is_terminal else nullcontext()
         self.window: List[Dict[str, float]] = []
-        self.start, self.iterations = time.monotonic(), 0
+        self.start, self.iterations, self.told = time.monotonic(), 0, False
 
     def __call__(self, metrics: Dict[str, float], last: bool = False) -> None:
         self.iterations += 1
@@ -47,6 +48,13 @@ class ProgressDisplay:
             return
         left = (self.cfg.max_iterations - iteration) * (time.monotonic() - self.start) / self.iterations
         means = average(self.window)
+        if means.get("kl", 0.0) > FAR and not self.told:
+            self.told = True
+            log.warning(
+                "the policy moves by a KL divergence of %.2g in an iteration: the step is far too long, a lower "
+                "--train.learning-rate helps, or more rows (--num-envs)",
+                means["kl"],
+            )
         texts = {**describe(means), "time left": str(timedelta(seconds=round(left)))}
         self.window.clear()
         line = " | ".join(f"{name} {text}" for name, text in texts.items() if not name.startswith("ended by"))
@@ -72,10 +80,12 @@ class ProgressDisplay:
 def describe(metrics: Dict[str, float]) -> Dict[str, str]:
     """Label -> text, for people."""
     texts = {}
+    figures = [name for name in metrics if name.startswith("figure/")]
     for label, name, form in (
         ("reward", "reward", "{:.2f}"),
         ("episode length", "episode_length", "{:.0f}"),
         ("success rate", "success_rate", "{:.1%}"),
+        *((name[7:], name, "{:.2f}") for name in figures),
         ("learning rate", "lr", "{:.1e}"),
         ("policy loss", "a_loss", "{:.4f}"),
         ("value loss", "c_loss", "{:.4f}"),

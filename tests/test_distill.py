@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import yaml
@@ -110,10 +112,10 @@ def test_what_the_teacher_saw_comes_first(teacher):
         (["--task.axis", "y"], "its task.axis is x, here y"),
         (["--task.decimation", "2"], "its task.decimation is 1, here 2"),
         (["--test", "--checkpoint", "TEACHER"], "a test has no teacher, allowed is None"),
-        (["--train.teacher", "nowhere"], "nowhere"),
+        (["--train.teacher", "nowhere"], "^train.teacher = 'nowhere': no such file or run"),
         (
             ["--train.teacher", "pretrained:v9"],
-            "teacher: unknown name 'pretrained:v9'",
+            "^train.teacher: unknown name 'pretrained:v9'",
         ),
     ],
 )
@@ -163,3 +165,35 @@ def test_the_loaded_teacher_is_the_policy_that_was_saved(teacher):
 
 def checkpoint_of(run):
     return next((run / "nn").glob("last_*.pth"))
+
+
+def test_a_student_goes_on_to_the_bit(teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [*QUICK, "--train.teacher", str(teacher), "--task.observe", "touch", "--train.test-episodes", "0"]
+    for name, words in (
+        ("straight", ["--max-iterations", "4"]),
+        ("begun", ["--max-iterations", "4", "--train.save-frequency", "2"]),
+    ):
+        assert train_ppo.main([*flags, *words, "--train.experiment.name", name]) == 0
+    (straight,), (begun,) = (list((tmp_path / "runs").glob(f"{name}*")) for name in ("straight", "begun"))
+    (half,) = (begun / "nn").glob("last_policy_ep_2_*")
+    assert train_ppo.main([*flags, "--checkpoint", str(half), "--train.experiment.name", "more"]) == 0
+    (more,) = (tmp_path / "runs").glob("more*")
+    ends = [checkpoint.load(next((run / "nn").glob("last_policy_ep_4_*")))["model"] for run in (straight, more)]
+    assert all(torch.equal(x, ends[1][name]) for name, x in ends[0].items())
+
+
+def test_a_shipped_teacher_is_that_of_the_students_task(teacher):
+    cfg = configs.parse(["--checkpoint", str(teacher), "--max-iterations", "9", "--train.teacher", "pretrained:v0"])
+    assert "CubeRotation/v0/" in str(cfg.train.teacher).replace("\\", "/")
+
+
+def test_an_older_run_has_the_defaults_of_what_it_does_not_say(teacher, tmp_path):
+    copy = tmp_path / "older"
+    shutil.copytree(teacher, copy)
+    said = yaml.safe_load((copy / "config.yaml").read_text())
+    del said["env"]["hand"], said["task"]["wrist_range"]
+    (copy / "config.yaml").write_text(yaml.safe_dump(said))
+    assert configs.parse([*SMALL, "--train.teacher", str(copy)]).train.teacher
+    with pytest.raises(ValueError, match="its env.hand is right, here left"):
+        configs.parse([*SMALL, "--train.teacher", str(copy), "--env.hand", "left"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 
 import configs
+import train_ppo
 from dexhand_gym import rotations
 from dexhand_gym.envs.base_task import BaseTask
 from dexhand_gym.envs.config import Config, EnvConfig
@@ -16,6 +19,7 @@ from dexhand_gym.envs.cube_rotation import CubeRotation, CubeRotationConfig
 from dexhand_gym.envs.in_hand import SIGHT, TOUCH, WRIST, in_palm, rotation_vector
 from dexhand_gym.envs.quantities import Measured
 from ppo.evaluation import evaluate, result_table
+from ppo.policy import Policy
 
 engines = pytest.mark.parametrize("backend", ["mujoco", pytest.param("mjwarp", marks=pytest.mark.slow)])
 
@@ -146,6 +150,37 @@ def test_starts_are_found_once(capfd, tmp_path, monkeypatch):
     assert "looking" in capfd.readouterr().err, "another cube lies otherwise"
 
 
+def test_damaged_starts_are_found_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("dexhand_gym.meshes.cache", lambda: tmp_path)
+    monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 64)
+    make(2).close()
+    (file,) = tmp_path.glob("*.npz")
+    with np.load(file) as stored:
+        np.savez(file, **{name: np.full_like(stored[name], np.nan) for name in stored.files})
+    make(2).close()
+    with np.load(file) as stored:
+        assert all(np.isfinite(stored[name]).all() for name in stored.files)
+
+
+@pytest.mark.parametrize(("axis", "checkpoint"), [("x", "v0"), ("y", "v0_y"), ("z", "v0_z"), ("x", "v0_touch")])
+def test_the_left_hand_turns_as_the_right_one_does_in_the_mirror(axis, checkpoint):
+    """About -x, y and -z, with the same policy."""
+    line = f"--task CubeRotation --test --checkpoint pretrained:{checkpoint} --env.hand left --device cpu --num-envs 16"
+    cfg = configs.parse(line.split())
+    assert cfg.task.axis == axis
+    env = train_ppo.make_env(cfg)
+    agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
+    obs, _ = env.reset(seed=1)
+    turned = torch.zeros(3)
+    with torch.no_grad():
+        for _ in range(100):
+            obs, *_ = env.step(agent.to_env(agent.act_deterministic(obs)))
+            turned += env.measured["turned"].mean(0) * 0.02
+    env.close()
+    way = turned["xyz".index(axis)] * (1 if axis == "y" else -1)
+    assert way > 1.2, "rad in two seconds"
+
+
 def test_another_shape_begins_elsewhere():
     """With the same extents, mass and friction."""
     box, ball = (make(8, **{"env.object.shape": shape, "env.object.size": 0.047}) for shape in ("box", "sphere"))
@@ -194,7 +229,7 @@ def test_mistakes_are_told(fields, message):
 def test_what_cannot_lie_in_the_hand_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("dexhand_gym.meshes.cache", lambda: tmp_path)
     monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 8)
-    with pytest.raises(ValueError, match="object 'object': it lies still in the hand in none of 8 tries"):
+    with pytest.raises(ValueError, match="env.object .box, .* m, .* kg.: it lies still in the hand in none of 8 tries"):
         make(2, **{"env.object.size": 0.3})
 
 

@@ -107,6 +107,16 @@ def test_a_level_is_for_the_engine_too(package, tmp_path):
     assert not re.findall(r"^(?:Module |Warp \d|   CUDA|   Devices).*", out + err, re.MULTILINE)
 
 
+def test_a_line_tells_the_tasks_figures_and_warns_once_of_steps_that_are_far_too_long(caplog):
+    caplog.set_level(logging.INFO, "train_ppo")
+    display = ProgressDisplay(TrainConfig(log_interval=1, max_iterations=4), Console(force_terminal=False))
+    for iteration in (1, 2, 3):
+        metrics = {"iteration": iteration, "reward": 1.0, "figure/goals_reached": 3.5, "kl": 49.0 * (iteration > 1)}
+        display({**metrics, "rollout_seconds": 1.0, "update_seconds": 1.0, "steps_per_second": 1.0})
+    assert caplog.text.count("| goals_reached 3.50 |") == 3
+    assert caplog.text.count("the policy moves by a KL divergence of 49 in an iteration") == 1
+
+
 def test_a_terminal_shows_the_terms_below_the_numbers(caplog):
     caplog.set_level(logging.DEBUG, "train_ppo.progress")
     console = Console(width=100, force_terminal=True, color_system=None)

@@ -1,6 +1,7 @@
 """MuJoCo Warp beyond the Simulator contract (test_sim.py): on the GPU where there is one, else on Warp's CPU device."""
 
 import copy
+import logging
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 import warp as wp
 
 import dexhand_gym  # noqa: F401
+import train_ppo
 from dexhand_gym.checker import check_vector_env
 from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
 from dexhand_gym.envs.config import Config, override
@@ -367,3 +369,24 @@ def test_each_engine_has_its_own_limit_of_solver_iterations_until_one_is_said(ph
         cfg.solver.iterations = said
     cpu, gpu = (make_sim(Scene(), 1, cfg, 1, *where) for where in (("mujoco", "cpu"), ("mjwarp", DEVICE)))
     assert (cpu.model.opt.iterations, gpu._m.opt.iterations) == found
+
+
+def test_a_training_goes_on_with_the_other_engine(tmp_path, monkeypatch, caplog):
+    """They differ in the kinds of their numbers."""
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--num-envs",
+        "4",
+        "--train.num-minibatches",
+        "1",
+        "--train.horizon-length",
+        "4",
+        "--train.test-episodes",
+        "0",
+    ]
+    begun = ["--task", "BoxGrasping", *small, "--env.backend", "mjwarp", "--device", DEVICE, "--max-iterations", "1"]
+    assert train_ppo.main(begun) == 0
+    with caplog.at_level(logging.INFO):
+        more = ["--checkpoint", "latest", *small, "--env.backend", "mujoco", "--device", "cpu", "--max-iterations", "2"]
+        assert train_ppo.main(more) == 0
+    assert "new episodes" not in caplog.text

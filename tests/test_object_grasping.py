@@ -200,3 +200,33 @@ def test_a_folder_is_found_from_everywhere(folder, monkeypatch):
     cfg = parse(["--task", "ObjectGrasping", "--task.objects", Path(folder).name, "--task.mesh-unit", "0.001"])
     assert cfg.task.objects == folder
     assert parse(["--task", "ObjectGrasping"]).task.objects == "train"
+
+
+def test_a_state_of_another_set_is_none(monkeypatch):
+    """Numbers of objects mean others there; so a training that goes on begins new episodes."""
+    boxes, balls = make(4, "train:box", curriculum=0.5), make(4, "train:sphere", curriculum=0.5)
+    for env in (boxes, balls):
+        env.reset(seed=1)
+    state, before = boxes.get_state(), balls.get_state()
+    with pytest.raises(ValueError, match="its box_set is 48 objects, .*, here 48 objects, "):
+        balls.set_state(state)
+    assert all(torch.equal(x, before[name]) for name, x in balls.get_state().items() if isinstance(x, torch.Tensor))
+    boxes.set_state({name: x for name, x in state.items() if name != "box_set"})  # of an older version
+    for name, value, message in (("box_which", -1, "no count from 0 to 47"), ("width", 7, "no count from 0 to 1")):
+        with pytest.raises(ValueError, match=f"its {name} is {message}"):
+            boxes.set_state({**state, name: torch.full_like(state[name], value)})
+    boxes.close()
+    balls.close()
+
+
+def test_a_set_has_the_same_name_wherever_its_meshes_lie(tmp_path, monkeypatch):
+    from dexhand_gym.envs.state import name_of_set
+    from dexhand_gym.objects import AnyOf
+
+    def name():
+        return name_of_set(AnyOf(name="box", of=load_set("held_out:prism")))
+
+    before = name()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load_set.cache_clear() if hasattr(load_set, "cache_clear") else None
+    assert name() == before

@@ -301,7 +301,7 @@ def test_a_name_that_is_none_is_one_line(name, tmp_path, monkeypatch):
 def test_names_and_scales_that_do_not_go_together(folder):
     for file in ("cup.obj", "cup.stl"):
         trimesh.creation.box((0.02, 0.04, 0.06)).export(folder / file)
-    with pytest.raises(ValueError, match="two files have the name 'cup'"):
+    with pytest.raises(ValueError, match="are both 'cup', allowed are names that differ"):
         load_set(str(folder))
     with pytest.raises(ValueError, match="task.mesh_unit = 0.5: allowed is 1 for the set 'train'"):
         load_set("train", scale=0.5)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dexhand_gym import rotations
 from dexhand_gym.envs.in_hand import InHand, InHandConfig, rotation_vector
+from dexhand_gym.envs.mirror import QUATERNION, SAME
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.hands.placing import constant
 from dexhand_gym.sim import Scene
@@ -188,6 +189,7 @@ class CubeReorientation(InHand):
     }
     remembered = (*InHand.remembered, "goal", "goal_age", "goal_angle", "reached", "goals_reached")
     figures = ("goals_reached",)
+    mirrors = {**InHand.mirrors, **dict.fromkeys(("goal", "goal_difference"), QUATERNION), "goal_age": SAME}
     train_defaults = {
         **InHand.train_defaults,
         "max_iterations": 1500,

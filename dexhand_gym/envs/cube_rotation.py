@@ -22,7 +22,8 @@ class CubeRotationConfig(InHandConfig):
     """A cube that turns about an axis."""
 
     axis: Union[Literal["x", "y", "z"], Tuple[Part, Part, Part]] = "x"
-    """The axis in the palm's frame: x out of the palm, y across, z along the fingers, or a vector."""
+    """The axis in the palm's frame: x out of the palm, y across, z along the fingers, or a vector. The left hand turns as
+    the right one does in the mirror: about -x, y, -z."""
     max_speed: Annotated[float, Range(0, 100, above=True)] = 2.0
     """Turning faster than this earns no more, rad/s."""
     reward_weights: Dict[str, float] = field(
@@ -51,6 +52,8 @@ def about_axis(m: Dict[str, Tensor], cfg: Any) -> Tensor:
 def axis_of(m: Dict[str, Tensor], cfg: Any) -> Tensor:
     """The axis, of length 1, in the palm's frame [3]."""
     axis = AXES[cfg.task.axis] if isinstance(cfg.task.axis, str) else cfg.task.axis
+    if cfg.env.hand == "left":
+        axis = (-axis[0], axis[1], -axis[2])
     return constant(tuple(x / math.hypot(*axis) for x in axis), m["turned"])
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from dexhand_gym import rotations
 from dexhand_gym.envs.config import TaskConfig
 from dexhand_gym.envs.in_hand_starts import lying_in_hand
+from dexhand_gym.envs.mirror import HAND_MIRRORS, POSE, VELOCITY
 from dexhand_gym.envs.quantities import distance
 from dexhand_gym.envs.vec_env import DexHandVecEnv
 from dexhand_gym.fields import Annotated, Range
@@ -146,6 +147,7 @@ class InHand(DexHandVecEnv):
         "turned": turned,
     }
     remembered = ("object_quat_in_palm", "first_place")
+    mirrors = {**HAND_MIRRORS, "object_in_palm": (*POSE, *(x + 7 if x > 0 else x - 7 for x in VELOCITY))}
     train_defaults = {
         "max_iterations": 1000,
         "learning_rate": 1e-3,

@@ -48,7 +48,8 @@ def lying_in_hand(scene: Scene) -> Tuple[Tensor, Tensor]:
     inputs += [hull.vertices for hull in corners]
 
     def fits(arrays: List[np.ndarray]) -> bool:
-        return len(arrays) == 1 and arrays[0].shape[1:] == (hand.num_actions + 7,) and len(arrays[0]) > 0
+        whole = len(arrays) == 1 and arrays[0].shape[1:] == (hand.num_actions + 7,) and len(arrays[0]) > 0
+        return whole and bool(np.isfinite(arrays[0]).all())
 
     (found,) = kept(inputs, lambda: [searched(scene)], fits)
     targets, pose = torch.tensor(found, dtype=torch.float32).split((hand.num_actions, 7), 1)
@@ -86,7 +87,11 @@ def searched(scene: Scene) -> np.ndarray:
     stays = (moved <= MOST_MOVED) & (turned <= MOST_TURNED) & near & ~sim.nonfinite
     sim.close()
     if not stays.any():
-        raise ValueError(f"object {scene.free[0].name!r}: it lies still in the hand in none of {TRIED} tries")
+        thing = scene.free[0]
+        raise ValueError(
+            f"env.object ({thing.shape}, {max(thing.extents):g} m, {thing.mass:g} kg): it lies still in the hand in none of "
+            f"{TRIED} tries, allowed is one that does, such as a cube of 0.04 to 0.06 m"
+        )
     return torch.cat((targets, start), 1)[stays].double().numpy()
 
 

@@ -120,7 +120,8 @@ class ObjectGrasping(BoxGrasping):
             if (said := getattr(env.object, item.name)) != item.default:
                 raise ValueError(
                     f"env.object.{item.name} = {shortened(repr(said))}: this task has the objects of task.objects = "
-                    f"{task.objects!r}, allowed is such a set or a folder of meshes"
+                    f"{task.objects!r}, allowed is such a set or a folder of meshes; --task.randomize.box-mass and box-friction "
+                    "change what they weigh and how they slip"
                 )
         things = load_set(task.objects, task.mesh_unit)
         highest = max(max(thing.extents) for thing in things)

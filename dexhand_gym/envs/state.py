@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Dict
 
 import torch
@@ -9,13 +12,22 @@ from torch import Tensor
 
 from dexhand_gym.envs.checks import check_remembered
 from dexhand_gym.fields import shortened
+from dexhand_gym.objects import AnyOf
 
 
 def get_state(env: Any) -> Dict[str, Any]:
     """See DexHandVecEnv.get_state."""
     hand = "" if env.cfg.env.hand == "right" else f" with the hand {env.cfg.env.hand}"
     state = {"task": type(env).__name__ + hand, "steps": env.terms.steps, "generator": env.generator.get_state()}
-    return {**state, **{name: value.clone() for name, value in env.memory().items()}}
+    sets = {f"{thing.name}_set": name_of_set(thing) for thing in env.sim.scene.free if isinstance(thing, AnyOf)}
+    return {**state, **sets, **{name: value.clone() for name, value in env.memory().items()}}
+
+
+def name_of_set(choices: AnyOf) -> str:
+    """Short for what an object may be: numbers of choices mean something else in another set."""
+    # A mesh's file is named after what is in it, and lies elsewhere on another machine.
+    content = "".join(repr(replace(thing, file=Path(thing.file).name)) for thing in choices.of)
+    return f"{len(choices.of)} objects, {hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 @torch.inference_mode()
@@ -29,7 +41,11 @@ def set_state(env: Any, state: Dict[str, Any]) -> None:
         if name.startswith("next_prev_") and name not in state and name[5:] in state:  # older states have one for both
             state = {**state, name: state[name[5:]]}
     mine, delay = get_state(env), env.task.randomize.action_delay[1]
-    counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay}
+    state = {**{name: value for name, value in mine.items() if name.endswith("_set")}, **state}  # older ones do not say
+    counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay, "width": 1}
+    for thing in env.sim.scene.free:
+        if isinstance(thing, AnyOf):
+            counts.update(dict.fromkeys((f"{thing.name}_which", f"sim.{thing.name}.which"), len(thing.of) - 1))
     for name in [*mine, *state]:
         here, there = (
             list(value.shape) if isinstance(value, Tensor) else value

@@ -23,7 +23,7 @@ class Recorder:
     (Isaac Gym draws at once, and the pictures are kept until then.)
 
         with Recorder(env, folder) as recorder:
-            recorder.start("lift")  # folder/lift.mp4: env.cfg.env.video_length steps from here
+            recorder.start("lift")  # folder/lift.mp4: env.cfg.env.video_length steps from the next one on
             ...
 
     Leaving the block waits for the last picture, unless an exception ends it.
@@ -40,10 +40,9 @@ class Recorder:
         self._thread: Optional[threading.Thread] = None
 
     def start(self, name: str) -> None:
-        """Begins a clip with the newest instant. A clip in progress ends here."""
+        """Begins a clip with the next step: before it, there may be a reset. A clip in progress ends here."""
         self._finish()
         self._name, self._steps = name, 0
-        self._take()
 
     def _take(self, info: Optional[Dict[str, Any]] = None) -> None:
         """Called by the environment after every step."""
@@ -72,6 +71,8 @@ class Recorder:
         if not self._name:
             return
         name, states, self._name, self._states = self._name, self._states, "", []
+        if not states:
+            return
         self._idle.wait()
         self._idle.clear()
         try:
