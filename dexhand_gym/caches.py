@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Iterator
 
-ELSEWHERE = "XDG_CACHE_HOME names another folder"
+ELSEWHERE = "XDG_CACHE_HOME may name another folder"
 
 
 def cache_folder(name: str) -> Path:

@@ -8,7 +8,6 @@ Needs MuJoCo (which computes the hulls) and, for objects of several parts, coacd
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sys
 import time
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexhand_gym.caches import cache_folder, in_cache, replacing
+from dexhand_gym.caches import ELSEWHERE, cache_folder, in_cache, replacing
 
 CELLS = 32
 """Points of the table of distances along each axis."""
@@ -154,19 +153,24 @@ def kept(inputs: List[np.ndarray], compute: Callable, fits: Callable[[List[np.nd
         pass
     begun = time.monotonic()
     arrays = compute()
-    tell_if_slow(time.monotonic() - begun)
+    seconds = time.monotonic() - begun
     named: Any = {f"{i:04d}": array for i, array in enumerate(arrays)}
-    with contextlib.suppress(OSError), replacing(file) as unfinished, open(unfinished, "wb") as stream:
-        np.savez(stream, **named)
+    try:
+        with replacing(file) as unfinished, open(unfinished, "wb") as stream:
+            np.savez(stream, **named)
+    except OSError as error:
+        tell_if_slow(seconds, f"at every start, for {cache()} is not written, {error.strerror or error}: {ELSEWHERE}")
+    else:
+        tell_if_slow(seconds, f"once; they are kept in {cache()}")
     return arrays
 
 
-def tell_if_slow(seconds: float) -> None:
+def tell_if_slow(seconds: float, when: str) -> None:
     """Says once that shapes are being computed, where that has taken PATIENCE in this process."""
     global _computed
     before, _computed = _computed, _computed + seconds
     if before < PATIENCE <= _computed:
-        print(f"shapes are being computed, once; they are kept in {cache()}", file=sys.stderr, flush=True)
+        print(f"shapes are being computed, {when}", file=sys.stderr, flush=True)
 
 
 _computed = 0.0

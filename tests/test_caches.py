@@ -1,8 +1,10 @@
 """Where compiled kernels and other things computed once are kept."""
 
 import os
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dexhand_gym.caches import cache_folder, keep_compiled
@@ -44,3 +46,19 @@ def test_a_relative_folder_is_none(monkeypatch, tmp_path):
     """As the XDG specification has it; else every working directory would get a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", "rel/ative")
     assert cache_folder("torchinductor") == tmp_path / ".cache" / "torchinductor"
+
+
+def test_what_is_not_kept_is_told(tmp_path, monkeypatch, capsys):
+    """A folder that cannot be written costs the time at every start, so it is said; where it can, that it costs it once."""
+    from dexhand_gym import meshes
+
+    monkeypatch.setattr(meshes, "PATIENCE", 0.0)
+    (tmp_path / "file").write_text("in the way of a folder")
+    for place, message in (
+        ("file", "at every start, for .*meshes is not written, "),
+        ("folder", "once; they are kept in"),
+    ):
+        monkeypatch.setattr(meshes, "_computed", -1e-9)
+        monkeypatch.setattr(meshes, "cache", lambda place=place: tmp_path / place / "meshes")
+        meshes.kept([np.zeros(3)], lambda: [np.ones(2)], lambda arrays: True)
+        assert re.search(f"shapes are being computed, {message}", capsys.readouterr().err)

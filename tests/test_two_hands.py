@@ -238,5 +238,5 @@ def test_the_file_of_both(tmp_path, monkeypatch):
     assert side_by_side(**pair).file.read_bytes() == whole
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ValueError, match="is not written, .*: XDG_CACHE_HOME names another folder"):
+    with pytest.raises(ValueError, match="is not written, .*: XDG_CACHE_HOME may name another folder"):
         side_by_side(**pair)
