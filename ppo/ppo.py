@@ -933,7 +933,8 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
         pairs += [(x, mine[name]) for name, x in saved["env_state"].items() if isinstance(mine.get(name), Tensor)]
     engines = {torch.float32, torch.float64}  # which MuJoCo and MuJoCo Warp differ in
     kinds = [{theirs.dtype, ours.dtype} for theirs, ours in pairs]
-    if episode.shape != progress.episode.shape or any(len(kind) > 1 and kind != engines for kind in kinds):
+    same = all(len(kind) == 1 for kind in kinds[:2]) and all(len(kind) == 1 or kind == engines for kind in kinds)
+    if episode.shape != progress.episode.shape or not same:
         raise ValueError("sizes or types of the environments' state differ")
     if not (obs.isfinite().all() and episode.isfinite().all()):
         raise ValueError("the environments' state is not finite")
