@@ -78,7 +78,7 @@ def test_objects_by_family(tmp_path):
     )
     line = f"--checkpoint {POLICY} --task.observe hardware --task.critic-observation-keys {critic} --objects held_out"
     command = [sys.executable, str(BENCHMARKS / "objects.py"), *line.split(), "--episodes", "96", "--device", "cpu"]
-    command += ["--task.randomize.curriculum", "0.7"]
+    command += ["--task.randomize.curriculum", "0.7", "--train.units", "256", "128", "64"]
     done = subprocess.run([*command, "--out", "found"], cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     rows = {row.split(" | ")[0][2:]: row.split(" | ") for row in done.stdout.splitlines() if row.startswith("| ")}

@@ -58,7 +58,7 @@ def test_it_does_what_its_teacher_does(teacher):
         return (learner.agent.act_deterministic(rows) - wanted).square().mean().item(), wanted.var(0).mean().item()
 
     metrics = [ppo.iterate(env, learner, progress) for _ in range(60)]
-    assert metrics[-1]["a_loss"] < 0.1 * metrics[0]["a_loss"]
+    assert metrics[-1]["a_loss"] < 0.2 * metrics[0]["a_loss"]
     found, spread = off()
     assert found < 0.4 * spread, "better than any fixed action"
     assert learner.agent.a2c_network.sigma.tolist() == [distill.SIGMA] * 12, "exploration stays"
