@@ -98,7 +98,7 @@ def measure(num_envs: int, args: argparse.Namespace, more: List[str]) -> Dict[st
     fixed = ["--config", "train_headless", "--device", "cuda"]
     fixed += ["--train.learning-rate", "1e-6", "--train.lr-schedule", "fixed"]  # the policy is to stay as it is
     given = configs.parse(["--task", args.task, "--test", "--checkpoint", args.checkpoint])
-    cfg = configs.parse(["--task", args.task, *fixed, "--num-envs", str(num_envs), *what_it_sees(given), *more])
+    cfg = configs.parse(["--task", args.task, *fixed, "--num-envs", str(num_envs), *agent_flags(given), *more])
     env: Any = make_vec_env(find_task(cfg.task_name), num_envs, cfg, 0)
     learner, _ = ppo.begin(env, cfg.train)
     ppo.load_agent(Path(str(given.train.checkpoint)), learner.agent, cfg.train)
@@ -116,7 +116,7 @@ def measure(num_envs: int, args: argparse.Namespace, more: List[str]) -> Dict[st
     return result
 
 
-def what_it_sees(cfg: configs.RunConfig) -> List[str]:
+def agent_flags(cfg: configs.RunConfig) -> List[str]:
     """The flags for an agent as that of `cfg`: its network and observations, not what its training varied."""
     flags = [
         "--train.units",

@@ -928,13 +928,12 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
     if obs.shape != progress.obs.shape:
         return f"the checkpoint has the state of {len(obs)}, here are {env.num_envs}"
     mine: Any = env.get_state() if hasattr(env, "get_state") else None  # type: ignore[attr-defined]
-    pairs = [(obs, progress.obs), (episode, progress.episode)]
+    kinds = [{obs.dtype, progress.obs.dtype}, {episode.dtype, progress.episode.dtype}]
     if isinstance(mine, dict) and isinstance(saved["env_state"], dict):
-        pairs += [(x, mine[name]) for name, x in saved["env_state"].items() if isinstance(mine.get(name), Tensor)]
-    engines = {torch.float32, torch.float64}  # which MuJoCo and MuJoCo Warp differ in
-    kinds = [{theirs.dtype, ours.dtype} for theirs, ours in pairs]
-    same = all(len(kind) == 1 for kind in kinds[:2]) and all(len(kind) == 1 or kind == engines for kind in kinds)
-    if episode.shape != progress.episode.shape or not same:
+        theirs = {name: x for name, x in saved["env_state"].items() if isinstance(mine.get(name), Tensor)}
+        either = {torch.float32, torch.float64}  # MuJoCo Warp's numbers, and MuJoCo's
+        kinds += [kind for name, x in theirs.items() if (kind := {x.dtype, mine[name].dtype}) != either]
+    if episode.shape != progress.episode.shape or any(len(kind) > 1 for kind in kinds):
         raise ValueError("sizes or types of the environments' state differ")
     if not (obs.isfinite().all() and episode.isfinite().all()):
         raise ValueError("the environments' state is not finite")

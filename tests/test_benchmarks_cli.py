@@ -51,13 +51,13 @@ def test_the_shipped_policy_is_what_gpu_py_measures(task):
     """Its network and what it sees are not the task's defaults."""
     pytest.importorskip("mujoco_warp")
     import configs
-    from benchmarks.gpu import what_it_sees
+    from benchmarks.gpu import agent_flags
     from dexhand_gym import find_task
     from dexhand_gym.envs import make_vec_env
     from ppo import ppo
 
     given = configs.parse(["--task", task, "--test", "--checkpoint", "pretrained"])
-    cfg = configs.parse(["--task", task, "--device", "cpu", "--num-envs", "2", *what_it_sees(given)])
+    cfg = configs.parse(["--task", task, "--device", "cpu", "--num-envs", "2", *agent_flags(given)])
     with contextlib.closing(make_vec_env(find_task(task), 2, cfg, 0)) as env:
         ppo.load_agent(Path(str(given.train.checkpoint)), ppo.begin(env, cfg.train)[0].agent, cfg.train)
 

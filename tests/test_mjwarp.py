@@ -1,7 +1,6 @@
 """MuJoCo Warp beyond the Simulator contract (test_sim.py): on the GPU where there is one, else on Warp's CPU device."""
 
 import copy
-import logging
 import re
 import subprocess
 import sys
@@ -371,7 +370,7 @@ def test_each_engine_has_its_own_limit_of_solver_iterations_until_one_is_said(ph
     assert (cpu.model.opt.iterations, gpu._m.opt.iterations) == found
 
 
-def test_a_training_goes_on_with_the_other_engine(tmp_path, monkeypatch, caplog):
+def test_a_training_goes_on_with_the_other_engine(tmp_path, monkeypatch, capfd):
     """They differ in the kinds of their numbers."""
     monkeypatch.chdir(tmp_path)
     small = [
@@ -386,7 +385,9 @@ def test_a_training_goes_on_with_the_other_engine(tmp_path, monkeypatch, caplog)
     ]
     begun = ["--task", "BoxGrasping", *small, "--env.backend", "mjwarp", "--device", DEVICE, "--max-iterations", "1"]
     assert train_ppo.main(begun) == 0
-    with caplog.at_level(logging.INFO):
-        more = ["--checkpoint", "latest", *small, "--env.backend", "mujoco", "--device", "cpu", "--max-iterations", "2"]
-        assert train_ppo.main(more) == 0
-    assert "new episodes" not in caplog.text
+    more = ["--checkpoint", "latest", "--env.backend", "mujoco", "--device", "cpu", "--train.test-episodes", "0"]
+    assert train_ppo.main([*more, "--num-envs", "4", "--max-iterations", "2"]) == 0
+    told = "".join(capfd.readouterr())
+    assert "resumed after iteration 1" in told and "new episodes" not in told
+    assert train_ppo.main([*more, "--num-envs", "8", "--max-iterations", "3"]) == 0
+    assert "new episodes" in "".join(capfd.readouterr()), "so it is said where they do not go on"

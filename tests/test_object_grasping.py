@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -202,7 +203,7 @@ def test_a_folder_is_found_from_everywhere(folder, monkeypatch):
     assert parse(["--task", "ObjectGrasping"]).task.objects == "train"
 
 
-def test_a_state_of_another_set_is_none(monkeypatch):
+def test_a_state_of_another_set_is_none():
     """Numbers of objects mean others there; so a training that goes on begins new episodes."""
     boxes, balls = make(4, "train:box", curriculum=0.5), make(4, "train:sphere", curriculum=0.5)
     for env in (boxes, balls):
@@ -219,14 +220,12 @@ def test_a_state_of_another_set_is_none(monkeypatch):
     balls.close()
 
 
-def test_a_set_has_the_same_name_wherever_its_meshes_lie(tmp_path, monkeypatch):
+def test_a_set_has_the_same_name_wherever_its_meshes_lie(tmp_path):
     from dexhand_gym.envs.state import name_of_set
     from dexhand_gym.objects import AnyOf
 
-    def name():
-        return name_of_set(AnyOf(name="box", of=load_set("held_out:prism")))
-
-    before = name()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    load_set.cache_clear() if hasattr(load_set, "cache_clear") else None
-    assert name() == before
+    here = load_set("held_out:prism")
+    there = tuple(replace(thing, file=str(tmp_path / Path(thing.file).name)) for thing in here)
+    other = (replace(here[0], file=str(tmp_path / "another.ply")), *here[1:])
+    names = [name_of_set(AnyOf(name="box", of=of)) for of in (here, there, other)]
+    assert names[0] == names[1] != names[2]

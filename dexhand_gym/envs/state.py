@@ -19,8 +19,12 @@ def get_state(env: Any) -> Dict[str, Any]:
     """See DexHandVecEnv.get_state."""
     hand = "" if env.cfg.env.hand == "right" else f" with the hand {env.cfg.env.hand}"
     state = {"task": type(env).__name__ + hand, "steps": env.terms.steps, "generator": env.generator.get_state()}
-    sets = {f"{thing.name}_set": name_of_set(thing) for thing in env.sim.scene.free if isinstance(thing, AnyOf)}
-    return {**state, **sets, **{name: value.clone() for name, value in env.memory().items()}}
+    return {**state, **sets(env), **{name: value.clone() for name, value in env.memory().items()}}
+
+
+def sets(env: Any) -> Dict[str, str]:
+    """Short for what each object may be."""
+    return {f"{thing.name}_set": name_of_set(thing) for thing in env.sim.scene.free if isinstance(thing, AnyOf)}
 
 
 def name_of_set(choices: AnyOf) -> str:
@@ -41,7 +45,7 @@ def set_state(env: Any, state: Dict[str, Any]) -> None:
         if name.startswith("next_prev_") and name not in state and name[5:] in state:  # older states have one for both
             state = {**state, name: state[name[5:]]}
     mine, delay = get_state(env), env.task.randomize.action_delay[1]
-    state = {**{name: value for name, value in mine.items() if name.endswith("_set")}, **state}  # older ones do not say
+    state = {**sets(env), **state}  # older ones do not say
     counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay, "width": 1}
     for thing in env.sim.scene.free:
         if isinstance(thing, AnyOf):
