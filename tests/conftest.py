@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import logging
 import os
 import signal
 
@@ -30,6 +31,16 @@ def nothing_stays_behind():
         process.kill()
         process.communicate()
     programs.STARTED.clear()
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_as_it_was():
+    """A program that ran in this process, and some libraries too, log to a stream that is closed after the test."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.captureWarnings(False)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 def pytest_collection_modifyitems(items):
