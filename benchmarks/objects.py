@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # train_ppo.py may not be installed
 import train_ppo  # noqa: F401, I001  sets variables that torch reads when it is loaded
@@ -28,8 +29,9 @@ from ppo.evaluation import wilson
 from ppo.policy import Policy
 from ppo.ppo import Agent
 
-SIZES = [round(0.03 + 0.01 * i, 2) for i in range(6)] + [0.09 + 1e-6]
-"""Edges of the heat map's columns: largest extents, m; the last one belongs to its column."""
+SIZES = [0.0, *(round(0.03 + 0.01 * i, 2) for i in range(6)), 0.09 + 1e-6, math.inf]
+"""Edges of the heat map's columns: largest extents, m. What a folder's meshes add to the sets' 3 to 9 cm comes first and
+last."""
 
 
 def main() -> None:
@@ -103,6 +105,11 @@ def table(played: List[Dict[str, Any]]) -> List[str]:
     return lines
 
 
+def columns_of(sizes: List[float]) -> List[Tuple[float, float]]:
+    """The columns that are not empty."""
+    return [(low, high) for low, high in zip(SIZES, SIZES[1:]) if any(low <= size < high for size in sizes)]
+
+
 def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
     """Success over families and sizes, a panel for each set."""
     import matplotlib
@@ -112,7 +119,7 @@ def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
     from matplotlib.patches import Rectangle
 
     figure, panels = plt.subplots(1, len(played), figsize=(1 + 5.5 * len(played), 4.2), squeeze=False, layout="tight")
-    columns = list(zip(SIZES, SIZES[1:]))
+    columns = columns_of([x["size"] for episodes in played.values() for x in episodes])
     for axes, (objects, episodes) in zip(panels[0], played.items()):
         families = sorted({x["family"] for x in episodes})
         for row, name in enumerate(families):
@@ -124,7 +131,7 @@ def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
                     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=color))
                     axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9)
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(families) - 0.5, -0.5), title=objects)
-        axes.set_xticks(range(len(columns)), [f"{100 * low:.0f}-{100 * high:.0f}" for low, high in columns])
+        axes.set_xticks(range(len(columns)), [f"{100 * low:.0f}-{100 * high:.0f}".replace("-inf", "+") for low, high in columns])
         axes.set_yticks(range(len(families)), families)
         axes.set_xlabel("largest extent, cm; numbers: success, %")
     figure.savefig(file, dpi=110)

@@ -90,3 +90,11 @@ def test_objects_by_family(tmp_path):
     assert len({x["object"] for x in ended}) > 208 / 5
     assert len(ended) == 96 and {x["family"] for x in ended} == set(rows) - {"family", "all"}
     assert (tmp_path / "found.png").stat().st_size > 10_000 and (tmp_path / "found.md").is_file()
+
+
+def test_the_heat_map_has_what_is_small_and_what_is_large():
+    """A folder's meshes may be of any size."""
+    from benchmarks.objects import SIZES, columns_of
+
+    assert columns_of([0.02, 0.05, 0.2]) == [(0.0, 0.03), (0.05, 0.06), (SIZES[-2], SIZES[-1])]
+    assert columns_of([0.03, 0.09]) == [(0.03, 0.04), (0.08, SIZES[-2])], "9 cm belong to 8 to 9"
