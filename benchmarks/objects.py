@@ -2,10 +2,11 @@
 
     python benchmarks/objects.py --checkpoint latest [--objects train held_out] [--episodes 1024] [--out objects]
 
-Prints a Markdown table for every set: success per family with Wilson's 95 % interval, and what ended the episodes that
-failed. Writes the tables to OUT.md, a heat map of success over families and sizes to OUT.png, and what became of every
-episode to OUT.json. Every environment plays one episode without exploration. What is added to the command is read as
-train_ppo.py reads it.
+Prints two Markdown tables for every set: success per family, and per friction to spare (that of the object less what two
+fingers need to hold it as it lies in the beginning: dexhand_gym/antipodal.py), with Wilson's 95 % interval, and what
+ended the episodes that failed. Writes the tables to OUT.md, a heat map of success over families and sizes to OUT.png,
+and what became of every episode to OUT.json. Every environment plays one episode without exploration. What is added to
+the command is read as train_ppo.py reads it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # train_ppo.py may not be installed
 import train_ppo  # noqa: F401, I001  sets variables that torch reads when it is loaded
 import configs
 import torch
 from dexhand_gym import tasks
+from dexhand_gym.antipodal import friction_needed
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.object_sets import family, load_set
+from dexhand_gym.objects import Object
+from dexhand_gym.resting import stable_sides
+from dexhand_gym.rotations import rotate_inverse
 from ppo.evaluation import wilson
 from ppo.policy import Policy
 from ppo.ppo import Agent
@@ -32,6 +37,8 @@ from ppo.ppo import Agent
 SIZES = [0.0, *(round(0.03 + 0.01 * i, 2) for i in range(6)), 0.09 + 1e-6, math.inf]
 """Edges of the heat map's columns: largest extents, m. What a folder's meshes add to the sets' 3 to 9 cm comes first and
 last."""
+SPARE = (0.15, 0.3, 0.5, 0.7, 0.9, 1.1)
+"""Where rows of the table of friction to spare begin."""
 
 
 def main() -> None:
@@ -55,8 +62,9 @@ def main() -> None:
             pass  # a folder that is not there is told before the first episode, not after the last
         for objects, cfg in runs.items():
             played[objects] = play(cfg, args.episodes)
-            lines += [f"**{objects}**", "", *table(played[objects]), ""]
-            print("\n".join(lines[-len(table(played[objects])) - 3 :]), flush=True)
+            told = [f"**{objects}**", "", *tables(played[objects])]
+            print("\n".join(told), flush=True)
+            lines += told
             Path(f"{args.out}.md").write_text("\n".join(lines), encoding="utf-8")
             Path(f"{args.out}.json").write_text(json.dumps(played) + "\n", encoding="utf-8")
         draw(played, Path(f"{args.out}.png"))
@@ -65,38 +73,76 @@ def main() -> None:
 
 
 def play(cfg: configs.RunConfig, episodes: int) -> List[Dict[str, Any]]:
-    """Object, size and end of the first episode of every environment."""
+    """What became of the first episode of every environment."""
     things = load_set(cfg.task.objects, cfg.task.mesh_unit)
     env: Any = make_vec_env(tasks()[cfg.task_name], episodes, cfg, seed=max(cfg.train.seed, 0))
     with contextlib.closing(env), torch.no_grad():
         agent = Policy(env, cfg.train, Path(str(cfg.train.checkpoint))).agent
-        ended = first_ends(env, agent)
-        return [
-            {"object": things[i].name, "family": family(things[i]), "size": max(things[i].extents), "end": end}
-            for i, end in ended
-        ]
+        obs, _ = env.reset()
+        here = [things[i] for i in env.measured["box_which"].tolist()]
+        spare: Sequence[Optional[float]] = [None] * episodes
+        if cfg.task.randomize.box_friction is None:
+            spare = friction_to_spare(here, env.measured["object_quat"])
+        ends = first_ends(env, agent, obs)
+    return [
+        {
+            "object": thing.name,
+            "family": family(thing),
+            "size": max(thing.extents),
+            "friction_to_spare": more,
+            "end": end,
+        }
+        for thing, more, end in zip(here, spare, ends)
+    ]
 
 
-def first_ends(env: Any, agent: Agent) -> List[Any]:
-    """Which object each environment has in its first episode, and what ends that."""
-    obs, _ = env.reset()
-    which = env.measured["box_which"].clone()
-    end = torch.full_like(which, -1)
+def friction_to_spare(here: Sequence[Object], quats: torch.Tensor) -> List[float]:
+    """How much more friction each object has than two fingers need to hold it as it lies with these orientations [N, 4]."""
+    needs = {thing.name: (stable_sides(thing), friction_needed(thing)) for thing in here}
+    down = rotate_inverse(quats, torch.tensor([0.0, 0.0, -1.0], device=quats.device).expand(len(here), 3)).tolist()
+    found = []
+    for thing, direction in zip(here, down):
+        sides, needed = needs[thing.name]
+        found.append(
+            round(max(-9.0, float(thing.friction - needed[(sides @ direction).argmax()])), 3)
+        )  # JSON has no inf
+    return found
+
+
+def first_ends(env: Any, agent: Agent, obs: torch.Tensor) -> List[str]:
+    """What ends the first episode of each environment."""
+    end = torch.full((env.num_envs,), -1, device=obs.device)
     names: List[str] = []
     while (end < 0).any():
         obs, *_, info = env.step(agent.to_env(agent.act_deterministic(obs)))
         names = list(info["endings"])
         now = torch.stack(list(info["endings"].values()), 1).int().argmax(1)
         end = torch.where((end < 0) & info["_episode"], now, end)
-    return [(i, names[j]) for i, j in zip(which.tolist(), end.tolist())]
+    return [names[i] for i in end.tolist()]
 
 
-def table(played: List[Dict[str, Any]]) -> List[str]:
+def tables(played: List[Dict[str, Any]]) -> List[str]:
+    """Lines of two Markdown tables: per family, and per friction to spare."""
+    families = {
+        name: [x["end"] for x in played if x["family"] == name] for name in sorted({x["family"] for x in played})
+    }
+    told = table("family", {**families, "all": [x["end"] for x in played]})
+    known = [x for x in played if x["friction_to_spare"] is not None]  # unless friction is drawn at random
+    edges = (-math.inf, *SPARE, math.inf)
+    bands = {
+        f"{low:g} to {high:g}": [x["end"] for x in known if low <= x["friction_to_spare"] < high]
+        for low, high in zip(edges, edges[1:])
+    }
+    return [*told, "", *table("friction to spare", bands), ""] if known else [*told, ""]
+
+
+def table(what: str, ends_of: Dict[str, List[str]]) -> List[str]:
     """Lines of a Markdown table."""
     success = "grasp_lift_success"
-    lines = ["| family | episodes | success, % | failures |", "|---|---|---|---|"]
-    for name in [*dict.fromkeys(x["family"] for x in sorted(played, key=lambda x: x["family"])), "all"]:
-        ends = [x["end"] for x in played if name in (x["family"], "all")]
+    lines = [f"| {what} | episodes | success, % | failures |", "|---|---|---|---|"]
+    for name, ends in ends_of.items():
+        if not ends:
+            continue
         share = ends.count(success) / len(ends)
         low, high = wilson(share, len(ends))
         failures = {end: ends.count(end) / len(ends) for end in sorted(set(ends)) if end != success}
@@ -131,7 +177,9 @@ def draw(played: Dict[str, List[Dict[str, Any]]], file: Path) -> None:
                     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=color))
                     axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9)
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(families) - 0.5, -0.5), title=objects)
-        axes.set_xticks(range(len(columns)), [f"{100 * low:.0f}-{100 * high:.0f}".replace("-inf", "+") for low, high in columns])
+        axes.set_xticks(
+            range(len(columns)), [f"{100 * low:.0f}-{100 * high:.0f}".replace("-inf", "+") for low, high in columns]
+        )
         axes.set_yticks(range(len(families)), families)
         axes.set_xlabel("largest extent, cm; numbers: success, %")
     figure.savefig(file, dpi=110)

@@ -41,7 +41,16 @@ def superquadric(random: Random) -> np.ndarray:
 
 def hull(random: Random) -> np.ndarray:
     """8 to 20 random points in a thick shell."""
-    points = random.normal(size=(random.randint(8, 21), 3))
+    return _hull_of(random.randint(8, 21), random)
+
+
+def wedge(random: Random) -> np.ndarray:
+    """As hull, of 5 to 7 points: few flat faces, most of which taper."""
+    return _hull_of(random.randint(5, 8), random)
+
+
+def _hull_of(count: int, random: Random) -> np.ndarray:
+    points = random.normal(size=(count, 3))
     return points * (random.uniform(0.7, 1.0, len(points)) / np.linalg.norm(points, axis=1))[:, None]
 
 
@@ -64,6 +73,7 @@ def _raised(sides: int, top: float) -> np.ndarray:
 SOLIDS: Dict[str, Callable[[Random], np.ndarray]] = {
     "superquadric": superquadric,
     "hull": hull,
+    "wedge": wedge,
     "prism": prism,
     "frustum": frustum,
 }

@@ -1,5 +1,5 @@
-"""Sets of objects to grasp: "train", "held_out", one family of them ("train:sphere"), or a folder of meshes. Loads
-neither torch nor an engine.
+"""Sets of objects to grasp: "train", "held_out", "wedges", one family of them ("train:sphere"), a folder of meshes, or
+several of these ("train,wedges"). Loads neither torch nor an engine.
 
     for thing in load_set("held_out"):
         print(thing.name, family(thing), thing.extents, thing.mass)
@@ -21,6 +21,7 @@ from typing import Any, Dict, Tuple
 
 import numpy as np
 
+from dexhand_gym.antipodal import friction_needed
 from dexhand_gym.convex import SOLIDS, Random, stretched
 from dexhand_gym.fields import check_name, shortened, unknown_name
 from dexhand_gym.objects import Box, Capsule, Cylinder, Ellipsoid, Mesh, Object, Sphere
@@ -32,8 +33,11 @@ SETS: Dict[str, Dict[str, int]] = {
         **dict.fromkeys(("box", "sphere", "cylinder", "capsule", "ellipsoid"), 32),
         **dict.fromkeys(("superquadric", "hull", "prism", "frustum"), 12),
     },
+    "wedges": {"wedge": 48},
 }
-"""Name of a set -> family -> how many. Training sees no prism and no frustum."""
+"""Name of a set -> family -> how many. Training sees no prism and no frustum. Wedges are hard to hold: few of their faces
+are opposite each other."""
+SEEDS = {"held_out": 0, "train": 1, "wedges": 2}
 LARGEST = (0.03, 0.09)
 """Largest extent, m."""
 LEAST = 0.02
@@ -51,19 +55,38 @@ GOLDEN = (5**0.5 - 1) / 2
 SUFFIXES = (".obj", ".stl", ".ply")
 
 
-def load_set(name_or_folder: str, scale: float = 1.0) -> Tuple[Object, ...]:
+def load_set(names: str, scale: float = 1.0) -> Tuple[Object, ...]:
     """The objects of a set by its name, or of one family of it (`train:sphere`), or those of the meshes in a folder,
-    whose units are metres, or `scale` metres: 0.001 for millimetres. A folder's objects have the names of their files,
-    and mass and friction that Mesh has. Raises ValueError, one line."""
-    name, _, kind = name_or_folder.partition(":")
-    if name not in SETS:
-        return _in_folder(name_or_folder, scale)
-    if scale != 1.0:
+    whose units are metres, or `scale` metres: 0.001 for millimetres. Or those of several: `train,wedges`,
+    `train,path/to/folder`. A folder's objects have the names of their files, and mass and friction that Mesh has. Raises
+    ValueError, one line."""
+    each = parts(names)
+    if scale != 1.0 and all(part.partition(":")[0] in SETS for part in each):
         raise ValueError(
-            f"task.mesh_unit = {scale}: allowed is 1 for the set {name_or_folder!r}, which has its size (--task.mesh-unit 1)"
+            f"task.mesh_unit = {scale}: allowed is 1 for the set {names!r}, which has its size (--task.mesh-unit 1)"
         )
-    if kind or name != name_or_folder:
-        check_name(f"task.objects = {name_or_folder!r}: family", kind, SETS[name])
+    things = tuple(thing for part in each for thing in _of_part(part, scale))
+    known = [thing.name for thing in things]
+    twice = [name for name in known if known.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"task.objects = {shortened(repr(names))}: there are two of the name {twice[0]!r}, allowed are sets whose "
+            "objects have other names"
+        )
+    return things
+
+
+def parts(names: str) -> Tuple[str, ...]:
+    """The sets and folders whose objects are meant. A folder that stands alone may have a comma in its path."""
+    return (names,) if os.path.isdir(names) else tuple(names.split(","))
+
+
+def _of_part(part: str, scale: float) -> Tuple[Object, ...]:
+    name, _, kind = part.partition(":")
+    if name not in SETS:
+        return _in_folder(part, scale)
+    if kind or name != part:
+        check_name(f"task.objects = {part!r}: family", kind, SETS[name])
     things = [thing for each in SETS[name] if kind in ("", each) for thing in _named(name, each)]
     return tuple(replace(thing) for thing in things)  # to be changed by their owner
 
@@ -81,12 +104,12 @@ def _named(name: str, kind: str) -> Tuple[Object, ...]:
 def drawn(name: str, kind: str, number: int) -> Object:
     """One object of a set's family: its largest extent, then the first form that fits a hand. The largest extents of a
     family are spread evenly, however many there are: each is a golden section on."""
-    seeds = [sorted(SETS).index(name), zlib.crc32(kind.encode())]
+    seeds = [SEEDS[name], zlib.crc32(kind.encode())]
     random, share = Random([*seeds, number]), (Random(seeds).uniform() + number * GOLDEN) % 1
     most = WIDEST if kind == "sphere" else LARGEST[1]
     largest = round(LARGEST[0] + share * (most - LARGEST[0]), 4)
     thing = shaped(kind, largest, random)
-    while not fits(thing):
+    while not (fits(thing) and (kind != "wedge" or friction_needed(thing).max() <= FRICTION[0])):
         thing = shaped(kind, largest, random)
     lightest, heaviest = _masses(thing)
     return replace(

@@ -37,7 +37,7 @@ def resting_poses(thing: Object) -> np.ndarray:
     if thing.shape != "mesh":
         heights = np.abs(sides) @ thing.extents / 2
     else:
-        heights = (_collision_hull(thing)[0].vertices @ sides.T).max(0)
+        heights = (collision_hull(thing)[0].vertices @ sides.T).max(0)
     poses = np.array([(height, *turned_down(side)) for height, side in zip(heights, sides)])
     return poses if thing.shape != "mesh" else _those_that_stay(thing, poses)
 
@@ -53,14 +53,14 @@ def profiles(thing: Object) -> np.ndarray:
     sides = stable_sides(thing)
     if thing.shape != "mesh":
         return np.array([_profile(thing, int(np.abs(side).argmax())) for side in sides])
-    hull, _ = _collision_hull(thing)
+    hull, _ = collision_hull(thing)
     return np.array([(np.ptp(hull.vertices @ side), smallest_width(hull, side)) for side in sides])
 
 
 def stable_sides(thing: Object) -> np.ndarray:
     """The sides on which it can lie [P, 3], the lowest centre of mass first; of a mesh by geometry alone."""
     if thing.shape == "mesh":
-        return stable_faces(*_collision_hull(thing))
+        return stable_faces(*collision_hull(thing))
     if any(thing.center):
         raise ValueError(
             f"{thing.name}.center = {thing.center}: allowed is 0 0 0 for the resting poses of a {thing.shape}"
@@ -133,7 +133,7 @@ def turned_down(side: np.ndarray) -> Tuple[float, float, float, float]:
     return -y / length, x / length, 0.0, (1 - z) / length
 
 
-def _collision_hull(thing: Object) -> Tuple[Hull, np.ndarray]:
+def collision_hull(thing: Object) -> Tuple[Hull, np.ndarray]:
     """The convex hull of a mesh, and its centre of mass in the object's frame [3], which is not the middle."""
     from dexhand_gym.meshes import hull_of, load_mesh
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dexhand_gym.object_sets import load_set
+
 pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 POLICY = BENCHMARKS.parent / "dexhand_gym" / "pretrained" / "BoxGrasping" / "v1" / "nn" / "policy.pth"
@@ -81,13 +83,19 @@ def test_objects_by_family(tmp_path):
     command += ["--task.randomize.curriculum", "0.7", "--train.units", "256", "128", "64"]
     done = subprocess.run([*command, "--out", "found"], cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
-    rows = {row.split(" | ")[0][2:]: row.split(" | ") for row in done.stdout.splitlines() if row.startswith("| ")}
+    families, frictions = done.stdout.split("| friction to spare")
+    rows = {row.split(" | ")[0][2:]: row.split(" | ") for row in families.splitlines() if row.startswith("| ")}
+    bands = [row.split(" | ") for row in frictions.splitlines() if row.startswith("| ")]
+    assert sum(int(row[1]) for row in bands) == 96 and bands[-1][0] == "| 1.1 to inf"
     assert {"box", "sphere", "prism", "frustum", "all"} <= set(rows)
     assert sum(int(row[1]) for name, row in rows.items() if name not in ("family", "all")) == 96
     box, hull = (float(rows[name][2].split()[0]) for name in ("box", "hull"))
     assert box > 40 and box > hull, "84 % and 19 % in the long run; here few episodes of each"
     ended = json.loads((tmp_path / "found.json").read_text())["held_out"]
     assert len({x["object"] for x in ended}) > 208 / 5
+    friction = {thing.name: thing.friction for thing in load_set("held_out")}
+    assert all(x["friction_to_spare"] == friction[x["object"]] for x in ended if x["family"] in ("box", "capsule"))
+    assert all(x["friction_to_spare"] < friction[x["object"]] for x in ended if x["family"] == "frustum")
     assert len(ended) == 96 and {x["family"] for x in ended} == set(rows) - {"family", "all"}
     assert (tmp_path / "found.png").stat().st_size > 10_000 and (tmp_path / "found.md").is_file()
 

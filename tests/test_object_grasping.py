@@ -64,6 +64,17 @@ def test_each_starts_at_rest_with_its_own_object(objects):
     assert (env.measured["box_which"] != which).float().mean() > 0.9
 
 
+def test_objects_of_several_sets():
+    things = load_set("wedges,train:box")
+    env = make(200, "wedges,train:box", backend="mujoco")
+    env.reset(seed=1)
+    which = env.measured["box_which"].tolist()
+    assert {things[i].shape for i in which} == {"mesh", "box"} and max(which) > 48
+    halves = torch.tensor([things[i].extents for i in which]) / 2
+    assert torch.allclose(env.measured["box_half"], halves, atol=1e-6)
+    env.close()
+
+
 def test_distances_are_those_of_the_shapes():
     """Within the 2.5 mm that straight lines between points 6 mm apart may be off."""
     things, tables = load_set("train"), shape_tables("train", 1.0, torch.device("cpu"))
@@ -201,6 +212,8 @@ def test_a_folder_is_found_from_everywhere(folder, monkeypatch):
     cfg = parse(["--task", "ObjectGrasping", "--task.objects", Path(folder).name, "--task.mesh-unit", "0.001"])
     assert cfg.task.objects == folder
     assert parse(["--task", "ObjectGrasping"]).task.objects == "train"
+    several = f"train:box,{Path(folder).name},wedges"
+    assert parse(["--task", "ObjectGrasping", "--task.objects", several]).task.objects == f"train:box,{folder},wedges"
 
 
 def test_a_state_of_another_set_is_none():

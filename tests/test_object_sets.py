@@ -11,6 +11,7 @@ import torch
 import trimesh
 
 from dexhand_gym import meshes, resting
+from dexhand_gym.antipodal import friction_needed
 from dexhand_gym.convex import SOLIDS, directions, stretched
 from dexhand_gym.fields import check
 from dexhand_gym.meshes import distance_to_hull, load_mesh
@@ -33,7 +34,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Both sets, their meshes in a cache folder of this module."""
+    """All sets, their meshes in a cache folder of this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return {name: load_set(name) for name in SETS}
@@ -78,7 +79,7 @@ def test_how_a_tetrahedron_lies_by_hand():
     assert heights == pytest.approx([0.06 / 3**0.5, 0.06, 0.06, 0.06], abs=1e-6)
     assert widths == pytest.approx([0.06 * 1.5**0.5, 0.06 * S, 0.06 * S, 0.06 * S], abs=1e-6)
     assert grasp_width(thing) == pytest.approx(0.06 * 1.5**0.5)
-    hull, center = resting._collision_hull(thing)
+    hull, center = resting.collision_hull(thing)
     np.testing.assert_allclose(center, [-0.015] * 3, atol=1e-7)
     for _, *quat in poses:  # the vertices turned as the pose says: three are on the ground
         heights = np.array([turned(quat, corner)[2] for corner in hull.vertices])
@@ -103,7 +104,7 @@ def test_several_parts_lie_on_their_common_hull():
     both = trimesh.util.concatenate(block)
     thing = Mesh.of_vertices(both.vertices, both.faces, parts=2)
     assert len(load_mesh(thing.file, thing.size, 2).hulls) == 2
-    _, center = resting._collision_hull(thing)
+    _, center = resting.collision_hull(thing)
     assert center == pytest.approx([0.01 * 2 / 3 - 0.01 * 1 / 3, 0, -0.02 + (0.01 + 2 * 0.02) / 3], abs=1e-3)
     assert len(resting_poses(thing)) >= 4
 
@@ -155,6 +156,38 @@ def test_what_lies_stays(sets, name):
 def test_what_stands_on_an_edge_does_not_stay():
     edge = (0.025 * 2**0.5, math.sin(math.pi / 8 + 0.1), 0, 0, math.cos(math.pi / 8 + 0.1))
     assert len(settled(Box(), np.array([edge, (0.025, 0, 0, 0, 1)]))) == 1
+
+
+# --- What friction they need ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "least", "most"), [(0.09, math.tan(math.radians(20)), 0.45), (0.05, 0.0, 0.15)], ids=["long", "short"]
+)
+def test_the_friction_that_a_roof_needs_by_hand(length, least, most):
+    """A roof 5 cm high whose sides lean by 20 degrees: a level line between them is 20 degrees off both normals, and one
+    that leans is further off one of them. Its ends are opposite each other, but 9 cm are too far for a hand."""
+    foot = 0.05 * math.tan(math.radians(20))
+    roof = [(x, y, z) for y in (0, length) for x, z in ((-foot, 0), (foot, 0), (0, 0.05))]
+    thing = Mesh.of_vertices(roof)
+    on_its_foot = (resting.stable_sides(thing) @ (0, 0, -1)).argmax()
+    assert least <= friction_needed(thing)[on_its_foot] <= most
+
+
+def test_what_has_opposite_faces_needs_hardly_any_friction():
+    corners = stretched(np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]), (0.03, 0.04, 0.05))
+    assert friction_needed(Mesh.of_vertices(corners)).max() < 0.15
+    assert (friction_needed(Cylinder(size=(0.04, 0.06))) == 0).all() and len(friction_needed(Box())) == 3
+
+
+def test_what_no_hand_holds():
+    """A cube too wide is pinched across an edge at best, where both normals are 45 degrees off; there is no room for
+    fingers beside a plate of 5 mm."""
+    corners = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)])
+    assert 1.0 <= friction_needed(Mesh.of_vertices(stretched(corners, (0.3, 0.3, 0.3)))).min() < 1.3
+    plate = Mesh.of_vertices(stretched(corners, (0.05, 0.05, 0.005)))
+    flat = np.abs(resting.stable_sides(plate)[:, 2]) > 0.9
+    assert flat.sum() == 2 and np.isinf(friction_needed(plate)[flat]).all()
 
 
 # --- Sets ------------------------------------------------------------------------------------------------------------
@@ -234,8 +267,34 @@ def test_one_family_of_a_set(sets):
     for name, near in (("train:spher", "did you mean 'sphere'"), ("train:prism", "Allowed: box"), ("train:", "''")):
         with pytest.raises(ValueError, match=near):
             load_set(name)
-    with pytest.raises(ValueError, match="allowed is 1 for the set"):
-        load_set("train:box", scale=0.001)
+    for name in ("train:box", "train,wedges"):
+        with pytest.raises(ValueError, match=f"task.mesh_unit = 0.001: allowed is 1 for the set {name!r}"):
+            load_set(name, scale=0.001)
+
+
+def test_several_sets(sets, folder):
+    assert load_set("wedges,train:sphere") == (*sets["wedges"], *load_set("train:sphere"))
+    trimesh.creation.box((20, 40, 60)).export(folder / "mine.stl")
+    *balls, mine = load_set(f"train:sphere,{folder}", scale=0.001)
+    assert len(balls) == 48 and mine.name == "mine" and mine.extents == pytest.approx((0.02, 0.04, 0.06), rel=1e-5)
+    comma = folder / "a,b"
+    comma.mkdir()
+    trimesh.creation.box((0.02, 0.04, 0.06)).export(comma / "mine.stl")
+    assert [thing.name for thing in load_set(str(comma))] == ["mine"]
+    for names, message in (
+        ("train,held_out", "task.objects = 'train,held_out': there are two of the name 'box_00', allowed are sets"),
+        ("train,trian", "task.objects: unknown name 'trian'; did you mean 'train'"),
+        ("train,", "task.objects: unknown name ''"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_set(names)
+
+
+def test_a_wedge_can_be_held_by_two_fingers(sets):
+    """So can what does not taper, with less friction."""
+    needed = [friction_needed(thing).max() for thing in sets["wedges"]]
+    assert max(needed) <= 0.5 and np.median(needed) > 0.25
+    assert np.median([friction_needed(x).max() for x in sets["train"] if family(x) == "superquadric"]) < 0.15
 
 
 # --- Folders ---------------------------------------------------------------------------------------------------------
@@ -294,7 +353,7 @@ def test_a_name_that_is_none_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="^task.objects") as caught:
         load_set(name)
-    assert "\n" not in str(caught.value) and "train, held_out, or a folder of .obj" in str(caught.value)
+    assert "\n" not in str(caught.value) and "train, held_out, wedges, or a folder of .obj" in str(caught.value)
     assert ("did you mean 'train'" in str(caught.value)) == (name == "trian")
 
 

@@ -15,7 +15,7 @@ from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.mirror import VECTOR
 from dexhand_gym.fields import Annotated, Range, shortened
-from dexhand_gym.object_sets import SETS, load_set
+from dexhand_gym.object_sets import SETS, load_set, parts
 from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.shape_tables import ShapeTables, distances, shape_tables
 from dexhand_gym.sim import Scene
@@ -27,7 +27,8 @@ class ObjectGraspingConfig(BoxGraspingConfig):
     """Blind grasp and lift of many objects."""
 
     objects: str = "train"
-    """A set of objects: train, held_out, a family of one (train:sphere), or a folder of meshes (.obj, .stl, .ply)."""
+    """A set of objects: train, held_out, wedges, a family of one (train:sphere), a folder of meshes (.obj, .stl, .ply), or
+    several of these (train,wedges)."""
     mesh_unit: Annotated[float, Range(0, 1000, above=True)] = 1.0
     """Metres in a unit of a folder's meshes: 0.001 where they are in millimetres."""
     critic_observation_keys: Tuple[str, ...] = (
@@ -59,8 +60,10 @@ class ObjectGraspingConfig(BoxGraspingConfig):
 
     def validate(self) -> None:
         """See BoxGraspingConfig. A folder gets its whole path, by which a checkpoint finds it from everywhere."""
-        if self.objects.partition(":")[0] not in SETS and os.path.isdir(self.objects):
-            self.objects = os.path.abspath(self.objects)
+        self.objects = ",".join(
+            part if part.partition(":")[0] in SETS or not os.path.isdir(part) else os.path.abspath(part)
+            for part in parts(self.objects)
+        )
         super().validate()
 
 
