@@ -81,6 +81,22 @@ def parts(names: str) -> Tuple[str, ...]:
     return (names,) if os.path.isdir(names) else tuple(names.split(","))
 
 
+def with_whole_paths(names: str) -> str:
+    """The same sets and folders, by names that mean them from everywhere. Raises ValueError, one line."""
+    each = parts(names)
+    whole = [os.path.abspath(part) if _is_folder(part) else part for part in each]
+    for part in whole:
+        if len(whole) > 1 and "," in part:
+            raise ValueError(
+                f"task.objects: folder {shortened(repr(part))}: allowed beside others is one without a comma"
+            )
+    return ",".join(whole)
+
+
+def _is_folder(part: str) -> bool:
+    return part.partition(":")[0] not in SETS and os.path.isdir(part)
+
+
 def _of_part(part: str, scale: float) -> Tuple[Object, ...]:
     name, _, kind = part.partition(":")
     if name not in SETS:
@@ -179,7 +195,9 @@ def _in_folder(folder: str, scale: float) -> Tuple[Object, ...]:
         raise ValueError(f"task.objects = {shortened(repr(folder))} is a file: allowed is its folder") from None
     except (OSError, ValueError):
         unknown = unknown_name("task.objects", folder, SETS)
-        raise ValueError(f"{unknown}, or a folder of {', '.join(SUFFIXES)} files") from None
+        raise ValueError(
+            f"{unknown}, a folder of {', '.join(SUFFIXES)} files, or several with a comma between them"
+        ) from None
     where = f"task.objects = {shortened(repr(folder))}"
     if not files:
         raise ValueError(f"{where}: the folder has no mesh, allowed are {', '.join(SUFFIXES)} files")

@@ -214,6 +214,12 @@ def test_a_folder_is_found_from_everywhere(folder, monkeypatch):
     assert parse(["--task", "ObjectGrasping"]).task.objects == "train"
     several = f"train:box,{Path(folder).name},wedges"
     assert parse(["--task", "ObjectGrasping", "--task.objects", several]).task.objects == f"train:box,{folder},wedges"
+    (Path(folder) / "a,b").mkdir()
+    monkeypatch.chdir(Path(folder) / "a,b")
+    Path("c").mkdir()
+    assert parse(["--task", "ObjectGrasping", "--task.objects", "c"]).task.objects == f"{folder}/a,b/c"
+    with pytest.raises(ValueError, match="a,b/c': allowed beside others is one without a comma"):
+        parse(["--task", "ObjectGrasping", "--task.objects", "train,c"])
 
 
 def test_a_state_of_another_set_is_none():

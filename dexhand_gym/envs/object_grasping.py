@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Dict, Tuple
@@ -15,7 +14,7 @@ from dexhand_gym.envs.box_grasping import BoxGrasping, BoxGraspingConfig
 from dexhand_gym.envs.config import Config
 from dexhand_gym.envs.mirror import VECTOR
 from dexhand_gym.fields import Annotated, Range, shortened
-from dexhand_gym.object_sets import SETS, load_set, parts
+from dexhand_gym.object_sets import load_set, with_whole_paths
 from dexhand_gym.objects import AnyOf, Object
 from dexhand_gym.shape_tables import ShapeTables, distances, shape_tables
 from dexhand_gym.sim import Scene
@@ -60,10 +59,7 @@ class ObjectGraspingConfig(BoxGraspingConfig):
 
     def validate(self) -> None:
         """See BoxGraspingConfig. A folder gets its whole path, by which a checkpoint finds it from everywhere."""
-        self.objects = ",".join(
-            part if part.partition(":")[0] in SETS or not os.path.isdir(part) else os.path.abspath(part)
-            for part in parts(self.objects)
-        )
+        self.objects = with_whole_paths(self.objects)
         super().validate()
 
 
