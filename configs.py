@@ -196,7 +196,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
         given["train.checkpoint"] = pretrained.resolve(given, "train.checkpoint")
     file, run = settings_of_run(given)
     if "train.teacher" in given:
-        given.update({name: run[name] for name in ("task_name",) if name in run and name not in given})
+        if "task_name" in run:
+            given.setdefault("task_name", run["task_name"])
         given["train.teacher"] = pretrained.resolve(given, "train.teacher")
     ours = {**train_config(given, run), **given}
     task = ours.pop("task_name", run.pop("task_name", [RunConfig.task_name]))

@@ -98,14 +98,13 @@ def play(cfg: configs.RunConfig, episodes: int) -> List[Dict[str, Any]]:
 
 def friction_to_spare(here: Sequence[Object], quats: torch.Tensor) -> List[float]:
     """How much more friction each object has than two fingers need to hold it as it lies with these orientations [N, 4]."""
-    needs = {thing.name: (stable_sides(thing), friction_needed(thing)) for thing in here}
+    needs = {thing.name: (stable_sides(thing), friction_needed(thing)) for thing in {x.name: x for x in here}.values()}
     down = rotate_inverse(quats, torch.tensor([0.0, 0.0, -1.0], device=quats.device).expand(len(here), 3)).tolist()
     found = []
     for thing, direction in zip(here, down):
         sides, needed = needs[thing.name]
-        found.append(
-            round(max(-9.0, float(thing.friction - needed[(sides @ direction).argmax()])), 3)
-        )  # JSON has no inf
+        spare = float(thing.friction - needed[(sides @ direction).argmax()])
+        found.append(round(max(spare, -9.0), 3))  # JSON has no infinity
     return found
 
 

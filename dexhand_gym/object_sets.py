@@ -61,7 +61,7 @@ def load_set(names: str, scale: float = 1.0) -> Tuple[Object, ...]:
     `train,path/to/folder`. A folder's objects have the names of their files, and mass and friction that Mesh has. Raises
     ValueError, one line."""
     each = parts(names)
-    if scale != 1.0 and all(part.partition(":")[0] in SETS for part in each):
+    if scale != 1.0 and all(map(_is_set, each)):
         raise ValueError(
             f"task.mesh_unit = {scale}: allowed is 1 for the set {names!r}, which has its size (--task.mesh-unit 1)"
         )
@@ -83,8 +83,7 @@ def parts(names: str) -> Tuple[str, ...]:
 
 def with_whole_paths(names: str) -> str:
     """The same sets and folders, by names that mean them from everywhere. Raises ValueError, one line."""
-    each = parts(names)
-    whole = [os.path.abspath(part) if _is_folder(part) else part for part in each]
+    whole = [part if _is_set(part) or not os.path.isdir(part) else os.path.abspath(part) for part in parts(names)]
     for part in whole:
         if len(whole) > 1 and "," in part:
             raise ValueError(
@@ -93,14 +92,14 @@ def with_whole_paths(names: str) -> str:
     return ",".join(whole)
 
 
-def _is_folder(part: str) -> bool:
-    return part.partition(":")[0] not in SETS and os.path.isdir(part)
+def _is_set(part: str) -> bool:
+    return part.partition(":")[0] in SETS
 
 
 def _of_part(part: str, scale: float) -> Tuple[Object, ...]:
-    name, _, kind = part.partition(":")
-    if name not in SETS:
+    if not _is_set(part):
         return _in_folder(part, scale)
+    name, _, kind = part.partition(":")
     if kind or name != part:
         check_name(f"task.objects = {part!r}: family", kind, SETS[name])
     things = [thing for each in SETS[name] if kind in ("", each) for thing in _named(name, each)]
@@ -125,6 +124,7 @@ def drawn(name: str, kind: str, number: int) -> Object:
     most = WIDEST if kind == "sphere" else LARGEST[1]
     largest = round(LARGEST[0] + share * (most - LARGEST[0]), 4)
     thing = shaped(kind, largest, random)
+    # The other families are older than this measure: what policies have been trained and measured with stays as it is.
     while not (fits(thing) and (kind != "wedge" or friction_needed(thing).max() <= FRICTION[0])):
         thing = shaped(kind, largest, random)
     lightest, heaviest = _masses(thing)

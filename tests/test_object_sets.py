@@ -353,9 +353,8 @@ def test_a_name_that_is_none_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="^task.objects") as caught:
         load_set(name)
-    assert "\n" not in str(
-        caught.value
-    ) and "train, held_out, wedges, a folder of .obj, .stl, .ply files, or several" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "train, held_out, wedges, a folder of .obj, .stl, .ply files, or several" in str(caught.value)
     assert ("did you mean 'train'" in str(caught.value)) == (name == "trian")
 
 
