@@ -37,10 +37,17 @@ MOMENTS = {
     "BlindGrasping": (0.0, 1.2, 2.4, 3.2, 4.4),
     "ObjectGrasping": (0.0, 0.8, 1.2, 2.0, 3.2),
     "CubeRotation": (0.0, 0.8, 1.6, 2.4, 3.2),
+    "CubeReorientation": (0.0, 0.9, 1.8, 2.7, 3.6),
 }
 """Of a strip, s."""
 STRIDE = 3  # control steps between two pictures
-LONGEST = {"CubeRotation": 3.5}  # of a film, s; others end with their episodes
+LONGEST = {"CubeRotation": 3.5, "CubeReorientation": 4.2}  # of a film, s; others end with their episodes
+CAMERA = {
+    "CubeRotation": {"env.camera.distance": 0.36, "env.camera.elevation": -50.0},
+    "CubeReorientation": {"env.camera.distance": 0.45, "env.camera.elevation": -40.0},
+}
+"""Of a film of a hand that stays where it is. For others the camera stays: a background that moves takes megabytes."""
+STILL = {"env.camera.follow": False, "env.camera.distance": 1.3, "env.camera.elevation": -5.0}
 
 
 def load(task: str, num_envs: int, seed: int, checkpoint: str = "pretrained", **fields: Any) -> Tuple[Any, Agent]:
@@ -110,15 +117,13 @@ def main() -> None:
         ]
         Image.fromarray(np.concatenate(moments, 1)).quantize(256).save(args.strip)
     if args.gif:
-        from_above: Dict[str, Any] = {"env.camera.distance": 0.36, "env.camera.elevation": -50.0}
-        still = {"env.camera.follow": False, "env.camera.distance": 1.3, "env.camera.elevation": -5.0}
-        if args.task == "CubeRotation":  # a background that moves takes megabytes, but that hand stays where it is
-            still = from_above
-        frames, period = film(args.task, args.seed, args.num_envs or 4, args.checkpoint, **still)
+        camera: Dict[str, Any] = CAMERA.get(args.task, STILL)
+        frames, period = film(args.task, args.seed, args.num_envs or 4, args.checkpoint, **camera)
         narrow = frames[:, :, 20:420, 50:310]
         side_by_side = [Image.fromarray(np.concatenate(pictures, 1)) for pictures in narrow]
         small = [image.resize((round(image.width * 0.655), 262)) for image in side_by_side]
-        palette = small[len(small) // 3].quantize(64, Image.Quantize.FASTOCTREE)
+        sample = Image.fromarray(np.concatenate([np.asarray(image) for image in small[:: max(1, len(small) // 6)]]))
+        palette = sample.quantize(64, Image.Quantize.FASTOCTREE)
         images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
         images[0].save(args.gif, save_all=True, append_images=images[1:], duration=round(1000 * period), loop=0)
 

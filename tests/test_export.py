@@ -209,8 +209,8 @@ def test_the_example_grasps(exported):
 
 @pytest.mark.slow
 def test_a_blind_policy_that_remembers_turns_a_cube(exported):
-    """CubeRotation by touch, with what it felt up to 20 steps ago: at least three turns about the vertical in 20 s of plain
-    MuJoCo (4.1 on average), none dropped."""
+    """CubeRotation by touch, with what it felt up to 20 steps ago: at least five turns about the vertical in 20 s of plain
+    MuJoCo (7.4 on average of 16), none dropped."""
     contract = Contract(exported("pretrained:v0_touch", "--task", "CubeRotation"))
     policy, observer, targets, body = Policy(contract), Observer(contract), Targets(contract), SimBody(contract)
     starts = contract.said["starts"]
@@ -228,7 +228,7 @@ def test_a_blind_policy_that_remembers_turns_a_cube(exported):
             turn = rotations.multiply(now[None, 3:7], rotations.conjugate(before[None, 3:7]))[0]
             turned, before = turned + 2 * math.atan(turn[2] / turn[3]), now
         assert now[2] > starts["object"][i][2] - 0.08, "it is still in the hand"
-        assert turned / (2 * math.pi) > 3.0
+        assert turned / (2 * math.pi) > 5.0
 
 
 # --- Actions and observations by hand --------------------------------------------------------------------------------
