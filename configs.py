@@ -195,6 +195,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if "train.checkpoint" in given:
         given["train.checkpoint"] = pretrained.resolve(given, "train.checkpoint")
     file, run = settings_of_run(given)
+    teacher = " ".join(given.get("train.teacher", []))
     if "train.teacher" in given:
         if "task_name" in run:
             given.setdefault("task_name", run["task_name"])
@@ -218,7 +219,12 @@ def parse(argv: Sequence[str]) -> RunConfig:
     if cfg.train.checkpoint:
         cfg.train.checkpoint = str(workspace.resolve_checkpoint(cfg.train.checkpoint, newest=not cfg.train.test))
     if cfg.train.teacher:
-        find_teacher(cfg, "train.sigma_init" in ours)
+        find_teacher(cfg, teacher or cfg.train.teacher, ours)
+        for name in distill.NOT_LEARNED_BY:
+            if (value := command_line.get(f"train.{name}")) is not None:
+                raise ValueError(
+                    f"train.{name} = {' '.join(value)} does nothing next to train.teacher: allowed is one of them"
+                )
     return cfg
 
 
@@ -250,12 +256,11 @@ def warn_of_other_task(file: Path, theirs: RunConfig, ours: RunConfig) -> None:
             log.warning("%s: its policy has learned %s %s, not %s", printable(file), name, learned, here)
 
 
-def find_teacher(cfg: RunConfig, explores: bool) -> None:
-    """Resolves train.teacher, and lets the critic see what it sees. `explores`: the command says how much. Raises
-    ValueError, one line, for one that cannot teach this task."""
-    said = str(cfg.train.teacher)
+def find_teacher(cfg: RunConfig, said: str, given: Settings) -> None:
+    """Resolves train.teacher, of which a user `said` this, and lets the critic see what it sees. Raises ValueError, one
+    line, for one that cannot teach this task."""
     try:
-        cfg.train.teacher = str(workspace.resolve_checkpoint(said))
+        cfg.train.teacher = str(workspace.resolve_checkpoint(str(cfg.train.teacher)))
     except ValueError as error:
         raise ValueError(str(error).replace("checkpoint", "train.teacher", 1)) from None
     file = workspace.run_of(Path(cfg.train.teacher)) / "config.yaml"
@@ -269,7 +274,7 @@ def find_teacher(cfg: RunConfig, explores: bool) -> None:
         seen = elements(distill.what_it_sees(theirs, ours, usual))
     rest = [name for name in cfg.task.critic_observation_keys if name not in seen]
     cfg.task.critic_observation_keys = (*seen, *rest)
-    if not explores:
+    if "train.sigma_init" not in given:
         cfg.train.sigma_init = distill.SIGMA
 
 
@@ -367,6 +372,9 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
     hand = settings.get("env.hand", ["right"])[0]
     if ":" in hand and "env.hand" not in given:
         raise ValueError(f"{file}: its hand {hand!r} is code; to import it say --env.hand {hand}")
+    if goes_on and settings.get("train.teacher", ["None"]) not in NONE and "train.teacher" not in given:
+        taught = printable(" ".join(settings["train.teacher"]))
+        log.warning("%s: its policy imitated %s (--train.teacher), from here on it learns from rewards", file, taught)
     along = (*NETWORK, *LEARNING) if goes_on else NETWORK
     settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
     settings.pop("sim.threads", None)

@@ -177,7 +177,8 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
                 test(cfg, env, folder, console, film)
         return 0
     except BaseException as error:  # a task may raise anything
-        return mistakes.exit_status(error, folder, not cfg.train.test, code_of(cfg))
+        again = code_of(cfg) + (f" --train.teacher {cfg.train.teacher}" if cfg.train.teacher else "")
+        return mistakes.exit_status(error, folder, not cfg.train.test, again)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------

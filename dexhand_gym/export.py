@@ -37,6 +37,7 @@ import torch
 import dexhand_gym
 from dexhand_deploy import Contract, Policy
 from dexhand_deploy.contract import FORMAT
+from dexhand_deploy.observer import OBSERVED
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.actions import clamp_position, clamp_velocity, position, position_delta  # noqa: F401
@@ -126,6 +127,10 @@ def main(argv: Any = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"{args.checkpoint} is in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    if missing := [name for name in Contract(folder).observations if name not in OBSERVED]:
+        print(
+            f"python -m dexhand_gym.deploy cannot play it: your own body has to give the readings {', '.join(missing)}"
+        )
     return 0
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import signal
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback, also while it imports
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import configs
 from dexhand_gym import tasks
+from dexhand_gym.caches import replacing
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.randomize_config import RandomizeConfig
 from ppo.evaluation import evaluate
@@ -83,9 +85,14 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--num-envs {args.num_envs}: allowed is 1 or more")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: allowed is 0 or more")
+    if args.strip is not None and args.gif is None and args.num_envs not in (None, 1):
+        raise ValueError(f"--num-envs {args.num_envs}: allowed is 1 with --strip, which shows one environment")
     for option, file, suffix in (("--gif", args.gif, ".gif"), ("--strip", args.strip, ".png")):
-        if file and (Path(file).suffix != suffix or not Path(file).absolute().parent.is_dir()):
-            raise ValueError(f"{option} {file}: allowed is a {suffix} file in a folder that is there")
+        if file is None:
+            continue
+        path = Path(file).absolute()
+        if path.suffix != suffix or path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise ValueError(f"{option} {file!r}: allowed is a {suffix} file in a folder that can be written")
 
 
 def main() -> None:
@@ -94,7 +101,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="pretrained", help="pretrained:v0, a run or a .pth file")
     parser.add_argument("--num-envs", type=int, help="[256, of a GIF 4]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gif", metavar="FILE.gif", help="all environments side by side, one episode each")
+    parser.add_argument(
+        "--gif",
+        metavar="FILE.gif",
+        help="all environments side by side, one episode each; in the hand, its first seconds",
+    )
     parser.add_argument("--strip", metavar="FILE.png", help="one environment, some moments side by side")
     args = parser.parse_args()
     check(args)
@@ -115,22 +126,30 @@ def main() -> None:
         moments = [
             frames[min(round(t / period), len(frames) - 1), 0] for t in MOMENTS.get(args.task, MOMENTS["BoxGrasping"])
         ]
-        Image.fromarray(np.concatenate(moments, 1)).quantize(256).save(args.strip)
+        with replacing(Path(args.strip)) as unfinished:
+            Image.fromarray(np.concatenate(moments, 1)).quantize(256).save(unfinished, "PNG")
     if args.gif:
         camera: Dict[str, Any] = CAMERA.get(args.task, STILL)
         frames, period = film(args.task, args.seed, args.num_envs or 4, args.checkpoint, **camera)
-        narrow = frames[:, :, 20:420, 50:310]
+        left = 70 if args.task in CAMERA else 50
+        narrow = frames[:, :, 20:420, left : left + 260]
         side_by_side = [Image.fromarray(np.concatenate(pictures, 1)) for pictures in narrow]
         small = [image.resize((round(image.width * 0.655), 262)) for image in side_by_side]
         sample = Image.fromarray(np.concatenate([np.asarray(image) for image in small[:: max(1, len(small) // 6)]]))
         palette = sample.quantize(64, Image.Quantize.FASTOCTREE)
         images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
-        images[0].save(args.gif, save_all=True, append_images=images[1:], duration=round(1000 * period), loop=0)
+        with replacing(Path(args.gif)) as unfinished:
+            images[0].save(
+                unfinished, "GIF", save_all=True, append_images=images[1:], duration=round(1000 * period), loop=0
+            )
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on a picture must not be left half-written
     try:
         with torch.inference_mode():
             main()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -19,13 +19,18 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from dexhand_gym.settings import elements, flatten
+
 from . import checkpoint as checkpoints
+from . import strict_yaml, workspace
 from .ppo import Agent, Batch, Moments, PPOConfig, load_agent, moved, value_loss
 
 SAME = ("task_name", "env.hand", "task.control_mode", "task.policy_controls_base", "task.policy_controls_fingers")
 SAME += ("task.max_linear_velocity", "task.max_angular_velocity", "task.max_finger_velocity", "task.wrist_range")
 SAME += ("sim.dt", "task.decimation", "task.axis", "task.goals")
 """Settings in which teacher and student agree: what an action does, and what is wanted."""
+NOT_LEARNED_BY = ("entropy_coef", "bounds_loss_coef", "e_clip", "normalize_advantage")
+"""Fields of PPOConfig that say nothing to a student."""
 ENTROPY = 0.5 + 0.5 * math.log(2 * math.pi)
 """Of a normal distribution with deviation 1."""
 SIGMA = -2.0
@@ -36,7 +41,7 @@ def what_it_sees(theirs: dict[str, Any], ours: dict[str, Any], usual: dict[str, 
     """The names that a teacher observes; `theirs` are the settings that its run has written, `ours` all of this one,
     `usual` the task's defaults, which stand for what an older run does not say. Raises ValueError, one line, where it
     cannot teach this task."""
-    if "task.policy_observation_keys" not in theirs:
+    if " ".join(theirs.get("task.policy_observation_keys", [])) in ("", "()", "[]", "None"):
         raise ValueError("nothing says what it sees, allowed is a policy in the folder of its run")
     for name in SAME:
         there, here = (" ".join(settings.get(name, usual.get(name, []))) for settings in (theirs, ours))
@@ -51,7 +56,8 @@ def load_teacher(path: str | Path, action_space: Any, device: torch.device) -> A
     """The policy in a checkpoint. Raises CheckpointError, one line."""
     saved = checkpoints.load(path)
     cfg = PPOConfig(**checkpoints.network(saved))
-    (width,) = {x.shape[1] for name, x in saved["model"].items() if name.endswith("actor_mlp.0.weight")}
+    if not (width := checkpoints.architecture(saved["model"])["observations"]):
+        raise checkpoints.CheckpointError(f"train.teacher = {str(path)!r}: it holds no policy")
     everything = Box(-np.inf, np.inf, (width,), np.float32)
     with torch.random.fork_rng(devices=[]):  # a training that goes on draws what it would have drawn
         teacher = Agent(everything, action_space, cfg).to(device)
@@ -63,9 +69,13 @@ def imitation(path: str | Path, env: Any) -> Callable[..., tuple[Tensor, Tensor]
     """The loss of a student in `env`, whose critic's rows go on, behind the policy's, with what the teacher sees. To be
     used in the place of minibatch_loss. Raises CheckpointError or ValueError, one line."""
     teacher = load_teacher(path, env.single_action_space, env.device)
-    first, last = env.single_observation_space.shape[0], env.single_critic_space.shape[0]
-    if first + teacher.obs_size > last:
-        raise ValueError(f"train.teacher = {str(path)!r}: it sees {teacher.obs_size} numbers, here are {last - first}")
+    theirs = flatten(strict_yaml.read(workspace.run_of(Path(path)) / "config.yaml", "config", words=True))
+    seen = elements(theirs["task.policy_observation_keys"])
+    first, width = env.single_observation_space.shape[0], sum(env.measured[name][0].numel() for name in seen)
+    if teacher.obs_size != width:
+        raise ValueError(
+            f"train.teacher = {str(path)!r}: it sees {teacher.obs_size} numbers, its task.policy_observation_keys are {width}"
+        )
 
     def imitation_loss(agent: Agent, batch: Batch, moments: Moments | None, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
         """The loss of the M rows of `batch`, and LOSSES as a tensor, of which a_loss is the mean squared difference of an

@@ -17,13 +17,13 @@ from .text import printable
 log = logging.getLogger("train_ppo")
 
 
-def exit_status(error: BaseException, folder: Path, saved: bool, code: str) -> int:
-    """Logs what ended the run in `folder`, and its newest checkpoint if it has `saved` one, with the flags that name its
-    `code`. The exit status is 1 if it crashed, 2 for a mistake of the user's, 129 to 143 for a signal."""
+def exit_status(error: BaseException, folder: Path, saved: bool, more: str) -> int:
+    """Logs what ended the run in `folder`, and its newest checkpoint if it has `saved` one, with the other flags, `more`, that
+    going on takes. The exit status is 1 if it crashed, 2 for a mistake of the user's, 129 to 143 for a signal."""
     if isinstance(error, KeyboardInterrupt):
         files = sorted(folder.glob("nn/last_*.pth"), key=workspace.newness) if saved else []
         hint = (
-            f", checkpoint saved; to go on:{code} --checkpoint runs/{folder.name}/nn/{files[-1].name}" if files else ""
+            f", checkpoint saved; to go on:{more} --checkpoint runs/{folder.name}/nn/{files[-1].name}" if files else ""
         )
         status = signals.exit_status(error)
         log.warning("%s%s", {129: "terminal closed", 143: "terminated"}.get(status, "interrupted"), hint)

@@ -48,7 +48,7 @@ class ProgressDisplay:
             return
         left = (self.cfg.max_iterations - iteration) * (time.monotonic() - self.start) / self.iterations
         means = average(self.window)
-        if means.get("kl", 0.0) > FAR and not self.told:
+        if means.get("kl", 0.0) > FAR and not self.told and not getattr(self.cfg, "teacher", None):
             self.told = True
             log.warning(
                 "the policy moves by a KL divergence of %.2g in an iteration: the step is far too long, a lower "

@@ -126,6 +126,66 @@ def test_mistakes_are_told(teacher, words, message):
         configs.parse(flags)
 
 
+@pytest.mark.parametrize("name", ["entropy-coef", "bounds-loss-coef", "e-clip", "normalize-advantage"])
+def test_what_says_nothing_to_a_student_is_told(teacher, name):
+    value = {"normalize-advantage": "False"}.get(name, "0.3")
+    field = name.replace("-", "_")
+    with pytest.raises(ValueError, match=f"train.{field} = {value} does nothing next to train.teacher"):
+        student(teacher, f"--train.{name}", value)
+
+
+def altered(teacher, folder, change):
+    """A copy of a run, whose config.yaml `change` has changed."""
+    shutil.copytree(teacher, folder)
+    said = yaml.safe_load((folder / "config.yaml").read_text())
+    change(said)
+    (folder / "config.yaml").write_text(yaml.safe_dump(said))
+    return folder
+
+
+def test_a_teacher_sees_what_its_run_says(teacher, tmp_path, monkeypatch, capsys):
+    """One number more in its keys, and every column would be the next one's."""
+    monkeypatch.chdir(tmp_path)
+    run = altered(
+        teacher, tmp_path / "shifted", lambda c: c["task"]["policy_observation_keys"].insert(0, "episode_time")
+    )
+    assert train_ppo.main([*QUICK, "--train.teacher", str(run), "--task.observe", "touch"]) == 2
+    assert "it sees 66 numbers, its task.policy_observation_keys are 67" in capsys.readouterr().err
+    run = altered(teacher, tmp_path / "none", lambda c: c["task"].update(policy_observation_keys=[]))
+    with pytest.raises(ValueError, match=f"train.teacher = '{run}': nothing says what it sees"):
+        student(run)
+
+
+@pytest.mark.parametrize("damage", [lambda model: model.clear(), lambda model: model.update(nothing=torch.zeros(()))])
+def test_a_teacher_without_a_policy_is_told(teacher, tmp_path, monkeypatch, capsys, damage):
+    monkeypatch.chdir(tmp_path)
+    run = altered(teacher, tmp_path / "damaged", lambda c: None)
+    content = torch.load(checkpoint_of(run), weights_only=True)
+    for name in [name for name in content["model"] if "actor_mlp" in name]:
+        content["model"][name] = torch.zeros(())
+    damage(content["model"])
+    torch.save(content, checkpoint_of(run))
+    assert train_ppo.main([*QUICK, "--train.teacher", str(checkpoint_of(run)), "--task.observe", "touch"]) == 2
+    assert "train.teacher = " in (told := capsys.readouterr().err) and "it holds no policy" in told
+
+
+def test_a_teacher_is_named_as_it_was_said():
+    with pytest.raises(ValueError, match="^train.teacher = 'pretrained:v0_touch': it has an observation_history"):
+        configs.parse(["--task", "CubeRotation", "--train.teacher", "pretrained:v0_touch"])
+
+
+def test_the_same_axis_in_other_words_is_the_same(teacher):
+    assert student(teacher, "--task.axis", "1", "0", "0").task.axis == "x"
+
+
+def test_a_student_that_goes_on_without_its_teacher_is_told_so(teacher, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [*QUICK, "--train.teacher", str(teacher), "--task.observe", "touch", "--train.test-episodes", "0"]
+    assert train_ppo.main([*flags, "--max-iterations", "1"]) == 0
+    configs.parse(["--checkpoint", "latest", "--max-iterations", "3"])
+    assert "from here on it learns from rewards" in capsys.readouterr().out
+
+
 def test_a_policy_without_its_run_is_no_teacher(teacher, tmp_path):
     lonely = tmp_path / "policy.pth"
     lonely.write_bytes(next((teacher / "nn").glob("*.pth")).read_bytes())

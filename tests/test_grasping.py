@@ -3,6 +3,7 @@ policy that comes with the package."""
 
 import dataclasses
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -354,10 +355,15 @@ def test_pretrained_is_the_newest_and_older_ones_stay():
         "--seed -1",
         "--strip nowhere/x.png",
         "--gif x.mp4",
+        "--gif ''",
+        "--gif /tmp",
+        "--strip x.png --num-envs 7",
     ],
 )
 def test_mistakes_in_the_example_are_told_at_once(line, tmp_path):
     script = Path(__file__).resolve().parent.parent / "examples" / "pretrained.py"
-    done = subprocess.run([sys.executable, str(script), *line.split()], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(script), *shlex.split(line)], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 1 and not list(tmp_path.iterdir())
     assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr

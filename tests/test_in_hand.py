@@ -150,6 +150,14 @@ def test_starts_are_found_once(capfd, tmp_path, monkeypatch):
     assert "looking" in capfd.readouterr().err, "another cube lies otherwise"
 
 
+def test_starts_of_fingers_that_collide_are_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("dexhand_gym.meshes.cache", lambda: tmp_path)
+    monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 64)
+    for collide in (False, True):
+        make(2, **{"env.self_collision": collide}).close()
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
 def test_damaged_starts_are_found_anew(tmp_path, monkeypatch):
     monkeypatch.setattr("dexhand_gym.meshes.cache", lambda: tmp_path)
     monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 64)

@@ -170,7 +170,7 @@ def test_a_curriculum_widens_by_the_share_of_goals_that_are_reached():
 
 
 def test_quarter_turns_do_not_widen():
-    with pytest.raises(ValueError, match="curriculum = 0.5: allowed is 0, for nothing is randomised"):
+    with pytest.raises(ValueError, match="curriculum = 0.5: allowed is 0 with task.goals = 'quarter'"):
         make(2, goals="quarter", randomize=RandomizeConfig(curriculum=0.5))
 
 
@@ -273,6 +273,27 @@ def test_pictures_show_the_goal_above_the_hand():
     assert len(changed) > 200
     middle = np.median(changed, axis=0)
     assert 60 < middle[0] < 240 and 200 < middle[1] < 440, "above the middle of the picture, where the hand is"
+
+
+def test_a_goal_that_is_reached_as_its_time_is_up_is_reached():
+    for left, ended in ((0.1, False), (0.5, True)):
+        m, cfg = measured(left=left, age=8.0)
+        assert CubeReorientation.failures(m, cfg)["too_slow"].item() is ended
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"goal_time": 4.0, "active_failure_criteria": ("dropped",)},
+            "task.goal_time = 4.0: allowed where too_slow ends",
+        ),
+        ({"goal_time": 0.001}, "task.goal_time = 0.001: allowed is a number, 0.1"),
+    ],
+)
+def test_what_would_do_nothing_is_told(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(**fields)
 
 
 @pytest.mark.draws

@@ -33,7 +33,7 @@ class CubeReorientationConfig(InHandConfig):
     the last goal about one of the object's axes."""
     success_tolerance: Annotated[float, Range(0, math.pi, above=True)] = 0.4
     """A goal is reached where what is left to turn is less than this, rad."""
-    goal_time: Annotated[float, Range(0, 1e6, above=True)] = 8.0
+    goal_time: Annotated[float, Range(0.1, 1e6)] = 8.0
     """too_slow: a goal is not reached within this, s."""
     max_goals: Annotated[int, Range(1, 10**6)] = 50
     """all_reached: so many goals in an episode."""
@@ -61,6 +61,22 @@ class CubeReorientationConfig(InHandConfig):
     def widens(self) -> bool:
         """The turns between goals do, unless they are all of 90 degrees."""
         return self.goals != "quarter"
+
+    def validate(self) -> None:
+        """Raises ValueError, one line, for values that contradict each other."""
+        for name, of, active in (
+            ("goal_time", "too_slow", self.active_failure_criteria),
+            ("max_goals", "all_reached", self.active_success_criteria),
+        ):
+            value = getattr(self, name)
+            if active and of not in active and value != getattr(CubeReorientationConfig, name):
+                raise ValueError(f"task.{name} = {value}: allowed where {of} ends an episode, else it does nothing")
+        if self.goals == "quarter" and self.randomize.curriculum and not self.randomize.varied:
+            raise ValueError(
+                f"task.randomize.curriculum = {self.randomize.curriculum}: allowed is 0 with task.goals = 'quarter', whose "
+                "turns do not widen, where nothing else is randomised"
+            )
+        super().validate()
 
 
 def uniform(m: Dict[str, Tensor], count: Tensor, columns: int) -> Tensor:
@@ -228,7 +244,7 @@ class CubeReorientation(InHand):
     @staticmethod
     def failures(m: Dict[str, Tensor], cfg: Any) -> Dict[str, Tensor]:
         """It lies in the hand no more, or the goal takes too long."""
-        return {**InHand.failures(m, cfg), "too_slow": m["goal_age"] > cfg.task.goal_time}
+        return {**InHand.failures(m, cfg), "too_slow": (m["goal_age"] > cfg.task.goal_time) & (m["reached"] == 0)}
 
 
 def difference(wanted: Tensor, now: Tensor) -> Tensor:

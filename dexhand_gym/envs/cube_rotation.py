@@ -41,6 +41,9 @@ class CubeRotationConfig(InHandConfig):
         """Raises ValueError, one line, for values that contradict each other."""
         if isinstance(self.axis, tuple) and not any(self.axis):
             raise ValueError(f"task.axis = {self.axis}: allowed is a vector that is not zero")
+        for name in ("x", "y", "z"):
+            if self.axis == AXES[name]:
+                self.axis = name
         super().validate()
 
 

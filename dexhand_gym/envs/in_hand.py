@@ -188,7 +188,10 @@ class InHand(DexHandVecEnv):
         for size in dict.fromkeys(steps):
             scaled = tuple(x * size / usual for x in thing.size) if isinstance(thing.size, tuple) else size
             scene = replace(self.sim.scene, objects=(replace(thing, size=scaled if sizes else thing.size),))
-            found.append(torch.cat(lying_in_hand(scene), 1))
+            try:
+                found.append(torch.cat(lying_in_hand(scene), 1))
+            except ValueError as error:
+                raise ValueError(f"task.randomize.box_size = {sizes}: {error}" if sizes else str(error)) from None
         most = max(map(len, found))
         rows = torch.stack([rows[torch.arange(most) % len(rows)] for rows in found])
         tables = (torch.tensor(list(dict.fromkeys(steps))), torch.tensor([len(rows) for rows in found]), rows)

@@ -43,6 +43,7 @@ def lying_in_hand(scene: Scene) -> Tuple[Tensor, Tensor]:
     purpose = np.frombuffer(b"lying in a hand, 3", np.uint8)
     looks = {"name": "", "color": (0.0, 0.0, 0.0), "marks": False, "file": ""}
     text = repr((hand_text(hand), replace(thing, **looks) if thing.shape != "mesh" else thing))
+    text += "fingers collide with each other" * scene.self_collision
     corners = load_mesh(thing.file, thing.first_size, thing.parts).hulls if thing.shape == "mesh" else ()
     inputs = [purpose, np.frombuffer(text.encode(), np.uint8), np.array([scene.hand_height, *scene.hand_quat])]
     inputs += [hull.vertices for hull in corners]
