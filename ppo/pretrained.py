@@ -25,8 +25,8 @@ def resolve(given: Settings, name: str) -> list[str]:
         raise ValueError(f"{short} = 'pretrained': there is none for {task}, only for {', '.join(known)}")
     versions = sorted(path.name for path in (PRETRAINED / task).glob("v*"))
     newest = max((name for name in versions if "_" not in name), key=lambda name: int(name[1:]))
-    others = sorted(path.parent.name for path in PRETRAINED.glob(f"*/{version}") if version not in versions)
-    if named and others and version:
+    others = [name for name in known if version in {path.name for path in (PRETRAINED / name).iterdir()}]
+    if "_" in version and others and version not in versions:
         raise ValueError(f"{short} = 'pretrained:{version}': {task} has none of this name, --task {others[0]} has")
     if named:
         check_name(short, f"pretrained:{version}", ["pretrained", *(f"pretrained:{name}" for name in versions)])

@@ -338,7 +338,11 @@ def test_pretrained_is_the_newest_and_older_ones_stay():
             cfg = configs.parse(["--task", task, "--test", "--checkpoint", name])
             assert Path(cfg.train.checkpoint).parts[-4:] == (task, version, "nn", "policy.pth")
             assert cfg.train.teacher is None
-    for wrong in ("pretrained:v9", "pretrained:", "pretrained: v0"):
+    with pytest.raises(
+        ValueError, match="^checkpoint = 'pretrained:v0_y': BoxGrasping has none .*--task CubeRotation has$"
+    ):
+        configs.parse(["--test", "--checkpoint", "pretrained:v0_y"])
+    for wrong in ("pretrained:v9", "pretrained:", "pretrained: v0", "pretrained:*", "pretrained:../v0"):
         with pytest.raises(
             ValueError, match="checkpoint: unknown name 'pretrained:.*Allowed: pretrained, pretrained:v0"
         ):
