@@ -17,6 +17,7 @@ with contextlib.suppress(ImportError, RuntimeError, OSError):  # RuntimeError: a
     import isaacgym  # type: ignore  # noqa: F401  must come before torch
 import logging
 import secrets
+import shlex
 import sys
 import time
 import traceback
@@ -177,7 +178,7 @@ def run(cfg: RunConfig, env: DexHandVecEnv, begun: Optional[Begun], folder: Path
                 test(cfg, env, folder, console, film)
         return 0
     except BaseException as error:  # a task may raise anything
-        again = code_of(cfg) + (f" --train.teacher {cfg.train.teacher}" if cfg.train.teacher else "")
+        again = code_of(cfg) + (f" --train.teacher {shlex.quote(cfg.train.teacher)}" if cfg.train.teacher else "")
         return mistakes.exit_status(error, folder, not cfg.train.test, again)
 
 

@@ -29,8 +29,8 @@ SAME = ("task_name", "env.hand", "task.control_mode", "task.policy_controls_base
 SAME += ("task.max_linear_velocity", "task.max_angular_velocity", "task.max_finger_velocity", "task.wrist_range")
 SAME += ("sim.dt", "task.decimation", "task.axis", "task.goals")
 """Settings in which teacher and student agree: what an action does, and what is wanted."""
-NOT_LEARNED_BY = ("entropy_coef", "bounds_loss_coef", "e_clip", "normalize_advantage")
-"""Fields of PPOConfig that say nothing to a student."""
+NOT_LEARNED_BY = ("entropy_coef", "bounds_loss_coef", "normalize_advantage")
+"""Fields of PPOConfig that say nothing to a student (e_clip does: its critic clips by it)."""
 ENTROPY = 0.5 + 0.5 * math.log(2 * math.pi)
 """Of a normal distribution with deviation 1."""
 SIGMA = -2.0

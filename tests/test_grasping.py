@@ -4,8 +4,10 @@ policy that comes with the package."""
 import dataclasses
 import math
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gymnasium
@@ -301,7 +303,7 @@ def test_pretrained_policy_turns_the_cube_to_one_goal_after_the_other():
         same = (env.measured["object_in_palm"][:, 3:7] * env.measured["goal"]).sum(1).abs().clamp(max=1.0)
         goals += alive & (2 * torch.acos(same) < 0.4)
         assert torch.equal(goals[alive], env.measured["goals_reached"][alive])
-    assert goals.mean() > 8, "in 20 s, with those that were lost early"
+    assert goals.mean() > 12, "17.3 of 48, with those that were lost early; the deviation of 16 is 1.4"
 
 
 def test_a_test_is_at_full_width_whoever_makes_its_environment():
@@ -371,3 +373,19 @@ def test_mistakes_in_the_example_are_told_at_once(line, tmp_path):
     )
     assert done.returncode == 1 and not list(tmp_path.iterdir())
     assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.draws
+def test_an_interrupted_example_leaves_the_picture_that_was_there(tmp_path):
+    """Also where the interrupt comes while the new one is being written."""
+    script = Path(__file__).resolve().parent.parent / "examples" / "pretrained.py"
+    picture = tmp_path / "turn.gif"
+    picture.write_bytes(b"an older one")
+    line = [sys.executable, str(script), "--task", "CubeRotation", "--gif", "turn.gif", "--num-envs", "4"]
+    with subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as example:
+        while example.poll() is None and len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.002)
+        example.send_signal(signal.SIGINT)
+        _, told = example.communicate(timeout=60)
+    assert example.returncode == 130 and "Traceback" not in told
+    assert picture.read_bytes() == b"an older one" and list(tmp_path.iterdir()) == [picture]

@@ -239,6 +239,8 @@ def test_what_cannot_lie_in_the_hand_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 8)
     with pytest.raises(ValueError, match="env.object .box, .* m, .* kg.: it lies still in the hand in none of 8 tries"):
         make(2, **{"env.object.size": 0.3})
+    with pytest.raises(ValueError, match=r"^task.randomize.box_size = \(0.2, 0.3\): env.object .box, 0.2 m"):
+        make(2, randomize={"box_size": (0.2, 0.3)})
 
 
 def test_a_range_of_a_wrist_that_stays_is_told():

@@ -170,7 +170,7 @@ def test_a_curriculum_widens_by_the_share_of_goals_that_are_reached():
 
 
 def test_quarter_turns_do_not_widen():
-    with pytest.raises(ValueError, match="curriculum = 0.5: allowed is 0 with task.goals = 'quarter'"):
+    with pytest.raises(ValueError, match="curriculum = 0.5: allowed is 0, for nothing is there that it would widen"):
         make(2, goals="quarter", randomize=RandomizeConfig(curriculum=0.5))
 
 

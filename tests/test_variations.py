@@ -562,7 +562,7 @@ def test_no_joint_starts_beyond_its_limit():
         ({"action_lowpass": (0.0, 0.5)}, "task.randomize.action_lowpass"),
         ({"finger_stiffness": (1.2, 0.8)}, "task.randomize.finger_stiffness = (1.2, 0.8): allowed are two numbers, the lower one first"),
         ({"curriculum": 0.9, "per": "environment"}, "task.randomize.curriculum = 0.9: allowed is 0 with per = 'environment'"),
-        ({"curriculum": 0.9}, "task.randomize.curriculum = 0.9: allowed is 0, for nothing is randomised"),
+        ({"curriculum": 0.9}, "task.randomize.curriculum = 0.9: allowed is 0, for nothing is there that it would widen"),
         ({"push_rate": 3.0}, "task.randomize.push_rate = 3.0: allowed with push_impulse or push_twist above 0"),
         ({"contact_force_step": 1e-30}, "task.randomize.contact_force_step = 1e-30: allowed is 0, or 1e-09 or more"),
         ({"per": "epsiode"}, "task.randomize.per: unknown name 'epsiode'; did you mean 'episode'?"),

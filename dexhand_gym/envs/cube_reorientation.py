@@ -71,11 +71,6 @@ class CubeReorientationConfig(InHandConfig):
             value = getattr(self, name)
             if active and of not in active and value != getattr(CubeReorientationConfig, name):
                 raise ValueError(f"task.{name} = {value}: allowed where {of} ends an episode, else it does nothing")
-        if self.goals == "quarter" and self.randomize.curriculum and not self.randomize.varied:
-            raise ValueError(
-                f"task.randomize.curriculum = {self.randomize.curriculum}: allowed is 0 with task.goals = 'quarter', whose "
-                "turns do not widen, where nothing else is randomised"
-            )
         super().validate()
 
 

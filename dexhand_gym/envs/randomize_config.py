@@ -131,12 +131,6 @@ class RandomizeConfig:
         value = getattr(self, name)
         return value[1] > 0 if name.endswith("_delay") else value not in (None, 0.0)
 
-    @property
-    def varied(self) -> bool:
-        """Whether anything is randomised."""
-        names = [item.name for item in fields(self) if item.name not in ("per", *OF_TRAINING, "push_rate")]
-        return any(self.is_on(name) for name in names)
-
     def validate(self, widens: bool = False) -> None:
         """Raises ValueError, one line, for a range that ends before it begins. `widens`: so does something of the task's
         own with a curriculum."""
@@ -152,8 +146,11 @@ class RandomizeConfig:
                 raise ValueError(
                     f"task.randomize.{name} = {getattr(self, name)}: allowed is 0 with per = 'environment'"
                 )
-        if self.curriculum and not widens and not self.varied:
-            raise ValueError(f"task.randomize.curriculum = {self.curriculum}: allowed is 0, for nothing is randomised")
+        names = [item.name for item in fields(self) if item.name not in ("per", *OF_TRAINING, "push_rate")]
+        if self.curriculum and not widens and not any(self.is_on(name) for name in names):
+            raise ValueError(
+                f"task.randomize.curriculum = {self.curriculum}: allowed is 0, for nothing is there that it would widen"
+            )
         if self.push_rate != RandomizeConfig.push_rate and not (self.push_impulse or self.push_twist):
             raise ValueError(
                 f"task.randomize.push_rate = {self.push_rate}: allowed with push_impulse or push_twist above 0, else it "
