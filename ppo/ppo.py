@@ -869,6 +869,8 @@ def resume(path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, prog
         log.info("a new training begins with the weights of %s, which holds a policy and no training", printable(path))
         return
     checkpoints.load_optimizer(optimizer, saved, path)
+    if cfg.lr_schedule == "fixed":  # the others go on from the file's rate
+        optimizer.param_groups[0]["lr"].fill_(cfg.learning_rate)
     checkpoints.sweep(Path(path).parent)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
     progress.best_reward = float(saved["last_mean_rewards"])

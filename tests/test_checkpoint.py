@@ -254,6 +254,18 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
     assert same(expected, got)
 
 
+def test_a_fixed_rate_is_the_one_that_is_asked_for_though_the_file_has_another(tmp_path):
+    """As in rl_games. A linear training ends at 1e-6, with which nothing would be learned any more."""
+    train(PointMass(), config(lr_schedule="linear", learning_rate=1e-3), tmp_path / "a")
+    fixed = config(lr_schedule="fixed", learning_rate=2e-5, max_iterations=4)
+    train(PointMass(), fixed, tmp_path / "b", checkpoint=last(tmp_path / "a", 3))
+    rates = [
+        checkpoint.load(last(tmp_path / run, n))["optimizer"]["param_groups"][0]["lr"]
+        for run, n in (("a", 3), ("b", 4))
+    ]
+    assert rates == pytest.approx([1e-6, 2e-5])
+
+
 def test_resume_with_another_number_of_environments(tmp_path, caplog):
     train(PointMass(), config(), tmp_path / "a")
     metrics = train(PointMass(32), config(max_iterations=4), tmp_path / "b", checkpoint=last(tmp_path / "a", 3))
