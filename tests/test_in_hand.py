@@ -139,6 +139,16 @@ def test_it_lies_still_where_an_episode_begins(backend, hand, size):
     env.close()
 
 
+def test_a_turn_is_that_of_the_newest_step():
+    """Of what compares with the step before, this and not the last."""
+    env = make(num_envs=4, seed=5, max_away=0.5)
+    for _ in range(6):
+        before = env.measured["object_quat_in_palm"].clone()
+        env.step(torch.full((4, 12), 0.6))
+        moved = rotations.multiply(env.measured["object_quat_in_palm"], rotations.conjugate(before))
+        torch.testing.assert_close(env.observations()["turned"], rotation_vector(moved) / 0.02)
+
+
 def test_starts_are_found_once(capfd, tmp_path, monkeypatch):
     monkeypatch.setattr("dexhand_gym.meshes.cache", lambda: tmp_path)
     monkeypatch.setattr("dexhand_gym.envs.in_hand_starts.TRIED", 64)

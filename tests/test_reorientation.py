@@ -41,7 +41,7 @@ def angle(a, b):
 
 def test_numbers_are_as_good_as_random_and_always_the_same():
     m = {"start_hand": torch.randn(4000, 18, generator=torch.Generator().manual_seed(0))}
-    first, again, later = (uniform(m, torch.full((4000,), count), 3) for count in (0.0, 0.0, 1.0))
+    first, again, later = (uniform(m, torch.full((4000,), count)) for count in (0.0, 0.0, 1.0))
     assert torch.equal(first, again)
     for numbers in (first, later):
         assert numbers.min() >= 0 and numbers.max() < 1
@@ -49,8 +49,8 @@ def test_numbers_are_as_good_as_random_and_always_the_same():
         assert numbers.std(0).tolist() == pytest.approx([12**-0.5] * 3, abs=0.01)
     every = torch.cat((first, later), 1)
     assert (torch.corrcoef(every.T) - torch.eye(6)).abs().max() < 0.06, "of each other they say nothing"
-    moved = {"start_hand": m["start_hand"] + 1e-6 * (torch.arange(18) == 7)}
-    assert (uniform(moved, torch.zeros(4000), 3) != first).all(1).float().mean() > 0.95, "another start, another goal"
+    moved = {"start_hand": m["start_hand"] + 1e-6 * (torch.arange(18) == 15)}
+    assert (uniform(moved, torch.zeros(4000)) != first).all(1).float().mean() > 0.95, "another start, another goal"
 
 
 def test_any_orientation_is_uniform():
@@ -113,7 +113,7 @@ def test_a_goal_counts_once_and_the_next_step_wants_another():
     assert m["goal_age"].item() == 0.0
     assert m["goals_reached"].item() == 3.0 + m["reached"].item()
     assert CubeReorientation.rewards(m, cfg)["progress"].item() == 0.0, "the next goal is another, not farther away"
-    turn = any_orientation(uniform(m, torch.tensor([3.0]), 3))
+    turn = any_orientation(uniform(m, torch.tensor([3.0])))
     assert angle(m["goal"], rotations.multiply(turn, m["prev_goal"])).item() < 1e-3
     assert measured(left=0.3, success_tolerance=0.1)[0]["reached"].item() == 0.0
 
@@ -121,7 +121,7 @@ def test_a_goal_counts_once_and_the_next_step_wants_another():
 def test_an_episode_begins_with_nothing_reached():
     m, _ = measured(step=0, left=0.3, just_reached=1.0, goals_reached=7.0, age=5.0)
     assert [m[name].item() for name in ("reached", "goals_reached", "goal_age")] == [0.0, 0.0, 0.0]
-    turn = any_orientation(uniform(m, torch.tensor([0.0]), 3))
+    turn = any_orientation(uniform(m, torch.tensor([0.0])))
     assert angle(m["goal"], rotations.multiply(turn, m["object_quat_in_palm"])).item() < 1e-3
 
 
@@ -218,13 +218,11 @@ def test_what_begins_elsewhere_changes_nothing_here():
 
 
 def test_quantities_are_those_of_the_newest_step():
-    """Also those that compare with the step before."""
     env = make(num_envs=4, seed=5, max_away=0.5)
     for step in range(1, 7):
-        before = env.measured["object_quat_in_palm"].clone()
         env.step(torch.full((4, 12), 0.6))
-        moved = rotations.multiply(env.measured["object_quat_in_palm"], rotations.conjugate(before))
-        torch.testing.assert_close(env.observations()["turned"], rotation_vector(moved) / 0.02)
+        m = env.measured
+        torch.testing.assert_close(m["goal_angle"], angle(m["goal"], m["object_quat_in_palm"]))
         assert env.observations()["goal_age"][:, 0].tolist() == pytest.approx([0.02 * step] * 4, abs=1e-6)
 
 
@@ -265,11 +263,11 @@ def test_pictures_show_the_goal_above_the_hand():
     env = make(num_envs=1, render_mode="rgb_array")
     (before,) = env.render()
     with torch.inference_mode():
-        other = rotations.multiply(env.raw["prev_goal"], torch.tensor([[0.6, 0.0, 0.0, 0.8]]))
+        other = rotations.multiply(env.raw["prev_goal"], torch.tensor([[0.48, 0.64, 0.0, 0.6]]))
         env.raw["prev_goal"].copy_(other)
         env._episode_step.fill_(1)  # else it is made anew
     (after,) = env.render()
-    changed = np.argwhere(np.abs(before.astype(int) - after).max(-1) > 60)  # its shadow falls elsewhere, too
+    changed = np.argwhere(np.abs(before.astype(int) - after).max(-1) > 40)  # its shadow falls elsewhere, too
     assert len(changed) > 200
     middle = np.median(changed, axis=0)
     assert 60 < middle[0] < 240 and 200 < middle[1] < 440, "above the middle of the picture, where the hand is"

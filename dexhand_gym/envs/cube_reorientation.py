@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dexhand_gym import rotations
-from dexhand_gym.envs.in_hand import InHand, InHandConfig, rotation_vector
+from dexhand_gym.envs.in_hand import InHand, InHandConfig
 from dexhand_gym.envs.mirror import QUATERNION, SAME
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.hands.placing import constant
@@ -74,19 +74,15 @@ class CubeReorientationConfig(InHandConfig):
         super().validate()
 
 
-def uniform(m: Dict[str, Tensor], count: Tensor, columns: int) -> Tensor:
-    """Numbers [N, columns] in [0, 1) that follow from where the episode began, and from `count` [N]: as good as random,
-    and the same whenever they are asked for. A multiplicative hash of the bits (Knuth, The Art of Computer Programming,
-    volume 3, 6.4)."""
-    bits = m["start_hand"].contiguous().view(torch.int32).long()
-    state = count.long() + 1
-    rows = []
-    for i in range(bits.shape[1] + 2 * columns):
-        state = (state ^ bits[:, i] if i < bits.shape[1] else state + i) * 0x9E3779B97F4A7C1  # wraps around
-        state = state ^ (state >> 29)
-        if i >= bits.shape[1] and (i - bits.shape[1]) % 2:
-            rows.append((state & 0xFFFFFF).float() / 0x1000000)
-    return torch.stack(rows, 1)
+def uniform(m: Dict[str, Tensor], count: Tensor) -> Tensor:
+    """Three numbers [N, 3] in [0, 1) that follow from where the episode began, and from `count` [N]: as good as random, and
+    the same whenever they are asked for. A multiplicative hash of the bits (Knuth, The Art of Computer Programming, volume
+    3, 6.4); of few joints, and one for all three numbers, since a GPU waits longer for many small steps than for this."""
+    bits = m["start_hand"][:, -6:].contiguous().view(torch.int32).long().sum(1)
+    state = bits + (count.long() + 1) * 0x9E3779B97F4A7C1
+    for _ in range(3):
+        state = (state ^ (state >> 29)) * 0x9E3779B97F4A7C1  # wraps around
+    return torch.stack([((state >> shift) & 0xFFFFF).float() / 0x100000 for shift in (4, 24, 44)], 1)
 
 
 def any_orientation(numbers: Tensor) -> Tensor:
@@ -103,6 +99,14 @@ def about(axis: Tensor, angle: Tensor) -> Tensor:
     return torch.cat((axis * half.sin(), half.cos()), 1)
 
 
+def part_of(turn: Tensor, share: Tensor) -> Tensor:
+    """The turn [N, 4] about the same axis by this share of its angle, which is pi at most."""
+    w = turn[:, 3:].abs().clamp(max=1.0)
+    half = torch.acos(w)
+    vector = torch.where(turn[:, 3:] < 0, -turn[:, :3], turn[:, :3]) / (1 - w * w).clamp(min=1e-12).sqrt()
+    return torch.cat((vector * torch.sin(share * half), torch.cos(share * half)), 1)
+
+
 NEAREST = 0.25
 """Share of a turn with which a curriculum begins."""
 
@@ -110,17 +114,17 @@ NEAREST = 0.25
 def next_goal(m: Dict[str, Tensor], cfg: Any, last: Tensor) -> Tensor:
     """The goal [N, 4] after `goals_reached`, in the palm's frame; `last` is the one before, or the start. A uniform turn of
     any orientation is a uniform orientation, so that a curriculum can begin with shorter turns."""
-    numbers = uniform(m, m["last_count"], 3)
-    share = NEAREST + (1 - NEAREST) * m["curriculum_width"].float() if "curriculum_width" in m else 1.0
+    numbers = uniform(m, m["last_count"])
     if cfg.task.goals == "any":
-        turn = rotation_vector(any_orientation(numbers)) * share
-        angle = torch.linalg.vector_norm(turn, dim=1)
-        return rotations.multiply(about(turn / angle.clamp(min=1e-9).unsqueeze(1), angle), last)
-    if cfg.task.goals == "yaw":
-        out = constant((1.0, 0.0, 0.0), numbers).expand(len(numbers), 3)
-        return rotations.multiply(about(out, (2 * numbers[:, 0] - 1) * math.pi * share), last)
-    axis = torch.nn.functional.one_hot((numbers[:, 0] * 3).long().clamp(max=2), 3).to(numbers)
-    return rotations.multiply(last, about(axis, (numbers[:, 1] < 0.5) * math.pi - math.pi / 2))
+        turn = any_orientation(numbers)
+    elif cfg.task.goals == "yaw":
+        turn = about(constant((1.0, 0.0, 0.0), numbers).expand(len(numbers), 3), (2 * numbers[:, 0] - 1) * math.pi)
+    else:
+        axis = torch.nn.functional.one_hot((numbers[:, 0] * 3).long().clamp(max=2), 3).to(numbers)
+        return rotations.multiply(last, about(axis, (numbers[:, 1] < 0.5) * math.pi - math.pi / 2))
+    if "curriculum_width" in m:
+        turn = part_of(turn, NEAREST + (1 - NEAREST) * m["curriculum_width"].float())
+    return rotations.multiply(turn, last)
 
 
 def goal(m: Dict[str, Tensor], cfg: Any) -> Tensor:
@@ -193,7 +197,7 @@ class CubeReorientation(InHand):
         "goal": goal,
         "goal_age": goal_age,
         "goal_difference": lambda m, cfg: difference(m["goal"], m["object_quat_in_palm"]),
-        "goal_angle": lambda m, cfg: torch.linalg.vector_norm(rotation_vector(m["goal_difference"]), dim=1),
+        "goal_angle": lambda m, cfg: angle_of(m["goal_difference"]),
         "reached": reached,
         "goals_reached": lambda m, cfg: m["last_count"] + m["reached"],
         "shown_goal": shown_goal,
@@ -246,3 +250,8 @@ def difference(wanted: Tensor, now: Tensor) -> Tensor:
     """The turn that brings `now` to `wanted`, both [N, 4]; w >= 0."""
     turn = rotations.multiply(wanted, rotations.conjugate(now))
     return torch.where(turn[:, 3:] < 0, -turn, turn)
+
+
+def angle_of(turn: Tensor) -> Tensor:
+    """The angle [N] of turns [N, 4] with w >= 0, rad."""
+    return 2 * torch.atan2(torch.linalg.vector_norm(turn[:, :3], dim=1), turn[:, 3])

@@ -9,7 +9,8 @@ from typing import Any, Dict, Literal, Tuple, Union
 import torch
 from torch import Tensor
 
-from dexhand_gym.envs.in_hand import InHand, InHandConfig
+from dexhand_gym import rotations
+from dexhand_gym.envs.in_hand import InHand, InHandConfig, rotation_vector
 from dexhand_gym.fields import Annotated, Range
 from dexhand_gym.hands.placing import constant
 
@@ -45,6 +46,13 @@ class CubeRotationConfig(InHandConfig):
             if self.axis == AXES[name]:
                 self.axis = name
         super().validate()
+
+
+def turned(m: Dict[str, Tensor], cfg: Any) -> Tensor:
+    """By how much the object has turned in the last control step, as seen from the palm: axis times angle over the step's
+    length [N, 3], rad/s. Of what really turned, since a velocity can be of something that only shakes."""
+    now, before = m["object_quat_in_palm"], m["prev_object_quat_in_palm"]
+    return rotation_vector(rotations.multiply(now, rotations.conjugate(before))) / cfg.control_dt
 
 
 def about_axis(m: Dict[str, Tensor], cfg: Any) -> Tensor:
@@ -95,11 +103,12 @@ class CubeRotation(InHand):
     config = CubeRotationConfig
     quantities = {
         **InHand.quantities,
+        "turned": turned,
         "speed": about_axis,
         "turns": turns,
         "mean_speed": lambda m, cfg: 2 * math.pi * m["turns"] / m["episode_time"][:, 0].clamp(min=cfg.control_dt),
     }
-    remembered = (*InHand.remembered, "turns")
+    remembered = (*InHand.remembered, "object_quat_in_palm", "turns")
     figures = ("turns", "mean_speed")
 
     def mastered(self, statistics: Dict[str, float]) -> float:

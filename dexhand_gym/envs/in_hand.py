@@ -110,13 +110,6 @@ def first(m: Dict[str, Tensor], name: str, value: Tensor) -> Tensor:
     return torch.where(begins, value, m.get(f"prev_{name}", value))
 
 
-def turned(m: Dict[str, Tensor], cfg: Any) -> Tensor:
-    """By how much the object has turned in the last control step, as seen from the palm: axis times angle over the step's
-    length [N, 3], rad/s. Of what really turned, since a velocity can be of something that only shakes."""
-    now, before = m["object_quat_in_palm"], m["prev_object_quat_in_palm"]
-    return rotation_vector(rotations.multiply(now, rotations.conjugate(before))) / cfg.control_dt
-
-
 def rotation_vector(q: Tensor) -> Tensor:
     """Axis times angle [..., 3] of rotations [..., 4] by pi at most, rad."""
     vector, w = torch.where(q[..., 3:] < 0, -q[..., :3], q[..., :3]), q[..., 3:].abs()
@@ -144,9 +137,8 @@ class InHand(DexHandVecEnv):
         "object_quat_in_palm": lambda m, cfg: m["object_in_palm"][:, 3:7],
         "first_place": lambda m, cfg: first(m, "first_place", m["object_in_palm"][:, :3]),
         "away": lambda m, cfg: distance(m["object_in_palm"][:, :3], m["first_place"]),
-        "turned": turned,
     }
-    remembered = ("object_quat_in_palm", "first_place")
+    remembered = ("first_place",)
     mirrors = {**HAND_MIRRORS, "object_in_palm": (*POSE, *(x + 7 if x > 0 else x - 7 for x in VELOCITY))}
     train_defaults = {
         "max_iterations": 1000,
