@@ -246,6 +246,17 @@ def test_it_goes_on_from_a_checkpoint_with_the_same_goals():
     assert torch.equal(env.measured["goal"], other.measured["goal"])
 
 
+def test_it_goes_on_from_a_checkpoint_that_remembered_more():
+    """As those from before a task ceased to remember a quantity; what is no quantity is still refused."""
+    env = make(seed=1)
+    more = {f"{prev}object_quat_in_palm": torch.zeros(3, 4) for prev in ("prev_", "next_prev_")}
+    other = make(seed=2)
+    other.set_state({**env.get_state(), **more})
+    assert torch.equal(env.measured["goal"], other.measured["goal"])
+    with pytest.raises(ValueError, match="its prev_nothing is .*here absent"):
+        other.set_state({**env.get_state(), "prev_nothing": torch.zeros(3, 4)})
+
+
 def test_what_a_policy_sees():
     env = make()
     assert env.task.policy_observation_keys == (*SIGHT, "goal_difference")

@@ -45,6 +45,10 @@ def set_state(env: Any, state: Dict[str, Any]) -> None:
         if name.startswith("next_prev_") and name not in state and name[5:] in state:  # older states have one for both
             state = {**state, name: state[name[5:]]}
     mine, delay = get_state(env), env.task.randomize.action_delay[1]
+    remembered = {f"{prev}{name}" for name in env.quantities for prev in ("prev_", "next_prev_")}
+    state = {
+        name: value for name, value in state.items() if name in mine or name not in remembered
+    }  # older ones had more
     state = {**sets(env), **state}  # older ones do not say
     counts = {"episode_step": 2**31, "consecutive_successes": 2**31, "delay_steps": delay, "width": 1}
     for thing in env.sim.scene.free:
