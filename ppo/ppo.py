@@ -92,8 +92,9 @@ class PPOConfig:
     """Passes over the rows per iteration."""
     learning_rate: Annotated[float, Range(0, 1, above=True)] = 5e-4
     """Learning rate of Adam; the schedule starts from it."""
-    lr_schedule: Literal["adaptive", "linear", "fixed"] = "adaptive"
-    """adaptive: follow kl_threshold; linear: fall to 1e-6 at max_iterations; fixed: stay."""
+    lr_schedule: Literal["adaptive", "linear", "adaptive_linear", "fixed"] = "adaptive"
+    """adaptive: follow kl_threshold; linear: fall to 1e-6 at max_iterations; adaptive_linear: follow kl_threshold, but
+    never above the linear rate; fixed: stay."""
     schedule_type: Literal["legacy", "standard"] = "standard"
     """When the schedule acts: legacy after every minibatch, standard after every mini-epoch."""
     kl_threshold: Annotated[float, Range(0, 1000, above=True)] = 0.016
@@ -601,14 +602,12 @@ def minibatch_step(
 @torch.no_grad()
 def schedule_learning_rate(lr: Tensor, kl: Tensor, iteration: Tensor, cfg: PPOConfig) -> None:
     """Changes `lr` in place. It is a tensor on the device of the weights, so that no rule has to wait for a GPU."""
-    if cfg.lr_schedule == "adaptive":
-        slower = (lr / 1.5).clamp(min=MIN_LEARNING_RATE)
-        faster = (lr * 1.5).clamp(max=MAX_LEARNING_RATE)
-        unchanged_or_faster = torch.where(kl < 0.5 * cfg.kl_threshold, faster, lr)
-        lr.copy_(torch.where(kl > 2.0 * cfg.kl_threshold, slower, unchanged_or_faster))
-    elif cfg.lr_schedule == "linear":
-        left = 1.0 - iteration / cfg.max_iterations
-        lr.copy_(MIN_LEARNING_RATE + (cfg.learning_rate - MIN_LEARNING_RATE) * left)
+    linear = MIN_LEARNING_RATE + (cfg.learning_rate - MIN_LEARNING_RATE) * (1.0 - iteration / cfg.max_iterations)
+    slower, faster = (lr / 1.5).clamp(min=MIN_LEARNING_RATE), (lr * 1.5).clamp(max=MAX_LEARNING_RATE)
+    unchanged_or_faster = torch.where(kl < 0.5 * cfg.kl_threshold, faster, lr)
+    adaptive = torch.where(kl > 2.0 * cfg.kl_threshold, slower, unchanged_or_faster)
+    rates = {"linear": linear, "adaptive": adaptive, "adaptive_linear": torch.minimum(adaptive, linear), "fixed": lr}
+    lr.copy_(rates[cfg.lr_schedule])
 
 
 def update(

@@ -163,6 +163,23 @@ def test_linear_and_fixed_learning_rate():
     assert rate.item() == pytest.approx(1e-6)
 
 
+@pytest.mark.parametrize(
+    "lr, kl, expected",
+    [
+        (4e-4, 0.0201, 4e-4 / 1.5),  # slower, and below the linear rate of 0.6e-3
+        (3e-4, 0.0049, 4.5e-4),  # faster, and still below it
+        (5e-4, 0.0049, 0.6e-3),  # 0.75e-3 would be above it
+        (0.9e-3, 0.01, 0.6e-3),  # the policy moves as it should, but the linear rate has fallen
+        (1.2e-3, 0.0201, 0.6e-3),  # 0.8e-3, slower, is still above it
+    ],
+)
+def test_adaptive_learning_rate_under_a_linear_one(lr, kl, expected):
+    cfg = PPOConfig(lr_schedule="adaptive_linear", kl_threshold=0.01, learning_rate=1e-3, max_iterations=10)
+    rate = torch.tensor(lr)
+    schedule_learning_rate(rate, torch.tensor(kl), torch.tensor(4.0), cfg)  # six of ten iterations are left
+    assert rate.item() == pytest.approx(expected, rel=2e-3)  # the linear rate falls to 1e-6, not to 0
+
+
 def test_model_is_laid_out_as_in_rl_games():
     theirs = checkpoint.load(DATA / "rl_games_1.6.5.pth")["model"]
     cfg = PPOConfig(units=(32, 32), separate=False)
@@ -390,7 +407,10 @@ def test_nan_stops_training(tmp_path):
         ({"gamma": 1.5}, "gamma = 1.5: allowed is a number, 0 to 1"),
         ({"gamma": math.nan}, "gamma = nan"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0: allowed is a number, more than 0, at most 1"),
-        ({"lr_schedule": "cosine"}, "lr_schedule: unknown name 'cosine'; .* Allowed: adaptive, linear, fixed"),
+        (
+            {"lr_schedule": "cosine"},
+            "lr_schedule: unknown name 'cosine'; .* Allowed: adaptive, linear, adaptive_linear, fixed",
+        ),
         ({"activation": "sine"}, "activation: unknown name 'sine'; did you mean 'selu'. Allowed: elu, relu"),
         (
             {"units": ()},

@@ -8,9 +8,11 @@ from torch._inductor import metrics
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dexhand_gym.envs import actions
 from dexhand_gym.envs.box_grasping import BoxGrasping
 from dexhand_gym.envs.captured import Fused
 from dexhand_gym.envs.config import Config, override
+from dexhand_gym.envs.cube_reorientation import CubeReorientation
 from dexhand_gym.envs.randomize_config import EVERYTHING
 
 N = 6
@@ -63,6 +65,48 @@ def test_what_becomes_of_random_numbers_fuses(task, more, engine, backend):
     assert assert_fuses(env, env.stages.commands.carry, (targets, torch.rand(N, 1)), backend)
     pushes = torch.rand(3, N, 1, 1) / 100, torch.randn(N, 1, 2, 3), env.width
     assert_fuses(env, env._pushes.wrench, pushes, backend)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["mujoco", pytest.param("mjwarp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("task", "more"), [(BoxGrasping, {}), (BoxGrasping, EVERYTHING), (CubeReorientation, {})])
+def test_what_becomes_of_actions_and_starts_fuses(task, more, engine, backend, monkeypatch):
+    on_a_gpu = lambda *values: torch.isfinite(sum(x.flatten(1).sum(1) if x.dim() > 1 else x for x in values))  # noqa: E731
+    monkeypatch.setattr(actions, "finite", on_a_gpu)  # a CPU does it in NumPy
+    torch._dynamo.reset()
+    metrics.reset()
+    env = make(task, engine, **more)
+    mask = torch.arange(N) % 3 == 0
+    with torch.inference_mode():
+        start = env.sample_start()
+        env.stages.newest.uniform_(-1, 1)
+    given = torch.zeros(N)
+    given[1] = torch.nan  # this one keeps its targets
+    before, baseline = env.stages.dof_targets[1].clone(), env.stages.targets + 0.001
+    changed = assert_fuses(env, env.stages.follow, (given, baseline), backend)
+    assert {"targets", "rule_targets"} <= {*changed}
+    assert env.stages.refused.tolist() == [row == 1 for row in range(N)]
+    assert torch.equal(env.stages.dof_targets[1], before)
+    changed = assert_fuses(env, env._write_starts, (start, mask), backend)
+    assert {"start_hand", "targets", "dof_targets", "sim.dof_state", "sim.root_state"} <= {*changed}
+    if backend == "inductor":
+        assert metrics.generated_kernel_count < 25  # of 46 operations
+
+
+def test_a_stage_that_is_replaced_is_compiled_anew():
+    env = make()
+    follow = Fused(env.stages.follow)
+    follow._function = torch.compile(env.stages.follow, dynamic=False, backend="aot_eager")
+    given, baseline = torch.zeros(N), env.stages.targets.clone()
+    first = follow(given, baseline)
+    env.coupling = lambda targets: torch.full_like(env.stages.dof_targets, 0.25)
+    assert torch.equal(follow(given, baseline), torch.full_like(first, 0.25))
+    env.coupling = lambda targets: targets[:, :3]
+    with pytest.raises(ValueError, match="coupling"):
+        follow(given, baseline)
+    env.post_action_filters = []
+    env.coupling = lambda targets: torch.full_like(env.stages.dof_targets, targets.max().item())  # waits for a GPU
+    assert follow(given, baseline).unique().numel() == 1
 
 
 class Launches(TorchDispatchMode):

@@ -133,8 +133,14 @@ class Stages:
         may silently treat such a target as zero."""
         given = self.newest.sum(1)
         self.newest.nan_to_num_(0.0).clamp_(-1.0, 1.0)
+        baseline = check_shape("pre_action_rule", self.pre_action_rule(measured), self.targets.shape)
+        dof_targets = self.follow(given, baseline)
+        self.dof_targets.copy_(self.commands(dof_targets) if self.commands else dof_targets)
+
+    def follow(self, given: Tensor, baseline: Tensor) -> Tensor:
+        """The dof targets [N, D] that follow from the newest action, of which `given` [N] is the sum as it was given, and
+        from the pre-action rule's output [N, T]. It can be Fused."""
         shape, columns = self.targets.shape, self._columns
-        baseline = check_shape("pre_action_rule", self.pre_action_rule(measured), shape)
         previous = self.targets[:, columns], baseline[:, columns]
         targets = check_shape(
             "action_rule", self.action_rule(self.newest, *previous, self._policy_limits), self.newest.shape
@@ -146,11 +152,10 @@ class Stages:
             targets = check_shape(post_filter, post_filter(targets, self.targets, self.limits), shape)
         dof_targets = check_shape("coupling", self.coupling(targets), self.dof_targets.shape)
         drivable = finite(given, baseline, targets, dof_targets)
-        torch.logical_not(drivable, out=self.refused)
+        self.refused.copy_(~drivable)
         self.baseline.copy_(baseline)
         self.targets.copy_(targets)
-        dof_targets = torch.where(drivable.unsqueeze(1), dof_targets, self.dof_targets)
-        self.dof_targets.copy_(self.commands(dof_targets) if self.commands else dof_targets)
+        return torch.where(drivable.unsqueeze(1), dof_targets, self.dof_targets)
 
     def restart(self, mask: Tensor, targets: Tensor) -> None:
         """Resets the environments in `mask` [N]: no action yet, and `targets` [N, T] as if they had been in force for

@@ -181,8 +181,10 @@ class DexHandVecEnv(Task):
         self._observe = Captured(observe, graphs, compiles=compiles)
 
     def _fuse(self) -> None:
-        """Compiles what becomes of random numbers. (The first episodes have given memory to all that varies.)"""
-        parts = ((self._redraw, "apply"), (self.stages.commands, "carry"), (self._pushes, "wrench"))
+        """Compiles what becomes of random numbers and of actions. (The first episodes have given memory to all that
+        varies.)"""
+        drawn = ((self._redraw, "apply"), (self.stages.commands, "carry"), (self._pushes, "wrench"))
+        parts = (*drawn, (self.stages, "follow"), (self, "_write_starts"))
         for owner, name in parts if self._compiles else ():
             if owner:
                 setattr(owner, name, Fused(getattr(owner, name)))
@@ -287,6 +289,7 @@ class DexHandVecEnv(Task):
     def _begin_episodes(self, mask: Tensor) -> None:
         """Begins new episodes in the environments of `mask`."""
         self._beginning.copy_(mask)
+        self._place.discard_if_replaced(self.stages.coupling)
         self._place()
         self.sim.write_state(self._beginning)
 
@@ -326,15 +329,19 @@ class DexHandVecEnv(Task):
     def _place_starts(self) -> None:
         """Writes random starts of the environments in `_beginning` into the tensors; write_state() passes them on."""
         mask = self._beginning
-        column = mask.unsqueeze(1)
         self._redraw(self.vary(), mask)
         start = self.sample_start()
         check_start(start, self._start)
+        self._write_starts(start, mask)
+        if self._sensors:
+            self._sensors.draw_noise(self.generator, mask)
+
+    def _write_starts(self, start: Dict[str, Tensor], mask: Tensor) -> None:
+        """Writes `start` in the environments of `mask` [N]."""
+        column = mask.unsqueeze(1)
         for name, value in start.items():
             self._start[name].copy_(torch.where(column, value, self._start[name]))
         self.stages.restart(mask, self._start["hand"])
-        if self._sensors:
-            self._sensors.draw_noise(self.generator, mask)
         for buffer in (*self._instruments.timers.values(), self._episode_step, self._episode_return):
             buffer.masked_fill_(mask.view(-1, *[1] * (buffer.dim() - 1)), 0)
         dof_targets = self.stages.dof_targets
