@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dexhand_gym import find_task, tasks
 from dexhand_gym.envs import task_class
-from dexhand_gym.envs.config import Config, EnvConfig, default_sim
+from dexhand_gym.envs.config import Config, EnvConfig
 from dexhand_gym.envs.randomize_config import OF_TRAINING
 from dexhand_gym.fields import Annotated, Matching, Range, check, check_name
 from dexhand_gym.help_text import help_text
@@ -178,8 +178,7 @@ def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
     cls = task_class(find_task(task_name))
     for name in cls.train_defaults:
         check_name(f"task '{task_name}': train_defaults", name, [item.name for item in dataclasses.fields(PPOConfig)])
-    train = TrainConfig(**cls.train_defaults)
-    return RunConfig(sim=default_sim(cls), task=cls.config(), task_name=task_name, train=train)
+    return RunConfig(task=cls.config(), task_name=task_name, train=TrainConfig(**cls.train_defaults))
 
 
 def parse(argv: Sequence[str]) -> RunConfig:

@@ -131,17 +131,6 @@ def refused(line: str, capsys, *words: str) -> None:
         ("train_defaults = ['gamma']", ["Mine.train_defaults is a list"]),
         ("train_defaults = {'gama': 0.9}", ["train_defaults", "did you mean 'gamma'"]),
         ("train_defaults = {'checkpoint': 'pretrained'}", ["train_defaults: unknown name 'checkpoint'"]),
-        ("sim_defaults = ['solver.cone']", ["Mine.sim_defaults is a list"]),
-        (
-            "sim_defaults = {'solver.cones': 'elliptic'}",
-            ["Mine.sim_defaults: unknown name 'solver.cones'; did you mean 'solver.cone'"],
-        ),
-        (
-            "sim_defaults = {'solver.cone': 'eliptic'}",
-            ["sim.solver.cone: unknown name 'eliptic'; did you mean 'elliptic'"],
-        ),
-        ("sim_defaults = {'substeps': 0}", ["sim.substeps = 0"]),
-        ("sim_defaults = {'solver': 3}", ["sim.solver = 3"]),
         ("def scene(self):\n        return None", ["scene() returns a NoneType: allowed is a Scene"]),
     ],
 )

@@ -60,7 +60,6 @@ def check_class(cls: type, base: type) -> None:
         (task, "timers", text, lambda x: isinstance(x, str)),
         (task, "mirrors", "a pattern of signed places", is_pattern),
         (task, "train_defaults", "a value", lambda x: True),
-        (task, "sim_defaults", "a value", lambda x: True),
     ):
         where, entries = f"{owner.__name__}.{table}", getattr(owner, table)
         if not isinstance(entries, dict):

@@ -235,17 +235,6 @@ class Config:
             raise ValueError(f"sim.substeps * task.decimation = {steps}: allowed are at most 1000 physics steps")
 
 
-def default_sim(task: Any) -> SimConfig:
-    """The physics of a task's class: SimConfig's, but for what its `sim_defaults` say. Raises ValueError, one line with the
-    nearest name, for a name in there that SimConfig does not have."""
-    cfg = Config()
-    known = [name[len("sim.") :] for name in _fields(cfg) if name.startswith("sim.")]
-    for name, value in task.sim_defaults.items():
-        check_name(f"{task.__name__}.sim_defaults", name, known)
-        _assign(cfg, f"sim.{name}".split("."), value)
-    return cfg.sim
-
-
 def override(cfg: Config, fields: Dict[str, Any]) -> Config:
     """A copy of `cfg` with `fields` replaced, each by its full name ("task.episode_length") or its last part. A dict
     for a group of fields ("randomize") replaces some of them.

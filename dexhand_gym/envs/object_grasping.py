@@ -104,10 +104,9 @@ class ObjectGrasping(BoxGrasping):
         "object_points": lambda m, cfg: tables(m, cfg).points[m["box_which"]],
     }
     mirrors = {**BoxGrasping.mirrors, "object_points": VECTOR}  # of the mirrored object, which is another one
-    sim_defaults = {"solver.cone": "elliptic"}  # pyramids let go of what tapers (docs/objects.md)
     train_defaults = {
         **BoxGrasping.train_defaults,
-        "max_iterations": 860,
+        "max_iterations": 1500,
         "learning_rate": 5e-4,
         "lr_schedule": "adaptive_linear",
         "num_minibatches": 32,

@@ -37,7 +37,6 @@ class Task(VectorEnv):
     | `mirrors`                 | {observation: what a mirror makes of it} (mirror.py), for policies of the other hand |
     | `mastered(statistics)`    | by which a curriculum widens, a share: of the attempts those that succeed            |
     | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
-    | `sim_defaults`            | the same of physics, {"solver.cone": "elliptic"}                                     |
 
     Only `rewards` is required. The methods may read
 
@@ -58,7 +57,6 @@ class Task(VectorEnv):
     figures: ClassVar[Tuple[str, ...]] = ()
     mirrors: ClassVar[Dict[str, Any]] = HAND_MIRRORS
     train_defaults: ClassVar[Dict[str, Any]] = {}
-    sim_defaults: ClassVar[Dict[str, Any]] = {}
 
     cfg: Config
     hand: Hand
