@@ -31,6 +31,7 @@ from dexhand_gym.settings import (
     SHORT_NAMES,
     STARTING_POINTS,
     Settings,
+    all_types,
     apply,
     elements,
     flatten,
@@ -209,6 +210,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
         in_file = read_config(command_line["config"][0])
         with naming(f"config = '{command_line['config'][0]}'"):
             check(apply(cfg, {name: words for name, words in in_file.items() if name not in STARTING_POINTS}))
+    refuse_options_of_others(cfg, ours)
     ours.update(own_object(cfg, ours, command_line))
     theirs, cfg = cfg, apply(cfg, ours)
     if file:
@@ -226,6 +228,20 @@ def parse(argv: Sequence[str]) -> RunConfig:
                     f"train.{name} = {' '.join(value)} does nothing next to train.teacher: allowed is one of them"
                 )
     return cfg
+
+
+def refuse_options_of_others(cfg: RunConfig, ours: Settings) -> None:
+    """Raises ValueError, one line, for a setting that this task does not have, but one that comes with the package."""
+    for name in ours:
+        if name.startswith("task.") and not has_option(cfg, name):
+            own = [task for task, where in tasks().items() if where.startswith("dexhand_gym.")]
+            having = ", ".join(task for task in own if has_option(default_config(task), name))
+            if having:
+                raise ValueError(f"{name} is an option of {having} (--task), not of {cfg.task_name}")
+
+
+def has_option(cfg: RunConfig, name: str) -> bool:
+    return full_name(name) in map(full_name, all_types(cfg))
 
 
 def own_object(cfg: RunConfig, ours: Settings, command_line: Settings) -> Settings:
@@ -414,6 +430,11 @@ def train_config(given: Settings, start: Settings) -> Settings:
     names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
     name = config.get("env_name") or ""
+    of_run = start.get("task_name", [name])[0]
+    if "task_name" not in given and name in tasks() and of_run in tasks() and name != of_run:
+        raise ValueError(
+            f"params.config.env_name = {name!r}: the checkpoint is a policy of {of_run}, allowed is that, or say --task"
+        )
     if "task_name" not in given and name in tasks():
         settings["task_name"] = [name]
     elif name and not {"task_name"} & {*start, *given}:

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -51,15 +52,12 @@ def main() -> None:
     lines: List[str] = []
     played: Dict[str, List[Dict[str, Any]]] = {}
     try:
-        if args.episodes < 1:
-            raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
+        check_flags(args, others)
         flags = ["--test", "--task", "ObjectGrasping", "--checkpoint", args.checkpoint, *others]
         flags += ["--num-envs", str(args.episodes)]
         runs = {objects: configs.parse([*flags, "--task.objects", objects]) for objects in args.objects}
         for cfg in runs.values():
             load_set(cfg.task.objects, cfg.task.mesh_unit)  # a mistake in the last is told before the first is played
-        with open(f"{args.out}.md", "a", encoding="utf-8"):
-            pass  # a folder that is not there is told before the first episode, not after the last
         for objects, cfg in runs.items():
             played[objects] = play(cfg, args.episodes)
             told = [f"**{objects}**", "", *tables(played[objects])]
@@ -70,6 +68,20 @@ def main() -> None:
         draw(played, Path(f"{args.out}.png"))
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def check_flags(args: argparse.Namespace, others: List[str]) -> None:
+    """Raises ValueError, one line, for what would be told after the last episode, or passed over."""
+    if args.episodes < 1:
+        raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
+    folder = Path(args.out).resolve().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ValueError(f"--out {args.out}: {folder} is no folder that can be written to")
+    said = configs.read_command_line(others, configs.default_config("ObjectGrasping"))
+    for name, flag in {"env.num_envs": "--episodes", "task.objects": "--objects", "task_name": None}.items():
+        if name in said:
+            instead = f"{flag} says that here" if flag else "it is always ObjectGrasping here"
+            raise ValueError(f"{name} = {' '.join(said[name])}: {instead}, leave it out")
 
 
 def play(cfg: configs.RunConfig, episodes: int) -> List[Dict[str, Any]]:

@@ -91,6 +91,8 @@ def read(path: Path) -> Tuple[np.ndarray, np.ndarray]:
     try:
         loaded: Any = trimesh.load(path, force="mesh", process=False, skip_materials=True)
         vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
+        if not len(vertices):
+            raise ValueError("it has no faces, or is damaged")
         return vertices, np.asarray(loaded.faces, dtype=np.int64).reshape(-1, 3)
     except Exception as error:  # what a damaged file raises depends on its kind
         raise ValueError(f"mesh {str(path)!r}: not read, {' '.join(str(error).split())[:200]}") from None

@@ -58,7 +58,8 @@ SUFFIXES = (".obj", ".stl", ".ply")
 def load_set(names: str, scale: float = 1.0) -> Tuple[Object, ...]:
     """The objects of a set by its name, or of one family of it (`train:sphere`), or those of the meshes in a folder,
     whose units are metres, or `scale` metres: 0.001 for millimetres. Or those of several: `train,wedges`,
-    `train,path/to/folder`. A folder's objects have the names of their files, and mass and friction that Mesh has. Raises
+    `train,path/to/folder`. A folder's objects have the names of their files (with _ for
+    what is no letter or digit of ASCII), and mass and friction that Mesh has. Raises
     ValueError, one line."""
     each = parts(names)
     if scale != 1.0 and all(map(_is_set, each)):
@@ -190,7 +191,7 @@ def _in_folder(folder: str, scale: float) -> Tuple[Object, ...]:
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale = {scale}: allowed is a number more than 0, the metres in a unit of the files")
     try:
-        files = sorted(Path(folder, name) for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
+        files = sorted(Path(folder, name) for name in os.listdir(folder) if is_mesh(name))
     except NotADirectoryError:
         raise ValueError(f"task.objects = {shortened(repr(folder))} is a file: allowed is its folder") from None
     except (OSError, ValueError):
@@ -210,6 +211,11 @@ def _in_folder(folder: str, scale: float) -> Tuple[Object, ...]:
             f"{where}: {shortened(two)} are both {twice[0]!r}, allowed are names that differ in letters, digits, . _ -"
         )
     return things
+
+
+def is_mesh(name: str) -> bool:
+    """Whether a file of this name is meant: not a hidden one, as an archive of a Mac has them beside each."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def _from_file(where: str, file: Path, scale: float) -> Object:

@@ -165,6 +165,9 @@ def apply(cfg: T, settings: Settings) -> T:
             return tyro.cli(type(cfg), default=cfg, args=flags, config=(tyro.conf.FlagConversionOff,))
     except SystemExit:
         pass
+    if len(names) == 1 and types[names[0]] is str and len(settings[names[0]]) > 1:
+        value = shortened(repr(" ".join(settings[names[0]])))
+        raise ValueError(f"{names[0]} = {value}: allowed is one value, in quotes where it has a space in it")
     if len(names) == 1:
         raise refusal(names[0], " ".join(settings[names[0]]), types[names[0]])
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):

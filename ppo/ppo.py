@@ -868,10 +868,12 @@ def resume(path: str | Path, env: VectorEnv, agent: Agent, optimizer: Adam, prog
         log.info("a new training begins with the weights of %s, which holds a policy and no training", printable(path))
         return
     checkpoints.load_optimizer(optimizer, saved, path)
-    if cfg.lr_schedule == "fixed":  # the others go on from the file's rate
-        optimizer.param_groups[0]["lr"].fill_(cfg.learning_rate)
     checkpoints.sweep(Path(path).parent)
     progress.epoch, progress.frame = saved["epoch"], saved["frame"]
+    lr = optimizer.param_groups[0]["lr"]
+    if cfg.lr_schedule == "fixed":  # the others go on from the file's rate, as far as the schedule allows it
+        lr.fill_(cfg.learning_rate)
+    schedule_learning_rate(lr, lr.new_tensor(cfg.kl_threshold), lr.new_tensor(progress.epoch), cfg)
     progress.best_reward = float(saved["last_mean_rewards"])
     if progress.epoch >= cfg.max_iterations:
         raise ValueError(f"max_iterations = {cfg.max_iterations}: allowed is more than {path} has, {progress.epoch}")

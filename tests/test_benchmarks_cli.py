@@ -31,6 +31,23 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine
         ("learner.py --device cpu --num-envs 0", "error: --num-envs 0: allowed is 1 or more"),
         ("learner.py --device cpu --minibatches 8 0", "error: --minibatches 0: allowed is 1 or more"),
         ("objects.py --checkpoint latest --episodes 0", "error: --episodes 0: allowed is 1 or more"),
+        ("objects.py --checkpoint latest --out {tmp_path}/none/x", "error: --out "),
+        (
+            "objects.py --checkpoint pretrained --objects wedges --out {tmp_path}/x --task.objects train",
+            "error: task.objects = train: --objects says",
+        ),
+        (
+            "objects.py --checkpoint pretrained --out {tmp_path}/x num_envs=2",
+            "error: env.num_envs = 2: --episodes says",
+        ),
+        (
+            "objects.py --checkpoint pretrained --out {tmp_path}/x --task BoxGrasping",
+            "error: task_name = BoxGrasping: it is",
+        ),
+        (
+            "objects.py --checkpoint pretrained --out {tmp_path}/x --objects trian",
+            "error: task.objects: unknown name 'trian'",
+        ),
         ("robustness.py --checkpoint pretrained --episodes 0", "error: --episodes 0: allowed is 1 or more"),
         ("robustness.py --checkpoint pretrained --out /nowhere/x", "error: [Errno 2] No such file or directory"),
         (

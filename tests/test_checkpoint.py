@@ -17,7 +17,7 @@ import torch
 from gymnasium.spaces import Box
 from test_ppo import PointMass, config
 
-from ppo import checkpoint
+from ppo import checkpoint, ppo
 from ppo.checkpoint import CheckpointError
 from ppo.ppo import Agent, PPOConfig, make_optimizer, train
 
@@ -264,6 +264,25 @@ def test_a_fixed_rate_is_the_one_that_is_asked_for_though_the_file_has_another(t
         for run, n in (("a", 3), ("b", 4))
     ]
     assert rates == pytest.approx([1e-6, 2e-5])
+
+
+def test_a_rate_that_may_not_be_so_high_any_more_is_not_even_for_one_step(tmp_path, monkeypatch):
+    train(PointMass(), config(lr_schedule="adaptive", kl_threshold=1000.0, learning_rate=5e-4), tmp_path / "a")
+    path = last(tmp_path / "a", 3)
+    assert checkpoint.load(path)["optimizer"]["param_groups"][0]["lr"] > 5e-3
+    stepped, step = [], ppo.minibatch_step
+
+    def noted(agent, optimizer, *more):
+        stepped.append(optimizer.param_groups[0]["lr"].item())
+        return step(agent, optimizer, *more)
+
+    monkeypatch.setattr(ppo, "minibatch_step", noted)
+    for schedule in ("adaptive_linear", "linear"):
+        stepped.clear()
+        cfg = config(lr_schedule=schedule, kl_threshold=1000.0, learning_rate=5e-4, max_iterations=6)
+        train(PointMass(), cfg, tmp_path / schedule, checkpoint=path)
+        assert stepped[0] == pytest.approx(2.5e-4, rel=1e-2)  # three of six iterations are left
+        assert max(stepped) <= stepped[0]
 
 
 def test_resume_with_another_number_of_environments(tmp_path, caplog):

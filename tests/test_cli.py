@@ -291,6 +291,15 @@ MISTAKES = [
     ("--test maybe", "train.test = 'maybe': allowed is True, False"),
     ("--train.lr-schedule adaptve", "train.lr_schedule: unknown name 'adaptve'; did you mean 'adaptive'?"),
     ("--log-level loud", "train.log_level: unknown name 'loud'"),
+    (
+        "--task BoxGrasping --task.objects train",
+        "task.objects is an option of ObjectGrasping (--task), not of BoxGrasping",
+    ),
+    ("--task.goals any", "task.goals is an option of CubeReorientation (--task), not of BaseTask"),
+    (
+        "--task ObjectGrasping --task.objects train wedges",
+        "task.objects = 'train wedges': allowed is one value, in quotes",
+    ),
     ("--num-envs 4 --sim.dt 0.01 --train.tau a --seed 1", "train.tau = 'a': allowed is a number"),
     ("BoxGrasping", "'BoxGrasping' is not an option"),
     ("--num-envs 0", "env.num_envs = 0: allowed is a whole number, 1 to 1048576"),

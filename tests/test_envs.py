@@ -761,6 +761,9 @@ def test_a_closed_environment_says_so():
         ("action_rule", lambda a, *_: a[:1], r"action_rule returns a tensor \[1, 18\]: allowed is a tensor \[4, 18\]"),
         ("coupling", lambda targets: targets, r"coupling returns a tensor \[4, 18\]: allowed is a tensor \[4, 26\]"),
         ("coupling", lambda targets: 0.0, "coupling returns a float"),
+        ("coupling", lambda targets: np.zeros((4, 26), np.float32), "coupling returns a ndarray"),
+        ("action_rule", lambda a, *_: a.numpy(), "action_rule returns a ndarray"),
+        ("pre_action_rule", lambda m: m["start_hand"].numpy(), "pre_action_rule returns a ndarray"),
     ],
 )
 def test_a_stage_of_another_shape_is_named(stage, function, message):
@@ -768,6 +771,9 @@ def test_a_stage_of_another_shape_is_named(stage, function, message):
     setattr(env, stage, function)
     with pytest.raises(ValueError, match=message):
         env.step(torch.zeros(4, 18))
+    if stage == "coupling":  # which a start needs, too
+        with pytest.raises(ValueError, match=message):
+            env.reset(seed=0)
 
 
 def test_a_filter_of_another_shape_is_named():

@@ -310,6 +310,7 @@ def test_a_folder_of_meshes(folder):
     trimesh.creation.box((20, 40, 60)).export(folder / "box.stl")
     trimesh.creation.cylinder(10, 50).export(folder / "025 mug-a.ply")
     (folder / "readme.txt").write_text("no mesh")
+    (folder / "._box.stl").write_text("what a Mac puts beside it")
     things = load_set(str(folder), scale=0.001)
     assert [thing.name for thing in things] == ["mesh_025_mug_a", "box"]
     assert things[1].extents == pytest.approx((0.02, 0.04, 0.06), rel=1e-5)
@@ -327,6 +328,8 @@ def test_a_folder_of_meshes(folder):
         ("a.obj", "v 0 0 0\nv 1 0 1\nv 0 1 1\nv 1 1 2\nf 1 2 3\nf 2 3 4\n", "it is flat, allowed is a solid"),
         ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "it has 3 vertices, allowed are 4 or more"),
         ("a.ply", "no mesh", "not read"),
+        ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n", "it has no faces, or is damaged"),
+        ("a.stl", "solid a\nfacet normal 0 0", "mesh '.*a.stl'"),
         ("a.txt", "", "the folder has no mesh, allowed are .obj, .stl, .ply files"),
         (
             "a.obj",
@@ -339,7 +342,7 @@ def test_a_folder_of_meshes(folder):
             r"mesh 'a.obj' spans 8.5e-05 m, allowed is 0.001 to 1 m; its unit \(task.mesh_unit, scale\) is larger",
         ),
     ],
-    ids=["empty", "flat", "three", "no ply", "no mesh", "millimetres", "tiny"],
+    ids=["empty", "flat", "three", "no ply", "points", "cut", "no mesh", "millimetres", "tiny"],
 )
 def test_a_folder_that_is_none_is_one_line(folder, file, content, message):
     (folder / file).write_text(content)

@@ -247,6 +247,18 @@ def test_a_name_that_is_no_task(name):
     assert parse("--train-config a.yaml --task BoxGrasping").task_name == "BoxGrasping"
 
 
+def test_a_task_that_is_not_the_checkpoints():
+    write("a.yaml", sample(config__env_name="BaseTask"))
+    line = "--test --checkpoint pretrained --num-envs 64 --train-config a.yaml"
+    with pytest.raises(
+        ValueError, match="env_name = 'BaseTask': the checkpoint is a policy of BoxGrasping, allowed is that"
+    ):
+        parse(line)
+    assert parse(f"{line} --task BoxGrasping").task_name == "BoxGrasping"
+    write("a.yaml", sample(config__env_name="BoxGrasping"))
+    assert parse(line).task_name == "BoxGrasping"
+
+
 # --- A script of Isaac Gym's kind, with its import swapped ------------------------------------------------------------
 
 SCRIPT = '''

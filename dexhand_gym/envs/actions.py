@@ -164,7 +164,8 @@ class Stages:
         self.newest.masked_fill_(column, 0.0)
         for buffer in (self.targets, self.baseline):
             buffer.copy_(torch.where(column, targets, buffer))
-        dof_targets = torch.nan_to_num(self.coupling(self.targets), 0.0, 0.0, 0.0)
+        dof_targets = check_shape("coupling", self.coupling(self.targets), self.dof_targets.shape)
+        dof_targets = torch.nan_to_num(dof_targets, 0.0, 0.0, 0.0)
         if self.commands:
             dof_targets = self.commands.restart(mask, dof_targets)
         self.dof_targets.copy_(torch.where(column, dof_targets, self.dof_targets))

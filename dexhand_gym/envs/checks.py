@@ -152,7 +152,7 @@ def unchanged(what: str, measured: Dict[str, Tensor]) -> Iterator[None]:
 
 def check_shape(stage: Any, value: Any, shape: Tuple[int, ...]) -> Tensor:
     """Returns `value`, the output of a stage of the actions. Raises ValueError, one line, unless it has this shape."""
-    if getattr(value, "shape", None) != shape:
+    if not isinstance(value, Tensor) or value.shape != shape:
         name = stage if isinstance(stage, str) else getattr(stage, "__name__", type(stage).__name__)
         found = f"a tensor {numbers(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(f"{name} returns {found}: allowed is a tensor {numbers(shape)}")
