@@ -249,7 +249,8 @@ def test_a_name_that_is_no_task(name):
 
 def test_a_task_that_is_not_the_checkpoints():
     write("a.yaml", sample(config__env_name="BaseTask"))
-    line = "--test --checkpoint pretrained --num-envs 64 --train-config a.yaml"
+    shipped = Path(configs.__file__).parent / "dexhand_gym" / "pretrained" / "BoxGrasping" / "v0"
+    line = f"--test --checkpoint {shipped} --num-envs 64 --train-config a.yaml"
     with pytest.raises(
         ValueError, match="env_name = 'BaseTask': the checkpoint is a policy of BoxGrasping, allowed is that"
     ):
