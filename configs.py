@@ -232,16 +232,13 @@ def parse(argv: Sequence[str]) -> RunConfig:
 
 def refuse_options_of_others(cfg: RunConfig, ours: Settings) -> None:
     """Raises ValueError, one line, for a setting that this task does not have, but one that comes with the package."""
+    known = {full_name(name) for name in all_types(cfg)}
     for name in ours:
-        if name.startswith("task.") and not has_option(cfg, name):
+        if name.startswith("task.") and full_name(name) not in known:
             own = [task for task, where in tasks().items() if where.startswith("dexhand_gym.")]
-            having = ", ".join(task for task in own if has_option(default_config(task), name))
+            having = ", ".join(task for task in own if name in all_types(default_config(task)))
             if having:
                 raise ValueError(f"{name} is an option of {having} (--task), not of {cfg.task_name}")
-
-
-def has_option(cfg: RunConfig, name: str) -> bool:
-    return full_name(name) in map(full_name, all_types(cfg))
 
 
 def own_object(cfg: RunConfig, ours: Settings, command_line: Settings) -> Settings:
@@ -430,13 +427,11 @@ def train_config(given: Settings, start: Settings) -> Settings:
     names = {"env.num_envs": "num_actors", "env.device": "device", "train.experiment.name": "full_experiment_name"}
     settings = flatten({name: config[key] for name, key in names.items() if config.get(key) is not None})
     name = config.get("env_name") or ""
-    of_run = start.get("task_name", [name])[0]
-    if "task_name" not in given and name in tasks() and of_run in tasks() and name != of_run:
-        raise ValueError(
-            f"params.config.env_name = {name!r}: the checkpoint is a policy of {of_run}, allowed is that, or say --task"
-        )
     if "task_name" not in given and name in tasks():
         settings["task_name"] = [name]
+        if (of_run := start.get("task_name", [name])[0]) != name:
+            policy = f"the checkpoint is a policy of {of_run}, allowed is that, or say --task"
+            raise ValueError(f"params.config.env_name = {name!r}: {policy}")
     elif name and not {"task_name"} & {*start, *given}:
         check_name("params.config.env_name (or say --task)", name, tasks())
     settings.update(flatten({"train": fields}))

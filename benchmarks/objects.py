@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # train_ppo.py 
 import train_ppo  # noqa: F401, I001  sets variables that torch reads when it is loaded
 import configs
 import torch
+from benchmarks.output import check_out
 from dexhand_gym import tasks
 from dexhand_gym.antipodal import friction_needed
 from dexhand_gym.envs import make_vec_env
@@ -74,9 +74,7 @@ def check_flags(args: argparse.Namespace, others: List[str]) -> None:
     """Raises ValueError, one line, for what would be told after the last episode, or passed over."""
     if args.episodes < 1:
         raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
-    folder = Path(args.out).resolve().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ValueError(f"--out {args.out}: {folder} is no folder that can be written to")
+    check_out(args.out)
     said = configs.read_command_line(others, configs.default_config("ObjectGrasping"))
     for name, flag in {"env.num_envs": "--episodes", "task.objects": "--objects", "task_name": None}.items():
         if name in said:

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # train_ppo.py 
 import train_ppo  # noqa: F401, I001  sets variables that torch reads when it is loaded
 import configs
 import torch
+from benchmarks.output import check_out
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
 from dexhand_gym.envs.randomize_config import EVERYTHING, RandomizeConfig
@@ -86,8 +87,7 @@ def main() -> None:
         if args.episodes < 1:
             raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
         cfg = read_config(args.checkpoint, others)
-        with open(f"{args.out}.md", "a", encoding="utf-8"):
-            pass  # a folder that is not there is told before the first row, not after the last
+        check_out(args.out)
         lines = [f"| setting | {' | '.join(engines)} |", "|---|" + "---|" * len(engines)]
         print("\n".join(lines), flush=True)
         found: Dict[str, Dict[str, Any]] = {}

@@ -49,7 +49,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine
             "error: task.objects: unknown name 'trian'",
         ),
         ("robustness.py --checkpoint pretrained --episodes 0", "error: --episodes 0: allowed is 1 or more"),
-        ("robustness.py --checkpoint pretrained --out /nowhere/x", "error: [Errno 2] No such file or directory"),
+        ("robustness.py --checkpoint pretrained --out /nowhere/x", "error: --out /nowhere/x: /nowhere is no folder"),
         (
             "robustness.py --checkpoint pretrained --out {tmp_path}/x --task.randomize.box-mass 1 1",
             "error: --task.randomize.box-mass: not allowed, every row says it itself",
@@ -63,6 +63,16 @@ def test_a_mistake_is_one_line(line, message, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
+
+
+def test_a_policy_that_does_not_fit_leaves_nothing_behind(tmp_path):
+    shipped = BENCHMARKS.parent / "dexhand_gym" / "pretrained" / "BoxGrasping" / "v0"
+    line = f"--checkpoint {shipped} --objects wedges --episodes 2 --device cpu --out {tmp_path}/x"
+    command = [sys.executable, str(BENCHMARKS / "objects.py"), *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "does not fit" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("task", ["BoxGrasping", "ObjectGrasping", "CubeRotation"])

@@ -107,6 +107,7 @@ def test_a_stage_that_is_replaced_is_compiled_anew():
     env.post_action_filters = []
     env.coupling = lambda targets: torch.full_like(env.stages.dof_targets, targets.max().item())  # waits for a GPU
     assert follow(given, baseline).unique().numel() == 1
+    assert follow._function is not follow._plain, "it was compiled each time"
 
 
 class Launches(TorchDispatchMode):
