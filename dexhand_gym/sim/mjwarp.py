@@ -168,9 +168,9 @@ class WarpSimulator:
             self._physics_step(d)
         wp.launch(kernels.read_dofs, self._dof_state.shape[:2], inputs=[d.qpos, d.qvel], outputs=[self._dof_state])
         self._physics_step(d)
-        bodies = (self.num_envs, len(self.body_names))
         inputs = [d.xpos, d.xquat, d.cvel, d.subtree_com, self._tree_root]
-        wp.launch(kernels.read_bodies, bodies, inputs=inputs, outputs=[self._bodies, self._forces])
+        numbers = (self.num_envs, len(self.body_names), 16)
+        wp.launch(kernels.read_bodies, numbers, inputs=inputs, outputs=[self._bodies, self._forces])
         self._read(self._everywhere)
         mjw.contact_force(self._m, d, self._contacts, True, self._contact_force)
         forces = [d.nacon, d.contact.worldid, d.contact.geom, self._contact_force, self._geom_body]
@@ -181,9 +181,10 @@ class WarpSimulator:
         inputs = [self._waiting, self._dof_state, self._root_state]
         state = [d.qpos, d.qvel, d.ctrl, d.qacc_warmstart]
         wp.launch(kernels.load_rows, self.num_envs, inputs=inputs, outputs=state)
-        # Kinematics of the rows to write, one thread each: the engine's own takes forty launches over all rows.
+        # Kinematics of the rows to write, one thread each body: the engine's own takes forty launches over all rows.
         inputs = [self._waiting, d.qpos, d.qvel, *self._tree]
-        wp.launch(kernels.place_bodies, self.num_envs, inputs=inputs, outputs=[self._bodies, self._forces])
+        bodies = self._bodies.shape[:2]
+        wp.launch(kernels.place_bodies, bodies, inputs=inputs, outputs=[self._bodies, self._forces])
         self._read(self._waiting)
 
     def _read(self, wanted: wp.array) -> None:

@@ -24,18 +24,20 @@ def read_bodies(
     state: wp.array3d[float],
     force: wp.array3d[float],
 ):
-    world, i = wp.tid()
+    world, i, k = wp.tid()  # one thread each number, 13 of the state and 3 of the force: neighbours write side by side
     body = i + 1  # 0 is the world
-    x, q, v = xpos[world, body], xquat[world, body], cvel[world, body]  # q: w x y z; v: of the tree's centre of mass
-    angular = wp.spatial_top(v)
-    linear = wp.spatial_bottom(v) + wp.cross(angular, x - com[world, tree_root[body]])
-    for k in range(3):
-        state[world, i, k] = x[k]
-        state[world, i, 3 + k] = q[k + 1]
-        state[world, i, 7 + k] = linear[k]
-        state[world, i, 10 + k] = angular[k]
-        force[world, i, k] = 0.0
-    state[world, i, 6] = q[0]
+    if k < 3:
+        state[world, i, k] = xpos[world, body][k]
+    elif k < 7:
+        state[world, i, k] = xquat[world, body][(k - 2) % 4]  # from w x y z
+    elif k < 10:
+        v = cvel[world, body]  # of the tree's centre of mass
+        arm = xpos[world, body] - com[world, tree_root[body]]
+        state[world, i, k] = (wp.spatial_bottom(v) + wp.cross(wp.spatial_top(v), arm))[k - 7]
+    elif k < 13:
+        state[world, i, k] = cvel[world, body][k - 10]
+    else:
+        force[world, i, k - 13] = 0.0
 
 
 @wp.kernel
@@ -110,41 +112,42 @@ def place_bodies(
     state: wp.array3d[float],
     force: wp.array3d[float],
 ):
-    world = wp.tid()
+    world, body = wp.tid()
     if not waiting[world]:
         return
-    for body in range(state.shape[1]):
-        x, q = wp.transform_get_translation(offset[body]), wp.transform_get_rotation(offset[body])
-        v, w = wp.vec3(0.0), wp.vec3(0.0)
-        p = parent[body]
-        if p >= 0:
-            arm = wp.quat_rotate(
-                wp.quat(state[world, p, 3], state[world, p, 4], state[world, p, 5], state[world, p, 6]), x
-            )
-            q = wp.quat(state[world, p, 3], state[world, p, 4], state[world, p, 5], state[world, p, 6]) * q
-            x = wp.vec3(state[world, p, 0], state[world, p, 1], state[world, p, 2]) + arm
-            w = wp.vec3(state[world, p, 10], state[world, p, 11], state[world, p, 12])
-            v = wp.vec3(state[world, p, 7], state[world, p, 8], state[world, p, 9]) + wp.cross(w, arm)
-        kind, a, d = joint[body][0], joint[body][1], joint[body][2]
-        direction = wp.quat_rotate(q, axis[body])
+    # Pose and velocity of the body in its own frame, then in its parent's, and so on up to the world.
+    x, q = wp.vec3(0.0), wp.quat_identity()
+    v, w = wp.vec3(0.0), wp.vec3(0.0)
+    link = int(body)
+    while link >= 0:
+        kind, a, d = joint[link][0], joint[link][1], joint[link][2]
+        origin, turn = wp.transform_get_translation(offset[link]), wp.transform_get_rotation(offset[link])
+        linear, angular = wp.vec3(0.0), wp.vec3(0.0)
+        direction = wp.quat_rotate(turn, axis[link])
         if kind == wp.static(SLIDE):
-            x += direction * qpos[world, a]
-            v += direction * qvel[world, d] + wp.cross(w, direction * qpos[world, a])
+            origin += direction * qpos[world, a]
+            linear = direction * qvel[world, d]
         elif kind == wp.static(HINGE):
-            q = q * wp.quat_from_axis_angle(axis[body], qpos[world, a])
-            w += direction * qvel[world, d]
+            turn = turn * wp.quat_from_axis_angle(axis[link], qpos[world, a])
+            angular = direction * qvel[world, d]
         elif kind == wp.static(FREE):  # the angular velocity of a free joint is in body axes
-            x = wp.vec3(qpos[world, a], qpos[world, a + 1], qpos[world, a + 2])
-            q = wp.quat(qpos[world, a + 4], qpos[world, a + 5], qpos[world, a + 6], qpos[world, a + 3])
-            v = wp.vec3(qvel[world, d], qvel[world, d + 1], qvel[world, d + 2])
-            w = wp.quat_rotate(q, wp.vec3(qvel[world, d + 3], qvel[world, d + 4], qvel[world, d + 5]))
-        for k in range(3):
-            state[world, body, k] = x[k]
-            state[world, body, 3 + k] = q[k]
-            state[world, body, 7 + k] = v[k]
-            state[world, body, 10 + k] = w[k]
-            force[world, body, k] = 0.0
-        state[world, body, 6] = q[3]
+            origin = wp.vec3(qpos[world, a], qpos[world, a + 1], qpos[world, a + 2])
+            turn = wp.quat(qpos[world, a + 4], qpos[world, a + 5], qpos[world, a + 6], qpos[world, a + 3])
+            linear = wp.vec3(qvel[world, d], qvel[world, d + 1], qvel[world, d + 2])
+            angular = wp.quat_rotate(turn, wp.vec3(qvel[world, d + 3], qvel[world, d + 4], qvel[world, d + 5]))
+        arm = wp.quat_rotate(turn, x)
+        v = linear + wp.cross(angular, arm) + wp.quat_rotate(turn, v)
+        w = angular + wp.quat_rotate(turn, w)
+        x = origin + arm
+        q = turn * q
+        link = parent[link]
+    for k in range(3):
+        state[world, body, k] = x[k]
+        state[world, body, 3 + k] = q[k]
+        state[world, body, 7 + k] = v[k]
+        state[world, body, 10 + k] = w[k]
+        force[world, body, k] = 0.0
+    state[world, body, 6] = q[3]
 
 
 @wp.kernel
