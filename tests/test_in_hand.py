@@ -335,3 +335,14 @@ def test_a_policy_of_another_task_is_told(said, told, test, caplog):
     configs.parse(["--task", "CubeRotation", *test, "--checkpoint", "pretrained:v0", *said.split()])
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert [message.partition("config.yaml: ")[2] for message in warnings] == ([told] if told else [])
+
+
+@pytest.mark.parametrize("sizes", [None, (0.04, 0.06)])
+def test_a_start_is_one_graph_for_the_compiler(sizes):
+    """And with it a start is the same as without."""
+    env = make(8, randomize={"box_size": sizes})
+    share, jitter = env.uniform(0.0, 1.0, 1), env.uniform(-0.01, 0.01, env.hand.num_actions)
+    plain = env._lying(share, jitter)
+    compiled = torch.compile(env._lying, dynamic=False, fullgraph=True, backend="aot_eager")(share, jitter)
+    assert plain.keys() == compiled.keys() and all(torch.equal(plain[name], compiled[name]) for name in plain)
+    assert "_lying" in env.fusible

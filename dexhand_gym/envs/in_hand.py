@@ -149,6 +149,8 @@ class InHand(DexHandVecEnv):
         "separate": False,
     }
 
+    fusible = (*DexHandVecEnv.fusible, "_lying")
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         most = {"slide": 0.0, "turn": self.task.wrist_range}
@@ -191,11 +193,15 @@ class InHand(DexHandVecEnv):
 
     def sample_start(self) -> Dict[str, Tensor]:
         """An object that lies in the hand: of the next larger size that there are starts for."""
+        return self._lying(self.uniform(0.0, 1.0, 1), self.uniform(-0.01, 0.01, self.hand.num_actions))
+
+    def _lying(self, share: Tensor, jitter: Tensor) -> Dict[str, Tensor]:
+        """The start at this share of those that there are [N, 1] in [0, 1), and fingers beside it [N, T]."""
         sizes, counts, rows = self._starts
         size = (self.raw["object_size"] > sizes + 1e-6).sum(1).clamp(max=len(sizes) - 1)
-        which = (self.uniform(0.0, 1.0, 1)[:, 0] * counts[size]).floor().long()
+        which = (share[:, 0] * counts[size]).floor().long()
         targets, pose = rows[size, which].split((self.hand.num_actions, 7), 1)
-        targets = targets + self.uniform(-0.01, 0.01, self.hand.num_actions) * self._fingers
+        targets = targets + jitter * self._fingers
         return {"hand": targets.clamp(self.limits.lower, self.limits.upper), "object": pose}
 
     @staticmethod

@@ -65,6 +65,8 @@ class DexHandVecEnv(Task):
 
     metadata: Dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["human", "rgb_array"]}
     pre_action_rule, action_rule, post_action_filters, coupling = Stage(), Stage(), Stage(), Stage()
+    fusible: Tuple[str, ...] = ("_write_starts",)
+    """Names of methods of nothing but tensors, which draw no random numbers: they are compiled where that is possible."""
 
     def __init__(self, cfg: Config, seed: Optional[int] = None, render_mode: Optional[str] = None):
         """render_mode "rgb_array": render() returns pictures; "human": a window or a page shows the environments. Raises
@@ -184,7 +186,7 @@ class DexHandVecEnv(Task):
         """Compiles what becomes of random numbers and of actions. (The first episodes have given memory to all that
         varies.)"""
         drawn = ((self._redraw, "apply"), (self.stages.commands, "carry"), (self._pushes, "wrench"))
-        parts = (*drawn, (self.stages, "follow"), (self, "_write_starts"))
+        parts = (*drawn, (self.stages, "follow"), *((self, name) for name in self.fusible))
         for owner, name in parts if self._compiles else ():
             if owner:
                 setattr(owner, name, Fused(getattr(owner, name)))
