@@ -58,9 +58,8 @@ SUFFIXES = (".obj", ".stl", ".ply")
 def load_set(names: str, scale: float = 1.0) -> Tuple[Object, ...]:
     """The objects of a set by its name, or of one family of it (`train:sphere`), or those of the meshes in a folder,
     whose units are metres, or `scale` metres: 0.001 for millimetres. Or those of several: `train,wedges`,
-    `train,path/to/folder`. A folder's objects have the names of their files (with _ for
-    what is no letter or digit of ASCII), and mass and friction that Mesh has. Raises
-    ValueError, one line."""
+    `train,path/to/folder`. A folder's objects have the names of their files (with _ for what is no letter or digit of
+    ASCII), and mass and friction that Mesh has. Raises ValueError, one line."""
     each = parts(names)
     if scale != 1.0 and all(map(_is_set, each)):
         raise ValueError(
