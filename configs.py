@@ -154,7 +154,6 @@ LEARNING = tuple(
     if item.name not in ("name", "save_frequency", "keep_checkpoints", "log_interval", "compile", "cuda_graphs")
 )
 """Settings that the results of a training depend on."""
-TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand", "env.self_collision")
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "train_headless": {"num_envs": 8192, "render": False, "env.compile": True, "train.compile": True},
@@ -389,7 +388,7 @@ def settings_of_run(given: Settings) -> Tuple[Optional[Path], Settings]:
         taught = printable(" ".join(settings["train.teacher"]))
         log.warning("%s: its policy imitated %s (--train.teacher), from here on it learns from rewards", file, taught)
     along = (*NETWORK, *LEARNING) if goes_on else NETWORK
-    settings = {name: words for name, words in settings.items() if name.startswith(TASK) or name in along}
+    settings = {name: words for name, words in settings.items() if name.startswith(workspace.TASK) or name in along}
     settings.pop("sim.threads", None)
     if goes_on:
         with contextlib.suppress(checkpoints.CheckpointError):  # reported when it is loaded for use

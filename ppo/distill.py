@@ -29,7 +29,7 @@ SAME = ("task_name", "env.hand", "task.control_mode", "task.policy_controls_base
 SAME += ("task.max_linear_velocity", "task.max_angular_velocity", "task.max_finger_velocity", "task.wrist_range")
 SAME += ("sim.dt", "task.decimation", "task.axis", "task.goals")
 """Settings in which teacher and student agree: what an action does, and what is wanted."""
-NOT_LEARNED_BY = ("entropy_coef", "bounds_loss_coef", "normalize_advantage")
+NOT_LEARNED_BY = ("entropy_coef", "schedule_entropy", "bounds_loss_coef", "normalize_advantage")
 """Fields of PPOConfig that say nothing to a student (e_clip does: its critic clips by it)."""
 ENTROPY = 0.5 + 0.5 * math.log(2 * math.pi)
 """Of a normal distribution with deviation 1."""
@@ -77,7 +77,9 @@ def imitation(path: str | Path, env: Any) -> Callable[..., tuple[Tensor, Tensor]
             f"train.teacher = {str(path)!r}: it sees {teacher.obs_size} numbers, its task.policy_observation_keys are {width}"
         )
 
-    def imitation_loss(agent: Agent, batch: Batch, moments: Moments | None, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
+    def imitation_loss(
+        agent: Agent, batch: Batch, moments: Moments | None, _: Tensor, cfg: PPOConfig
+    ) -> tuple[Tensor, Tensor]:
         """The loss of the M rows of `batch`, and LOSSES as a tensor, of which a_loss is the mean squared difference of an
         action."""
         if moments is not None:

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "selu": nn.SELU, "tanh": nn.Tanh, "swish": nn.SiLU, "gelu": nn.GELU}
 LOSSES = ("a_loss", "c_loss", "entropy", "b_loss", "kl")  # what a minibatch reports, in this order
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
+MIN_ENTROPY_COEF = 1e-4  # of a scheduled one, in rl_games, too
 SOFT_BOUND = 1.1  # means of actions beyond this are pulled back by the bounds loss
 GAMES_TO_TRACK = 100  # finished episodes in the moving averages of reward and length
 EPISODES_TO_TRACK = 1000  # ... and in that of success: a hundred cannot tell 98 % from 99 %
@@ -112,6 +113,8 @@ class PPOConfig:
     """Weight of the value loss (which also carries a factor 0.5)."""
     entropy_coef: Annotated[float, Range(-1000, 1000)] = 0.0
     """Weight of the entropy bonus; below 0 it penalises exploration, so that the mean action learns to do without."""
+    schedule_entropy: bool = False
+    """The weight of the entropy bonus falls linearly, to 1e-4 at max_iterations (rl_games: of linear rates only)."""
     bounds_loss_coef: Annotated[float, Range(0, 1e6)] = 1e-4
     """Weight of the penalty on mean actions."""
     bound_loss_type: Literal["bound", "regularisation"] = "bound"
@@ -539,8 +542,10 @@ Moments = Tuple[int, Tensor, Tensor]
 """Number, means and variances of a minibatch's observations; without cfg.normalize_input there are none."""
 
 
-def minibatch_loss(agent: Agent, batch: Batch, moments: Moments | None, cfg: PPOConfig) -> tuple[Tensor, Tensor]:
-    """The loss of the M rows of `batch`, and LOSSES as a tensor."""
+def minibatch_loss(
+    agent: Agent, batch: Batch, moments: Moments | None, entropy_coef: Tensor, cfg: PPOConfig
+) -> tuple[Tensor, Tensor]:
+    """The loss of the M rows of `batch`, and LOSSES as a tensor. `entropy_coef` [] is today's, cfg has the first."""
     if moments is not None:
         agent.update_statistics(*moments)  # before use, so the ratio is not quite 1 even in the first minibatch
     with torch.autocast(batch.obs.device.type, torch.bfloat16, enabled=cfg.mixed_precision and batch.obs.is_cuda):
@@ -555,7 +560,7 @@ def minibatch_loss(agent: Agent, batch: Batch, moments: Moments | None, cfg: PPO
     entropy = (0.5 + 0.5 * math.log(2 * math.pi) + logstd).sum(-1).mean()
     beyond = mu if cfg.bound_loss_type == "regularisation" else (mu.abs() - SOFT_BOUND).clamp(min=0.0)
     b_loss = (beyond**2).sum(-1).mean()
-    loss = a_loss + 0.5 * cfg.critic_coef * c_loss - cfg.entropy_coef * entropy + cfg.bounds_loss_coef * b_loss
+    loss = a_loss + 0.5 * cfg.critic_coef * c_loss - entropy_coef * entropy + cfg.bounds_loss_coef * b_loss
     return loss, torch.stack((a_loss, c_loss, entropy, b_loss, moved(batch, mu, logstd))).detach()
 
 
@@ -584,12 +589,13 @@ def minibatch_step(
     optimizer: Adam,
     batch: Batch,
     moments: Moments | None,
+    entropy_coef: Tensor,
     cfg: PPOConfig,
     loss_of: Callable = minibatch_loss,
 ) -> Tensor:
     """One optimizer step on the M rows of `batch` (on those of all ranks); returns LOSSES as a tensor. Shapes and
     addresses never change."""
-    loss, losses = loss_of(agent, batch, moments, cfg)
+    loss, losses = loss_of(agent, batch, moments, entropy_coef, cfg)
     optimizer.zero_grad()
     loss.backward()
     distributed.average([losses, *(p.grad for p in agent.parameters() if p.grad is not None)])
@@ -610,6 +616,12 @@ def schedule_learning_rate(lr: Tensor, kl: Tensor, iteration: Tensor, cfg: PPOCo
     lr.copy_(rates[cfg.lr_schedule])
 
 
+def scheduled_entropy_coef(iteration: Tensor, cfg: PPOConfig) -> Tensor:
+    """The weight of the entropy bonus [] after `iteration` []."""
+    first, last = cfg.entropy_coef, MIN_ENTROPY_COEF if cfg.schedule_entropy else cfg.entropy_coef
+    return last + (first - last) * (1.0 - iteration / cfg.max_iterations)
+
+
 def update(
     agent: Agent,
     optimizer: Adam,
@@ -627,13 +639,16 @@ def update(
     # Its observations stay the same: their statistics are added in every mini-epoch but computed once.
     moments = [distributed.moments(x.obs, cfg.sync_statistics) if cfg.normalize_input else None for x in minibatches]
     losses = batch.obs.new_empty(cfg.mini_epochs, cfg.num_minibatches, len(LOSSES))
+    entropy_coef = scheduled_entropy_coef(iteration - 1.0, cfg)  # as the rate: the schedule acts after a minibatch
     for mini_epoch in losses:
         for minibatch, of_it, result in zip(minibatches, moments, mini_epoch):
-            result.copy_(minibatch_step(agent, optimizer, minibatch, of_it, cfg, loss_of))
+            result.copy_(minibatch_step(agent, optimizer, minibatch, of_it, entropy_coef, cfg, loss_of))
             if cfg.schedule_type == "legacy":
                 schedule_learning_rate(lr, result[LOSSES.index("kl")], iteration, cfg)
+                entropy_coef = scheduled_entropy_coef(iteration, cfg)
         if cfg.schedule_type == "standard":
             schedule_learning_rate(lr, mini_epoch[:, LOSSES.index("kl")].mean(), iteration, cfg)
+            entropy_coef = scheduled_entropy_coef(iteration, cfg)
     return losses.mean((0, 1))
 
 
@@ -950,8 +965,15 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
 
 def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Progress, cfg: PPOConfig) -> None:
     """Copies the best policy of the resumed training, because it may never be beaten. If it is lost, or from a later
-    iteration than the resumed one, the next policy is the best so far."""
+    iteration than the resumed one, the next policy is the best so far; and if the task has changed since then, or its
+    physics: what succeeded there says nothing here."""
     if progress.best_reward == -1e9:
+        return
+    changed = distributed.gather(workspace.another_task(folder.parent, workspace.run_of(checkpoint)))[0]
+    if changed:
+        log.info("%s is not what it was: the best policy so far is no longer the best", changed)
+        progress.best_reward, progress.best_success, progress.success = -1e9, 0.0, 0.0
+        progress.games = progress.episodes = 0  # so that the means forget, too
         return
     there = False
     with suppress(checkpoints.CheckpointError):

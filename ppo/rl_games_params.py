@@ -43,6 +43,7 @@ DEFAULTS: Dict[str, Any] = {
     "config.clip_value": NEEDED,
     "config.critic_coef": NEEDED,
     "config.entropy_coef": NEEDED,
+    "config.schedule_entropy": False,
     "config.bounds_loss_coef": NEEDED,
     "config.bound_loss_type": "bound",
     "config.truncate_grads": False,
@@ -87,7 +88,6 @@ FIXED: Dict[str, Tuple[Any, ...]] = {
     "config.self_play_config": (None,),
     "config.population_based_training": (False,),
     "config.use_action_masks": (False,),
-    "config.schedule_entropy": (False,),
     "config.freeze_critic": (False,),
     "config.epochs_between_resets": (0,),
     "config.max_steps": (-1,),
@@ -254,6 +254,7 @@ def ppo_fields(params: Dict[str, Any]) -> Dict[str, Any]:
 
     known = schedule == "adaptive" or (schedule == "linear" and given.get("config.max_epochs", -1) != -1)
     fields["lr_schedule"] = schedule if known else "fixed"  # without max_epochs rl_games' linear rate never falls
+    fields["schedule_entropy"] = fields["schedule_entropy"] and fields["lr_schedule"] == "linear"
     fields["value_bootstrap"] = "rl_games" if given.get("config.value_bootstrap", True) else "none"
     return fields
 

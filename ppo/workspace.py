@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from . import strict_yaml
 from .text import printable
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 RUN = re.compile(r"[^.].*_(?P<kind>train|test)_(?P<time>\d{8}_\d{6})(?:_(?P<number>\d+))?")
 PERIODIC = re.compile(r"last_(?P<name>.*[^_])_?ep_?(?P<epoch>\d+)(_?rew.*)?\.pth")  # rl_games' older ones lack some _
 KINDS = {"latest_train": "training", "latest_test": "test"}
+TASK = ("task_name", "task.", "sim.", "env.object.", "env.hand", "env.self_collision")
+"""Beginnings of the settings that say what is learned."""
+SPEED = ("sim.threads", "sim.warp.")
+"""... and of those among them that say how fast."""
 
 
 def check_run_name(name: str) -> None:
@@ -229,6 +234,19 @@ def best_beside(checkpoint: Path) -> Path:
 def run_of(checkpoint: Path) -> Path:
     """The folder of the run that a checkpoint is in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "nn" else checkpoint.parent
+
+
+def another_task(ours: Path, theirs: Path) -> Optional[str]:
+    """The first setting of the task or of its physics in which two runs differ, by what both config.yaml say."""
+    settings = []
+    for run in (ours, theirs):
+        try:
+            settings.append(flatten(strict_yaml.read(run / "config.yaml", "config", words=True)))
+        except (OSError, ValueError):
+            return None
+    both = settings[0].keys() & settings[1].keys()
+    names = sorted(name for name in both if name.startswith(TASK) and not name.startswith(SPEED))
+    return next((name for name in names if settings[0][name] != settings[1][name]), None)
 
 
 def flatten(tree: Dict[str, Any], prefix: str = "") -> Dict[str, Any]:

@@ -540,6 +540,40 @@ def test_a_training_that_goes_on_takes_its_best_policy_along(tmp_path):
         assert own["epoch"] == 4 and own["last_mean_rewards"] < 19.5, "the best of its own iterations"
 
 
+@pytest.mark.parametrize(
+    ("now", "changed"),
+    [
+        ("task_name: A\nsim: {dt: 0.01, threads: 8, warp: {njmax: 9}}\ntask: {reward: 1}\nenv: {num_envs: 9}", None),
+        ("sim: {dt: 0.02}\ntask: {reward: 1}", "sim.dt"),
+        ("sim: {dt: 0.02}\ntask: {reward: 2}", "sim.dt"),  # the first of two
+        ("task: {reward: 2}", "task.reward"),
+        ("task_name: B", "task_name"),
+        ("task: {news: 2}", None),  # of a later version: nothing is known of it
+        ("not yaml: [", None),
+    ],
+)
+def test_the_best_of_another_task_is_not_the_best_here(tmp_path, caplog, now, changed):
+    """A policy that succeeds where it is easy was kept for ever, though it fails here."""
+    caplog.set_level("INFO")
+    before = "task_name: A\nsim: {dt: 0.01, threads: 2, warp: {njmax: 5}}\ntask: {reward: 1}\nenv: {num_envs: 8}"
+    for run, text in (("a", before), ("b", now)):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.yaml").write_text(text)
+    train(PointMass(), config(), tmp_path / "a")
+    path = last(tmp_path / "a", 3)
+    saved = checkpoint.load(path)
+    saved["last_mean_rewards"] = 19.5  # more than anybody can earn
+    saved["ppo_state"]["means"] = [1e6, 5.0, 100]
+    saved["ppo_state"]["success"] = [0.8, 1000, 0.9]
+    torch.save(saved, path)
+    metrics = train(PointMass(), config(max_iterations=4), tmp_path / "b", checkpoint=path)
+    best = checkpoint.load(tmp_path / "b" / "nn" / "policy.pth")
+    lines = [line for line in caplog.messages if "no longer the best" in line]
+    assert lines == ([f"{changed} is not what it was: the best policy so far is no longer the best"] if changed else [])
+    assert best["epoch"] == (4 if changed else 3)
+    assert (metrics["reward"] < 20) == bool(changed), "the mean stands for the episodes of this task alone"
+
+
 def test_a_policy_alone_begins_a_training(tmp_path, caplog):
     caplog.set_level("INFO")
     train(PointMass(), config(), tmp_path / "a")

@@ -98,6 +98,15 @@ VARIANTS = [
     {"minibatch_size": 16, "mini_epochs": 2, "units": [16]},
     {"normalize_input": False, "normalize_value": False, "normalize_advantage": False, "truncate_grads": False},
     {"lr_schedule": "linear", "max_epochs": 7, "weight_decay": 0.01, "bound_loss_type": "regularisation"},
+    {
+        "lr_schedule": "linear",
+        "max_epochs": 3,
+        "schedule_entropy": True,
+        "entropy_coef": 0.5,
+        "schedule_type": "legacy",
+    },
+    {"lr_schedule": "linear", "max_epochs": 3, "schedule_entropy": True, "entropy_coef": 0.5},
+    {"schedule_entropy": True, "entropy_coef": 0.5},  # rl_games' adaptive rate leaves it as it is
     {"lr_schedule": None, "value_bootstrap": False, "reward_shaper": {}, "mixed_precision": True},  # no GPU: as without
 ]
 

@@ -29,6 +29,7 @@ from ppo.ppo import (
     rollout,
     rows,
     schedule_learning_rate,
+    scheduled_entropy_coef,
     track_finished_episodes,
     train,
     update,
@@ -164,6 +165,17 @@ def test_linear_and_fixed_learning_rate():
 
 
 @pytest.mark.parametrize(
+    "scheduled, iteration, expected",
+    [(True, 0, 1.1e-3), (True, 4, 0.7e-3), (True, 10, 1e-4), (False, 0, 1.1e-3), (False, 10, 1.1e-3)],
+)
+def test_weight_of_the_entropy_bonus(scheduled, iteration, expected):
+    cfg = PPOConfig(
+        entropy_coef=1.1e-3, schedule_entropy=scheduled, max_iterations=10
+    )  # falls by 1e-3, to rl_games' 1e-4
+    assert scheduled_entropy_coef(torch.tensor(float(iteration)), cfg).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     "lr, kl, expected",
     [
         (4e-4, 0.0201, 4e-4 / 1.5),  # slower, and below the linear rate of 0.6e-3
@@ -251,17 +263,17 @@ def test_rollout_keeps_actions_unclipped_and_rows_in_order_of_environments():
 
 
 def test_minibatch_step_measures_kl_before_the_step_and_moves_the_reference():
-    cfg = config(normalize_input=False, learning_rate=0.1)
+    cfg, no_bonus = config(normalize_input=False, learning_rate=0.1), torch.tensor(0.0)
     agent, store, last_value, _ = collect(cfg, PointMass())
     batch = make_batch(agent, store, last_value, cfg)
     behaviour = batch.mu.clone()
     optimizer = make_optimizer(agent, cfg)
     # Nothing has moved yet: KL is 0 but for rl_games' 1e-5, see test_policy_kl; 2 actions of 5e-6 each.
-    assert minibatch_step(agent, optimizer, batch, None, cfg)[4].item() == pytest.approx(1e-5, abs=2e-6)
+    assert minibatch_step(agent, optimizer, batch, None, no_bonus, cfg)[4].item() == pytest.approx(1e-5, abs=2e-6)
     torch.testing.assert_close(batch.mu, behaviour)
     assert torch.all(batch.sigma == 1)
     moved = agent(batch.obs)[0].detach()
-    assert minibatch_step(agent, optimizer, batch, None, cfg)[4].item() > 1e-3
+    assert minibatch_step(agent, optimizer, batch, None, no_bonus, cfg)[4].item() > 1e-3
     torch.testing.assert_close(batch.mu, moved)
     assert not torch.allclose(moved, behaviour)
 
