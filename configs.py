@@ -7,6 +7,7 @@ applied to a RunConfig.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import logging
@@ -178,7 +179,8 @@ def default_config(task_name: str = RunConfig.task_name) -> RunConfig:
     cls = task_class(find_task(task_name))
     for name in cls.train_defaults:
         check_name(f"task '{task_name}': train_defaults", name, [item.name for item in dataclasses.fields(PPOConfig)])
-    return RunConfig(task=cls.config(), task_name=task_name, train=TrainConfig(**cls.train_defaults))
+    sim, train = copy.deepcopy(PHYSICS[cls.physics]), TrainConfig(**cls.train_defaults)
+    return RunConfig(sim=sim, task=cls.config(), task_name=task_name, train=train)
 
 
 def parse(argv: Sequence[str]) -> RunConfig:

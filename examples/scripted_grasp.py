@@ -1,6 +1,6 @@
 """A grasp from a script, no learning and no feedback: the pre-action rule moves the hand through four poses.
 
-    python examples/scripted_grasp.py --num-envs 256 [--physics default|fast|accurate|all]
+    python examples/scripted_grasp.py --num-envs 256 [--physics default|fast|cones|accurate|all]
     python examples/scripted_grasp.py --picture grasp.png
 
 Shows that BoxGrasping can be solved blind, and how to take control of the hand without a policy: both policy_controls

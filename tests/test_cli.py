@@ -84,6 +84,9 @@ def value(cfg: RunConfig, name: str):
         ("checkpoint=null", {"train.checkpoint": None}),
         ("--train.lr-schedule fixed", {"train.lr_schedule": "fixed"}),
         ("--physics fast", {"sim": PHYSICS["fast"]}),
+        ("--task ObjectGrasping", {"sim": PHYSICS["cones"]}),  # a task may have its own
+        ("--task ObjectGrasping --sim.substeps 3", {"sim.substeps": 3, "sim.solver.cone": "elliptic"}),
+        ("--task ObjectGrasping --physics default", {"sim": PHYSICS["default"]}),
         ("--render", {"env.render": True}),
         ("--render False env.recordVideo=true", {"env.render": False, "env.record_video": True}),
         ("env.render=null", {"env.render": None}),
@@ -278,7 +281,7 @@ MISTAKES = [
         "--task BoxGraspng",
         "task: unknown name 'BoxGraspng'; did you mean 'BoxGrasping'? Allowed: BaseTask, BoxGrasping",
     ),
-    ("--physics fst", "physics: unknown name 'fst'; did you mean 'fast'? Allowed: default, fast, accurate"),
+    ("--physics fst", "physics: unknown name 'fst'; did you mean 'fast'? Allowed: default, fast, cones, accurate"),
     ("config=tran_headless", "unknown name 'tran_headless'; did you mean 'train_headless'?"),
     ("--config no.yaml", "config = 'no.yaml': No such file"),
     ("--physics", "physics = '': allowed is one value"),

@@ -128,6 +128,11 @@ def refused(line: str, capsys, *words: str) -> None:
         ("timers = ['contact_binary']", ["Mine.timers is a list"]),
         ("remembered = 'hand_vel'", ["Mine.remembered = 'hand_vel': allowed is a tuple"]),
         ("remembered = (3,)", ["Mine.remembered = (3,)"]),
+        (
+            "physics = 'cone'",
+            ["Mine.physics: unknown name 'cone'; did you mean 'cones'? Allowed: default, fast, cones"],
+        ),
+        ("physics = ['cones']", ["Mine.physics: unknown name ['cones']"]),
         ("train_defaults = ['gamma']", ["Mine.train_defaults is a list"]),
         ("train_defaults = {'gama': 0.9}", ["train_defaults", "did you mean 'gamma'"]),
         ("train_defaults = {'checkpoint': 'pretrained'}", ["train_defaults: unknown name 'checkpoint'"]),

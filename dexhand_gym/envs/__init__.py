@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from typing import Any, Optional, Type
 
 from dexhand_gym.envs.config import Config, override
 from dexhand_gym.fields import check_name, shortened
-from dexhand_gym.sim import import_isaacgym
+from dexhand_gym.sim import PHYSICS, import_isaacgym
 
 
 def task_class(entry: str) -> Type:
@@ -50,7 +51,7 @@ def make_vec_env(
     given = cfg.env.backend if cfg else "auto"
     import_isaacgym(fields.get("backend", fields.get("env.backend", given)))  # before the task's module imports torch
     cls = task_class(task)
-    cfg = cfg or Config(task=cls.config())
+    cfg = cfg or Config(sim=copy.deepcopy(PHYSICS[cls.physics]), task=cls.config())
     shown = {"render_mode": render_mode} if render_mode else {}
     return cls(override(cfg, {"env.num_envs": num_envs, **fields}), seed=seed, **shown)
 

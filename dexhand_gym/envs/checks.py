@@ -23,7 +23,7 @@ from dexhand_gym.envs.quantities import RAW
 from dexhand_gym.envs.randomize_config import OF_TRAINING, RandomizeConfig
 from dexhand_gym.fields import check, check_name, checked, shortened
 from dexhand_gym.objects import Object
-from dexhand_gym.sim import Scene
+from dexhand_gym.sim import PHYSICS, Scene
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ def check_class(cls: type, base: type) -> None:
         for name, value in entries.items():
             if not isinstance(name, str) or not fits(value):
                 raise ValueError(f"{where}[{name!r}] = {shortened(repr(value))}: allowed is {what} for each name")
+    check_name(f"{cls.__name__}.physics", task.physics, PHYSICS)
     for table in ("remembered", "figures"):
         names = getattr(task, table)
         if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):

@@ -36,6 +36,7 @@ class Task(VectorEnv):
     | `figures`                 | quantities [N] whose value at the end of an episode is told: tests, TensorBoard      |
     | `mirrors`                 | {observation: what a mirror makes of it} (mirror.py), for policies of the other hand |
     | `mastered(statistics)`    | by which a curriculum widens, a share: of the attempts those that succeed            |
+    | `physics`                 | the name of its physics, one of PHYSICS, where --physics says no other               |
     | `train_defaults`          | PPO's settings where they differ from its own, {name: value}; subclasses inherit it  |
 
     Only `rewards` is required. The methods may read
@@ -56,6 +57,7 @@ class Task(VectorEnv):
     remembered: ClassVar[Tuple[str, ...]] = ()
     figures: ClassVar[Tuple[str, ...]] = ()
     mirrors: ClassVar[Dict[str, Any]] = HAND_MIRRORS
+    physics: ClassVar[str] = "default"
     train_defaults: ClassVar[Dict[str, Any]] = {}
 
     cfg: Config

@@ -118,6 +118,7 @@ PHYSICS: Dict[str, SimConfig] = {
             contact_pairs=256,
         ),
     ),
+    "cones": SimConfig(substeps=2, solver=SolverConfig(cone="elliptic")),
     "accurate": SimConfig(
         substeps=8,
         solver=SolverConfig(iterations=20, ls_iterations=50, cone="elliptic"),

@@ -169,8 +169,7 @@ class WarpSimulator:
         wp.launch(kernels.read_dofs, self._dof_state.shape[:2], inputs=[d.qpos, d.qvel], outputs=[self._dof_state])
         self._physics_step(d)
         inputs = [d.xpos, d.xquat, d.cvel, d.subtree_com, self._tree_root]
-        numbers = (self.num_envs, len(self.body_names), 13 + 3)
-        wp.launch(kernels.read_bodies, numbers, inputs=inputs, outputs=[self._bodies, self._forces])
+        wp.launch(kernels.read_bodies, self._bodies.shape[:2], inputs=inputs, outputs=[self._bodies, self._forces])
         self._read(self._everywhere)
         mjw.contact_force(self._m, d, self._contacts, True, self._contact_force)
         forces = [d.nacon, d.contact.worldid, d.contact.geom, self._contact_force, self._geom_body]

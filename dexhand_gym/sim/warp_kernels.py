@@ -24,20 +24,18 @@ def read_bodies(
     state: wp.array3d[float],
     force: wp.array3d[float],
 ):
-    world, i, k = wp.tid()  # one thread each number, 13 of the state and 3 of the force: neighbours write side by side
+    world, i = wp.tid()
     body = i + 1  # 0 is the world
-    if k < 3:
-        state[world, i, k] = xpos[world, body][k]
-    elif k < 7:
-        state[world, i, k] = xquat[world, body][(k - 2) % 4]  # from w x y z
-    elif k < 10:
-        v = cvel[world, body]  # of the tree's centre of mass
-        arm = xpos[world, body] - com[world, tree_root[body]]
-        state[world, i, k] = (wp.spatial_bottom(v) + wp.cross(wp.spatial_top(v), arm))[k - 7]
-    elif k < 13:
-        state[world, i, k] = cvel[world, body][k - 10]
-    else:
-        force[world, i, k - 13] = 0.0
+    x, q, v = xpos[world, body], xquat[world, body], cvel[world, body]  # q: w x y z; v: of the tree's centre of mass
+    angular = wp.spatial_top(v)
+    linear = wp.spatial_bottom(v) + wp.cross(angular, x - com[world, tree_root[body]])
+    for k in range(3):
+        state[world, i, k] = x[k]
+        state[world, i, 3 + k] = q[k + 1]
+        state[world, i, 7 + k] = linear[k]
+        state[world, i, 10 + k] = angular[k]
+        force[world, i, k] = 0.0
+    state[world, i, 6] = q[0]
 
 
 @wp.kernel

@@ -65,7 +65,12 @@ def test_a_hand_that_collides_with_itself_is_refused():
 
 
 def test_presets_reach_physx():
-    for name, substeps, iterations, pairs in (("default", 8, 16, 512), ("fast", 4, 8, 256), ("accurate", 64, 32, 512)):
+    for name, substeps, iterations, pairs in (
+        ("default", 8, 16, 512),
+        ("fast", 4, 8, 256),
+        ("cones", 8, 16, 512),
+        ("accurate", 64, 32, 512),
+    ):
         params = next(simulators(**vars(PHYSICS[name]))).sim.params
         assert (params.dt, params.substeps) == (0.02, substeps)
         assert params.physx.num_position_iterations == iterations
