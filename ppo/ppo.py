@@ -967,13 +967,12 @@ def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Prog
     """Copies the best policy of the resumed training, because it may never be beaten. If it is lost, or from a later
     iteration than the resumed one, the next policy is the best so far; and if the task has changed since then, or its
     physics: what succeeded there says nothing here."""
-    if progress.best_reward == -1e9:
-        return
     changed = distributed.gather(workspace.another_task(folder.parent, workspace.run_of(checkpoint)))[0]
     if changed:
-        log.info("%s is not what it was: the best policy so far is no longer the best", changed)
+        log.info("%s is not what it was: means and the best policy begin anew", changed)
         progress.best_reward, progress.best_success, progress.success = -1e9, 0.0, 0.0
-        progress.games = progress.episodes = 0  # so that the means forget, too
+        progress.games = progress.episodes = 0
+    if progress.best_reward == -1e9:
         return
     there = False
     with suppress(checkpoints.CheckpointError):

@@ -245,7 +245,8 @@ def another_task(ours: Path, theirs: Path) -> Optional[str]:
         except (OSError, ValueError):
             return None
     both = settings[0].keys() & settings[1].keys()
-    names = sorted(name for name in both if name.startswith(TASK) and not name.startswith(SPEED))
+    names = [name for name in both if name.startswith(TASK) and not name.startswith(SPEED)]
+    names.sort(key=lambda name: (name.startswith("sim.physx."), name))  # only Isaac Gym reads these
     return next((name for name in names if settings[0][name] != settings[1][name]), None)
 
 
