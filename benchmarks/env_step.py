@@ -43,6 +43,8 @@ def main() -> None:
     args, more = parser.parse_known_args()
     try:
         cfg = configs.parse(["--task", "BoxGrasping", "--device", "cpu", "--num-envs", str(args.num_envs), *more])
+        if cfg.task_name != "BoxGrasping":
+            raise ValueError(f"task_name = {cfg.task_name}: allowed is BoxGrasping, whose grasps this replays")
     except ValueError as error:
         sys.exit(f"error: {error}")
     cores = len(os.sched_getaffinity(0))

@@ -35,6 +35,7 @@ sys.path.insert(
 )  # configs.py and ppo/ are not installed under these names
 
 import configs
+from benchmarks.output import check_out, read_json
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
 from ppo import ppo
@@ -51,10 +52,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="results go there (with --plot: come from there)")
     parser.add_argument("--plot", type=Path, help="draw results instead of measuring")
     args, more = parser.parse_known_args()
-    stored = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    try:
+        for option in ("json", "plot"):
+            if getattr(args, option):
+                check_out(getattr(args, option), f"--{option}")
+        stored = read_json(args.json) if args.plot or (args.json and args.json.exists()) else {}
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     if args.plot:
-        if not stored:
-            sys.exit(f"error: --json {args.json}: allowed is a file that --json has written")
         plot(stored, args.plot)
         return
     if not torch.cuda.is_available():

@@ -11,6 +11,7 @@ moment when its file was whole. What success under exploration noise was on the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -19,8 +20,10 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # configs.py and benchmarks/ may not be installed
+from benchmarks.output import check_out, read_json
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 LEVELS = (0.5, 0.9, 0.95, 0.97)
 FINAL_EPISODES = 4096
 
@@ -38,9 +41,17 @@ def main() -> None:
     plots.add_argument("files", type=Path, nargs="+")
     plots.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    if args.command == "plot":
-        plot({file.stem: json.loads(file.read_text()) for file in args.files}, args.out)
-        return
+    try:
+        if args.command == "plot":
+            check_out(args.out)
+            plot({file.stem: read_json(file, "FILE") for file in args.files}, args.out)
+            return
+        check_out(args.json, "--json")
+        if args.episodes < 1:
+            raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
+        check_task(["--task", args.task, *args.flags])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     runs = []
     for seed in args.seeds:  # all trained before anything is evaluated, so that each has the machine for itself
         runs.append(train(args.task, seed, args.flags))
@@ -51,6 +62,18 @@ def main() -> None:
         print(describe(run), flush=True)
 
 
+def check_task(flags: List[str]) -> None:
+    """Raises ValueError, one line, for flags of train_ppo.py that are mistaken or of a task in which nobody succeeds."""
+    import configs
+    from dexhand_gym import tasks
+    from dexhand_gym.envs import make_vec_env
+
+    cfg = configs.parse(flags)
+    with contextlib.closing(make_vec_env(tasks()[cfg.task_name], 1, cfg, backend="none", device="cpu")) as env:
+        if not env.success_criteria:
+            raise ValueError(f"task_name = {cfg.task_name}: allowed are tasks in which one can succeed")
+
+
 def train(task: str, seed: int, flags: List[str]) -> Dict[str, Any]:
     """Trains; returns what the events say: {"noisy": [[seconds, steps, success rate], ...], ...}."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -58,7 +81,9 @@ def train(task: str, seed: int, flags: List[str]) -> Dict[str, Any]:
     name = f"grasping_seed{seed}_{time.time_ns()}"
     command = [sys.executable, str(ROOT / "train_ppo.py"), "--task", task, "--seed", str(seed)]
     start = time.time()
-    subprocess.run([*command, "--train.experiment.name", name, *flags], check=True)
+    failed = subprocess.run([*command, "--train.experiment.name", name, *flags]).returncode
+    if failed:  # it has said why
+        sys.exit(failed)
     seconds = time.time() - start
     folder = next(Path("runs_all").glob(f"{name}_train_*"))
     events = EventAccumulator(str(folder / "summaries"), size_guidance={"scalars": 0})

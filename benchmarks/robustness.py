@@ -26,6 +26,8 @@ import torch
 from benchmarks.output import check_out
 from dexhand_gym import tasks
 from dexhand_gym.envs import make_vec_env
+from dexhand_gym.envs.box_grasping import BoxGraspingConfig
+from dexhand_gym.envs.object_grasping import ObjectGraspingConfig
 from dexhand_gym.envs.randomize_config import EVERYTHING, RandomizeConfig
 from dexhand_gym.sim.base import PHYSICS
 from ppo import workspace
@@ -114,6 +116,8 @@ def read_config(checkpoint: str, others: List[str]) -> configs.RunConfig:
     for name in others:
         if name.startswith(("--task.randomize.", "--env.backend", "--env.num-envs", "--num-envs")):
             raise ValueError(f"{name}: not allowed, every row says it itself (engines: --backend, --episodes)")
+    if not isinstance(cfg.task, BoxGraspingConfig) or isinstance(cfg.task, ObjectGraspingConfig):
+        raise ValueError(f"task_name = {cfg.task_name}: allowed is BoxGrasping, or a task like it, with one object")
     cfg.task.randomize = RandomizeConfig()  # whatever the run was trained with
     for name in (name[len("task.") :] for _, name, _ in VALUES if name.startswith("task.init_")):
         setattr(cfg.task, name, getattr(type(cfg.task)(), name))

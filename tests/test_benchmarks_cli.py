@@ -28,6 +28,21 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine
             "env_step.py --task.randomize.joint-frictoin 0 1",
             "error: unknown option task.randomize.joint_frictoin; did you",
         ),
+        ("grasping.py train --task Nope", "error: task: unknown name 'Nope'"),
+        (
+            "grasping.py train --task BaseTask",
+            "error: task_name = BaseTask: allowed are tasks in which one can succeed",
+        ),
+        ("grasping.py train --json {tmp_path}/none/x", "error: --json "),
+        ("grasping.py train --episodes 0", "error: --episodes 0: allowed is 1 or more"),
+        ("grasping.py train -- --num-envz 4", "error: unknown option num_envz"),
+        ("grasping.py plot nowhere.json --out {tmp_path}/x.png", "error: FILE nowhere.json: allowed is a file that"),
+        ("grasping.py plot {policy} --out {tmp_path}/x.png", "error: FILE "),
+        ("rl_games_parity.py --json {policy}", "error: --json "),
+        ("rl_games_parity.py --picture {tmp_path}/none/x.png", "error: --picture "),
+        ("robustness.py --checkpoint pretrained:v0 --task CubeRotation", "error: task_name = CubeRotation: allowed is"),
+        ("robustness.py --checkpoint pretrained --task ObjectGrasping", "error: task_name = ObjectGrasping: allowed"),
+        ("env_step.py --task ObjectGrasping", "error: task_name = ObjectGrasping: allowed is BoxGrasping, whose"),
         ("learner.py --device cpu --num-envs 0", "error: --num-envs 0: allowed is 1 or more"),
         ("learner.py --device cpu --minibatches 8 0", "error: --minibatches 0: allowed is 1 or more"),
         ("objects.py --checkpoint latest --episodes 0", "error: --episodes 0: allowed is 1 or more"),
@@ -58,7 +73,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine
 )
 def test_a_mistake_is_one_line(line, message, tmp_path):
     pytest.importorskip("mujoco_warp")
-    name, *flags = line.format(tmp_path=tmp_path).split()
+    name, *flags = line.format(tmp_path=tmp_path, policy=POLICY).split()
     done = subprocess.run([sys.executable, str(BENCHMARKS / name), *flags], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
