@@ -15,6 +15,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 import argparse
 import copy
+import sys
+from pathlib import Path
 from typing import Any, Callable, Dict, Tuple
 
 import gymnasium
@@ -100,6 +102,8 @@ def main() -> None:
     parser.add_argument("--picture", metavar="FILE.png", help="draw one grasp instead")
     args = parser.parse_args()
     if args.picture:
+        if Path(args.picture).suffix != ".png" or not Path(args.picture).absolute().parent.is_dir():
+            raise ValueError(f"--picture {args.picture}: allowed is a .png file in a folder that is there")
         save_picture(args.picture)
         return
     for physics in PHYSICS if args.physics == "all" else [args.physics]:
@@ -109,4 +113,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -94,6 +94,25 @@ def test_files_that_the_readme_links_exist():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("scripted_grasp.py --num-envs 0", "error: env.num_envs = 0: allowed is a whole number, 1 to 1048576"),
+        ("scripted_grasp.py --picture none/x.png", "error: --picture none/x.png: allowed is a .png file in a folder"),
+        ("look.py --task BoxGrasping --checkpoint pretrained --out none/x.png", "error: --out none/x.png: allowed is"),
+        ("look.py --task Nope --checkpoint pretrained", "error: checkpoint = 'pretrained': there is none for Nope"),
+        ("pretrained.py --gif none/x.gif", "error: --gif 'none/x.gif': allowed is"),
+    ],
+)
+def test_a_mistake_in_an_example_is_one_line(line, message, tmp_path):
+    name, *flags = line.split()
+    command = [sys.executable, str(ROOT / "examples" / name), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith(message), done.stderr
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_scripts_start_as_the_documentation_says():
     for script in ("examples/scripted_grasp.py", "benchmarks/env_step.py"):
         done = subprocess.run(
