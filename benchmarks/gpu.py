@@ -35,7 +35,7 @@ sys.path.insert(
 )  # configs.py and ppo/ are not installed under these names
 
 import configs
-from benchmarks.output import check_out, read_json
+from benchmarks.output import check_file, read_json
 from dexhand_gym import find_task
 from dexhand_gym.envs import make_vec_env
 from ppo import ppo
@@ -53,9 +53,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw results instead of measuring")
     args, more = parser.parse_known_args()
     try:
-        for option in ("json", "plot"):
-            if getattr(args, option):
-                check_out(getattr(args, option), f"--{option}")
+        written = "plot" if args.plot else "json"
+        if getattr(args, written):
+            check_file(getattr(args, written), f"--{written}")
         stored = read_json(args.json) if args.plot or (args.json and args.json.exists()) else {}
     except ValueError as error:
         sys.exit(f"error: {error}")

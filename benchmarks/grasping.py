@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # configs.py and benchmarks/ may not be installed
-from benchmarks.output import check_out, read_json
+from benchmarks.output import check_file, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = (0.5, 0.9, 0.95, 0.97)
@@ -43,10 +43,10 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.command == "plot":
-            check_out(args.out)
-            plot({file.stem: read_json(file, "FILE") for file in args.files}, args.out)
+            check_file(args.out, "--out")
+            plot({file.stem: read_json(file, "FILE", list) for file in args.files}, args.out)
             return
-        check_out(args.json, "--json")
+        check_file(args.json, "--json")
         if args.episodes < 1:
             raise ValueError(f"--episodes {args.episodes}: allowed is 1 or more")
         check_task(["--task", args.task, *args.flags])

@@ -9,16 +9,23 @@ from typing import Any, Union
 def check_out(out: Union[str, Path], option: str = "--out") -> None:
     """Raises ValueError, one line, where no files OUT.* can be written: told before the first episode, not after the last."""
     folder = Path(out).resolve().parent
-    if Path(out).is_dir():
-        raise ValueError(f"{option} {out}: it is a folder, allowed is a file")
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise ValueError(f"{option} {out}: {folder} is no folder that can be written to")
 
 
-def read_json(file: Union[str, Path], option: str = "--json") -> Any:
-    """What a benchmark has written there. Raises ValueError, one line, for a file that is none of it."""
+def check_file(file: Union[str, Path], option: str) -> None:
+    """The same of one file."""
+    if Path(file).is_dir():
+        raise ValueError(f"{option} {file}: it is a folder, allowed is a file")
+    check_out(file, option)
+
+
+def read_json(file: Union[str, Path, None], option: str = "--json", kind: type = dict) -> Any:
+    """What a benchmark has written there, of this kind. Raises ValueError, one line, for anything else."""
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise ValueError(f"{option} {file}: allowed is a file that this benchmark has written; {reason}") from None
+        found = json.loads(Path(str(file)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not found or not isinstance(found, kind):
+        raise ValueError(f"{option} {file}: allowed is a file that this benchmark has written")
+    return found

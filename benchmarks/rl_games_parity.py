@@ -30,7 +30,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # configs.py and ppo/ are not installed under these names
 
-from benchmarks.output import check_out, read_json
+from benchmarks.output import check_file, read_json
 from dexhand_gym import rl_games
 from ppo.runner import Runner
 
@@ -146,15 +146,17 @@ def main() -> None:
     parser.add_argument("--picture", metavar="FILE.png", help="draw the curves")
     parser.add_argument("--json", metavar="FILE", help="write the curves here, or draw those that are there already")
     args = parser.parse_args()
+    known = args.json and Path(args.json).exists()
     try:
-        for option in ("json", "picture"):
-            if getattr(args, option):
-                check_out(getattr(args, option), f"--{option}")
-        results = read_json(args.json) if args.json and Path(args.json).exists() else None
+        if args.picture:
+            check_file(args.picture, "--picture")
+        if args.json and not known:
+            check_file(args.json, "--json")
+        results = read_json(args.json) if known else {}
     except ValueError as error:
         sys.exit(f"error: {error}")
     results = results or compare(args)
-    if args.json:
+    if args.json and not known:
         Path(args.json).write_text(json.dumps(results))
     print(table(results))
     if args.picture:

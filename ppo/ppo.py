@@ -114,7 +114,7 @@ class PPOConfig:
     entropy_coef: Annotated[float, Range(-1000, 1000)] = 0.0
     """Weight of the entropy bonus; below 0 it penalises exploration, so that the mean action learns to do without."""
     schedule_entropy: bool = False
-    """The weight of the entropy bonus falls linearly, to 1e-4 at max_iterations (rl_games: of linear rates only)."""
+    """The weight of the entropy bonus goes linearly to 1e-4 at max_iterations (rl_games: of linear rates only)."""
     bounds_loss_coef: Annotated[float, Range(0, 1e6)] = 1e-4
     """Weight of the penalty on mean actions."""
     bound_loss_type: Literal["bound", "regularisation"] = "bound"
@@ -963,15 +963,19 @@ def resume_episodes(env: VectorEnv, progress: Progress, saved: dict[str, Any]) -
     return ""
 
 
-def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Progress, cfg: PPOConfig) -> None:
-    """Copies the best policy of the resumed training, because it may never be beaten. If it is lost, or from a later
-    iteration than the resumed one, the next policy is the best so far; and if the task has changed since then, or its
-    physics: what succeeded there says nothing here."""
-    changed = distributed.gather(workspace.another_task(folder.parent, workspace.run_of(checkpoint)))[0]
+def forget_another_task(checkpoint: Path, run_dir: Path, progress: Progress) -> None:
+    """Forgets means and the best policy so far if the resumed training was of another task, or of other physics: what
+    succeeded there says nothing here."""
+    changed = distributed.gather(workspace.another_task(run_dir, workspace.run_of(checkpoint)))[0]
     if changed:
         log.info("%s is not what it was: means and the best policy begin anew", changed)
         progress.best_reward, progress.best_success, progress.success = -1e9, 0.0, 0.0
         progress.games = progress.episodes = 0
+
+
+def take_best_along(checkpoint: Path, folder: Path, agent: Agent, progress: Progress, cfg: PPOConfig) -> None:
+    """Copies the best policy of the resumed training, because it may never be beaten. If it is lost, or from a later
+    iteration than the resumed one, the next policy is the best so far."""
     if progress.best_reward == -1e9:
         return
     there = False
@@ -1056,6 +1060,7 @@ def learn(
     if distributed.is_main():
         checkpoints.make_folder(folder)
     if checkpoint is not None:
+        forget_another_task(Path(checkpoint), Path(run_dir), progress)
         take_best_along(Path(checkpoint), folder, agent, progress, cfg)
     saved: list[Path] = []  # the periodic ones, oldest first
 

@@ -20,6 +20,7 @@ from dexhand_gym.meshes import distance_to_hull, load_mesh, write_mesh
 from dexhand_gym.object_sets import load_set
 from dexhand_gym.shape_tables import distances, shape_tables
 from dexhand_gym.shapes import distance
+from dexhand_gym.sim import PHYSICS
 from tests.test_anyof import WEDGE
 
 ID = "DexHand/ObjectGrasping-v0"
@@ -248,3 +249,18 @@ def test_a_set_has_the_same_name_wherever_its_meshes_lie(tmp_path):
     other = (replace(here[0], file=str(tmp_path / "another.ply")), *here[1:])
     names = [name_of_set(AnyOf(name="box", of=of)) for of in (here, there, other)]
     assert names[0] == names[1] != names[2]
+
+
+def test_its_physics_is_its_own_however_it_is_made():
+    """What one environment changes is not changed for the next."""
+    for task, physics in (("ObjectGrasping", "cones"), ("BoxGrasping", "default"), ("ObjectGrasping", "cones")):
+        env = gymnasium.make_vec(f"DexHand/{task}-v0", num_envs=2, backend="none", device="cpu")
+        assert env.unwrapped.cfg.sim == PHYSICS[physics]
+        env.unwrapped.cfg.sim.solver.cone = "other"
+        env.close()
+    env = gymnasium.make("DexHand/ObjectGrasping-v0", backend="none", device="cpu", ls_iterations=5)
+    assert (env.unwrapped.vec_env.cfg.sim.solver.ls_iterations, env.unwrapped.vec_env.cfg.sim.solver.cone) == (
+        5,
+        "elliptic",
+    )
+    env.close()

@@ -169,9 +169,8 @@ def test_linear_and_fixed_learning_rate():
     [(True, 0, 1.1e-3), (True, 4, 0.7e-3), (True, 10, 1e-4), (False, 0, 1.1e-3), (False, 10, 1.1e-3)],
 )
 def test_weight_of_the_entropy_bonus(scheduled, iteration, expected):
-    cfg = PPOConfig(
-        entropy_coef=1.1e-3, schedule_entropy=scheduled, max_iterations=10
-    )  # falls by 1e-3, to rl_games' 1e-4
+    """It falls by 1e-3, to rl_games' 1e-4."""
+    cfg = PPOConfig(entropy_coef=1.1e-3, schedule_entropy=scheduled, max_iterations=10)
     assert scheduled_entropy_coef(torch.tensor(float(iteration)), cfg).item() == pytest.approx(expected)
 
 
